@@ -1,0 +1,233 @@
+"""Spec -> Network. The only place where YAML words become Keras layers."""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasgreedy.errors import CheckpointError
+from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
+from kerasgreedy.nn.ensemble import Ensemble
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec import lower
+from kerasgreedy.spec.architecture import Architecture, Component, architecture
+from kerasgreedy.spec.lower import Node
+from kerasgreedy.spec.model import ModelSpec
+
+
+class Network:
+    """Blocks and heads as Keras models.
+
+    Attributes:
+        architecture: shapes and costs; `architecture.blocks[i]` describes `blocks[i]`.
+        blocks: block i maps the output of block i - 1 (block 0: normalised images) to its own.
+        heads: head i maps the output of block i to logits (batch, classes).
+        normalization: (mean, deviation) by channel that `model` applies to raw images of 0..255, or None.
+    """
+
+    def __init__(self, arch: Architecture, seed: int = 0):
+        self.architecture = arch
+        self.seed = seed
+        self.blocks = [_component(block, arch, seed) for block in arch.blocks]
+        self.heads = [_component(head, arch, seed) for head in arch.heads]
+        self.normalization: tuple[list[float], list[float]] | None = None
+        self._by_name = {model.name: model for model in (*self.blocks, *self.heads)}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all components, blocks first."""
+        return list(self._by_name)
+
+    def component(self, name: str) -> keras.Model:
+        """The block or head of that name."""
+        return self._by_name[name]
+
+    def logits(self, images: Any, depths: Sequence[int] | None = None) -> list[Any]:
+        """Logits of the heads at the given depths (1 is the first block; default: all), in inference mode.
+
+        Args:
+            images: (batch, height, width, channels), normalised.
+        """
+        wanted = set(range(1, len(self.blocks) + 1) if depths is None else depths)
+        result = []
+        x = images
+        for depth in range(1, max(wanted) + 1):
+            x = self.blocks[depth - 1](x, training=False)
+            if depth in wanted:
+                result.append(self.heads[depth - 1](x, training=False))
+        return result
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """All variables of a component (moving statistics and random state too), by name."""
+        return {key: keras.ops.convert_to_numpy(variable) for key, variable in self.variables(name).items()}
+
+    def variables(self, name: str) -> dict[str, keras.Variable]:
+        """`block_1/conv_1/kernel` -> variable, for one component."""
+        return {
+            f"{name}/{layer.name}/{variable.name}": variable
+            for layer in self.component(name).layers
+            for variable in layer.variables
+        }
+
+    def load_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Sets the variables of a component.
+
+        Raises:
+            CheckpointError: a name or a shape differs.
+        """
+        variables = self.variables(name)
+        if set(variables) != set(arrays):
+            odd = sorted(set(variables) ^ set(arrays))[0]
+            raise CheckpointError(f"{name}: stored weights belong to another network ('{odd}' is in only one of them)")
+        for key, variable in variables.items():
+            if tuple(variable.shape) != arrays[key].shape:
+                raise CheckpointError(f"{key}: stored shape {arrays[key].shape}, the network has {tuple(variable.shape)}")
+            variable.assign(arrays[key])
+
+    def model(self, depths: Sequence[int] | None = None, ensemble_on: str = "logits") -> keras.Model:
+        """One Keras model: raw images of 0..255 to a dict of logits, `depth_1` ... and `ensemble`.
+
+        It shares the weights of this network. Normalisation is part of it.
+        """
+        arch = self.architecture
+        wanted = list(range(1, len(self.blocks) + 1)) if depths is None else list(depths)
+        images = keras.Input(arch.input_shape, name="images", dtype="float32")
+        x = images
+        if self.normalization:
+            mean, deviation = self.normalization
+            x = keras.layers.Normalization(mean=mean, variance=np.square(deviation), name="normalize")(x)
+        outputs = {}
+        for depth in range(1, max(wanted) + 1):
+            x = self.blocks[depth - 1](x)
+            if depth in wanted:
+                outputs[f"depth_{depth}"] = self.heads[depth - 1](x)
+        outputs["ensemble"] = Ensemble(wanted, ensemble_on, name="ensemble")(list(outputs.values()))
+        return keras.Model(images, outputs, name=_keras_name(arch.name))
+
+
+def build(
+    spec: ModelSpec, input_shape: Sequence[int] | None = None, classes: int | None = None, seed: int = 0
+) -> Network:
+    """Builds the network of a spec with fresh weights.
+
+    Args:
+        spec: the model spec.
+        input_shape, classes: where the spec leaves them open.
+        seed: the same seed gives the same weights, whatever else is built.
+
+    Raises:
+        ShapeError: a layer does not fit.
+    """
+    return Network(architecture(spec, input_shape, classes), seed)
+
+
+class _Builder:
+    """Turns primitive layers into Keras layers, for one component."""
+
+    def __init__(self, component: str, defaults: L.BlockDefaults, seed: int):
+        self._component = component
+        self._defaults = defaults
+        self._seed = seed
+
+    def sequence(self, nodes: Sequence[Node], x: Any) -> Any:
+        for node in nodes:
+            x = self._apply(node, x)
+        return x
+
+    def _apply(self, node: Node, x: Any) -> Any:
+        layer = node.layer
+        if isinstance(layer, L.Residual):
+            body, shortcut = (self.sequence(child, x) for child in node.children)
+            return keras.layers.Add(name=node.name)([body, shortcut])
+        if isinstance(layer, L.Branches):
+            return keras.layers.Concatenate(name=node.name)([self.sequence(child, x) for child in node.children])
+        if isinstance(layer, L.Conv | L.MaxPool) and isinstance(layer.padding, int) and layer.padding:
+            x = _pad(layer, node, x)
+        return _LAYERS[type(layer)](self, layer, node)(x)
+
+    def kernel(self, node: Node) -> keras.initializers.Initializer:
+        """An initializer whose draw depends on the seed and the layer's place only.
+
+        A dense layer without activation is a classifier: it starts small, so that the first loss is near log(classes).
+        """
+        linear = isinstance(node.layer, L.Dense) and node.layer.activation == "linear"
+        name = "glorot_uniform" if linear else self._defaults.initializer
+        return keras.initializers.get({"class_name": name, "config": {"seed": self.seed_of(node)}})
+
+    def seed_of(self, node: Node) -> int:
+        return zlib.crc32(f"{self._seed}/{self._component}/{node.name}".encode()) & 0x7FFFFFFF
+
+    def conv(self, layer: L.Conv, node: Node) -> keras.layers.Layer:
+        return keras.layers.Conv2D(
+            layer.conv,
+            layer.kernel_size,
+            strides=layer.stride,
+            padding=layer.padding if isinstance(layer.padding, str) else "valid",
+            groups=layer.groups,
+            use_bias=bool(layer.use_bias),
+            kernel_initializer=self.kernel(node),
+            name=node.name,
+        )
+
+    def dense(self, layer: L.Dense, node: Node) -> keras.layers.Layer:
+        return keras.layers.Dense(
+            layer.dense, use_bias=bool(layer.use_bias), kernel_initializer=self.kernel(node), name=node.name
+        )
+
+    def batch_norm(self, layer: L.BatchNorm, node: Node) -> keras.layers.Layer:
+        return keras.layers.BatchNormalization(
+            momentum=self._defaults.batch_norm_momentum, epsilon=self._defaults.batch_norm_epsilon, name=node.name
+        )
+
+    def downsample(self, layer: L.Downsample, node: Node) -> keras.layers.Layer:
+        if layer.downsample == "invertible":
+            return InvertibleDownsampling(layer.factor, name=node.name)
+        pool = keras.layers.MaxPooling2D if layer.downsample == "max" else keras.layers.AveragePooling2D
+        return pool(layer.factor, name=node.name)
+
+    def pool_to(self, layer: L.PoolTo, node: Node) -> keras.layers.Layer:
+        (height, width, _), (rows, columns, _) = node.input_shape, node.output_shape
+        if height % rows == 0 and width % columns == 0:
+            return keras.layers.AveragePooling2D((height // rows, width // columns), name=node.name)
+        return keras.layers.AdaptiveAveragePooling2D((rows, columns), name=node.name)
+
+
+def _pad(layer: L.Conv | L.MaxPool, node: Node, x: Any) -> Any:
+    """Explicit padding: zeros before a convolution, the lowest number before a maximum."""
+    name = f"{node.name}_pad"
+    if isinstance(layer, L.Conv):
+        return keras.layers.ZeroPadding2D(layer.padding, name=name)(x)  # type: ignore[arg-type]
+    return PadLowest(int(layer.padding), name=name)(x)
+
+
+_LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
+    L.Conv: _Builder.conv,
+    L.Dense: _Builder.dense,
+    L.BatchNorm: _Builder.batch_norm,
+    L.Downsample: _Builder.downsample,
+    L.Upsample: lambda _, layer, node: InvertibleUpsampling(layer.factor, name=node.name),
+    L.Activation: lambda _, layer, node: keras.layers.Activation(layer.activation, name=node.name),
+    L.Dropout: lambda builder, layer, node: keras.layers.Dropout(layer.dropout, seed=builder.seed_of(node), name=node.name),
+    L.Flatten: lambda _, layer, node: keras.layers.Flatten(name=node.name),
+    L.GlobalAvgPool: lambda _, layer, node: keras.layers.GlobalAveragePooling2D(name=node.name),
+    L.PoolTo: _Builder.pool_to,
+    L.MaxPool: lambda _, layer, node: keras.layers.MaxPooling2D(
+        layer.max_pool, layer.stride, padding=layer.padding if isinstance(layer.padding, str) else "valid", name=node.name
+    ),
+    L.AvgPool: lambda _, layer, node: keras.layers.AveragePooling2D(
+        layer.avg_pool, layer.stride, padding=layer.padding, name=node.name
+    ),
+    lower.Subsample: lambda _, layer, node: Subsample(layer.stride, layer.channels, name=node.name),
+}
+
+
+def _component(component: Component, arch: Architecture, seed: int) -> keras.Model:
+    images = keras.Input(component.input_shape, name="input")
+    output = _Builder(component.name, arch.defaults, seed).sequence(component.nodes, images)
+    return keras.Model(images, output, name=_keras_name(component.name))
+
+
+def _keras_name(name: str) -> str:
+    return name.replace("/", "_")

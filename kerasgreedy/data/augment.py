@@ -1,0 +1,84 @@
+"""Random changes of images, drawn for each example by its index, so that order, batch size and devices do not matter."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.spec.recipe import Augment
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one view of a data set: five in [0, 1) for each example.
+
+    Attributes:
+        uniform: (examples, 5) float32: two for size and ratio, two for the place, one for the mirror.
+    """
+
+    uniform: "NDArray[np.float32]"
+
+    @classmethod
+    def of(cls, size: int, seed: tuple[int, ...]) -> "Draws":
+        """The draws of one view; the same seed gives the same draws."""
+        return cls(np.random.default_rng(seed).random((size, 5), dtype=np.float32))
+
+
+def augment_batch(images: tf.Tensor, draws: tf.Tensor, augment: Augment) -> tf.Tensor:
+    """Crops and mirrors a batch.
+
+    Args:
+        images: (b, height, width, c), any type.
+        draws: (b, 5) uniform numbers of these images.
+
+    Returns:
+        Images of the same shape and type.
+    """
+    pad = augment.pad_crop
+    if not pad and not augment.horizontal_flip:
+        return images
+    height, width = images.shape[1], images.shape[2]
+    columns = tf.range(width)[None, :]
+    if augment.horizontal_flip:
+        columns = tf.where(draws[:, 4:5] < 0.5, width - 1 - columns, columns)
+    if pad:
+        offsets = tf.cast(tf.floor(draws[:, 2:4] * (2 * pad + 1)), tf.int32)
+        images = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+        images = tf.gather(images, offsets[:, :1] + tf.range(height)[None, :], axis=1, batch_dims=1)
+        columns += offsets[:, 1:]
+    columns = tf.broadcast_to(columns, [tf.shape(images)[0], width])
+    return tf.gather(images, columns, axis=2, batch_dims=1)
+
+
+def random_resized_crop(image: tf.Tensor, draws: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Cuts 8-100 % of the area at a ratio of 3:4 to 4:3, clipped to the image, and resizes it.
+
+    Args:
+        image: (height, width, c) of any size.
+        draws: (5,) uniform numbers.
+        size: height and width of the result.
+
+    Returns:
+        float32 in the image's range.
+    """
+    height, width = tf.cast(tf.shape(image)[0], tf.float32), tf.cast(tf.shape(image)[1], tf.float32)
+    area = height * width * (0.08 + 0.92 * draws[0])
+    ratio = tf.exp(np.log(3 / 4) + draws[1] * (np.log(4 / 3) - np.log(3 / 4)))
+    cut_w = tf.clip_by_value(tf.round(tf.sqrt(area * ratio)), 1.0, width)
+    cut_h = tf.clip_by_value(tf.round(tf.sqrt(area / ratio)), 1.0, height)
+    top, left = tf.floor(draws[2] * (height - cut_h + 1)), tf.floor(draws[3] * (width - cut_w + 1))
+    box = tf.cast(tf.stack([top, left, cut_h, cut_w]), tf.int32)
+    cut = tf.image.crop_to_bounding_box(image, box[0], box[1], box[2], box[3])
+    return tf.image.resize(cut, size, antialias=True)
+
+
+def center_cut(image: tf.Tensor, shorter: int, size: tuple[int, int]) -> tf.Tensor:
+    """Resizes the shorter side to `shorter` and cuts `size` out of the centre (padding where it is smaller); float32."""
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    scaled = tf.maximum(tf.round(sides * (shorter / tf.reduce_min(sides))), 1.0)
+    resized = tf.image.resize(image, tf.cast(scaled, tf.int32), antialias=True)
+    return tf.image.resize_with_crop_or_pad(resized, *size)

@@ -1,0 +1,145 @@
+"""Batches for training and evaluation: split, order, augmentation, normalisation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop
+from kerasgreedy.data.source import ArraySource, FileSource, Source
+from kerasgreedy.errors import DataError
+from kerasgreedy.spec.recipe import Data
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Part: TypeAlias = Literal["train", "validation", "test"]
+FIT_EXAMPLES = 10_000
+# Streams of random numbers that must not meet.
+_SPLIT, _ORDER, _DRAW, _LIMIT = 1, 2, 3, 4
+
+
+class Pipeline:
+    """Turns the images of a data set into batches.
+
+    Order and augmentation of an epoch depend on (seed, phase, epoch) only, so a position in training is a number and
+    not an iterator to be saved.
+
+    Args:
+        train, test: the two splits.
+        data: the recipe's data section.
+        size: height and width that the network takes.
+        seed: of split, order and augmentation.
+    """
+
+    def __init__(self, train: Source, test: Source, data: Data, size: tuple[int, int], seed: int):
+        self._train, self._test, self._data, self._size, self._seed = train, test, data, size, seed
+        order = np.random.default_rng((seed, _SPLIT)).permutation(train.size)[: data.train_examples]
+        count = data.validation if isinstance(data.validation, int) else round(data.validation * len(order))
+        test_order = np.random.default_rng((seed, _LIMIT)).permutation(test.size)[: data.test_examples]
+        self.parts: dict[Part, NDArray[np.int64]] = {
+            "train": np.sort(order[count:]),
+            "validation": np.sort(order[:count]),
+            "test": np.sort(test_order),
+        }
+        self.mean, self.deviation = self._fit()
+
+    def steps(self, batch_size: int) -> int:
+        """Steps of one training epoch; a remainder smaller than a batch waits for another epoch's order."""
+        return len(self.parts["train"]) // batch_size
+
+    def training(self, phase: int, epoch: int, batch_size: int, first_step: int = 0) -> tf.data.Dataset:
+        """Batches (image float32, label int32) of one training epoch, from `first_step` on."""
+        shuffle = np.random.default_rng((self._seed, _ORDER, phase, epoch))
+        order = shuffle.permutation(self.parts["train"])[first_step * batch_size :]
+        draws = tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, phase, epoch)).uniform)
+        augment = self._data.augment
+        batches = self._train.batches(order, batch_size, drop_remainder=True)
+        if not self._train.uniform:
+            batches = self._cut(batches, draws if augment.random_resized_crop else None).batch(batch_size, drop_remainder=True)
+
+        def prepare(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            drawn = tf.gather(draws, index)
+            if augment.random_resized_crop and self._train.uniform:
+                image = tf.map_fn(
+                    lambda pair: random_resized_crop(pair[0], pair[1], self._size),
+                    (image, drawn),
+                    fn_output_signature=tf.TensorSpec((*self._size, image.shape[-1]), tf.float32),
+                )
+            return self._normalize(augment_batch(image, drawn, augment)), label
+
+        return batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+    def evaluation(self, part: Part, batch_size: int) -> tf.data.Dataset:
+        """Batches (image float32, label int32, weight float32) of a part in fixed order, unaugmented.
+
+        Every batch is full: the last one is filled up with images of weight 0, so that each example counts once on any
+        number of devices.
+        """
+        source = self._test if part == "test" else self._train
+        batches = source.batches(self.parts[part], batch_size, drop_remainder=False)
+        if not source.uniform:
+            batches = self._cut(batches, None).batch(batch_size)
+
+        def prepare(_: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            missing = batch_size - tf.shape(label)[0]
+            weight = tf.pad(tf.ones_like(label, tf.float32), [[0, missing]])
+            image = tf.pad(self._normalize(image), [[0, missing], [0, 0], [0, 0], [0, 0]])
+            shape = (batch_size, *self._size, image.shape[-1])
+            return tf.ensure_shape(image, shape), tf.pad(label, [[0, missing]]), weight
+
+        return batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+    @contextmanager
+    def named_failures(self) -> Iterator[None]:
+        """Turns a failure to decode into an error that names the file."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            for source in (self._train, self._test):
+                found = source.first_unreadable() if isinstance(source, FileSource) else None
+                if found:
+                    raise found from None
+            if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+                raise DataError(f"{self._data.dataset}: {error.message}") from None
+            raise
+
+    def _cut(self, examples: tf.data.Dataset, draws: tf.Tensor | None) -> tf.data.Dataset:
+        shorter = self._data.test_resize
+
+        def cut(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            if draws is not None:
+                image = random_resized_crop(image, draws[index], self._size)
+            elif shorter:
+                image = center_cut(image, shorter, self._size)
+            else:
+                image = tf.image.resize(image, self._size, antialias=True)
+            return index, image, label
+
+        return examples.map(cut, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def _normalize(self, image: tf.Tensor) -> tf.Tensor:
+        return (tf.cast(image, tf.float32) - self.mean) / self.deviation
+
+    def _fit(self) -> tuple["NDArray[np.float32]", "NDArray[np.float32]"]:
+        """Mean and deviation by channel of training images (of a fixed 10,000 when there are more)."""
+        order = self.parts["train"]
+        if self._data.normalize == "unit":
+            return np.float32([0.0]), np.float32([255.0])
+        picked = np.sort(np.random.default_rng((self._seed, _LIMIT)).permutation(order)[:FIT_EXAMPLES])
+        if isinstance(self._train, ArraySource):
+            images = self._train.images[picked]
+            total, squares, count = images.sum((0, 1, 2), np.float64), 0.0, images[..., 0].size
+            squares = sum(np.square(part, dtype=np.float64).sum((0, 1, 2)) for part in np.array_split(images, 16) if len(part))
+        else:
+            total = squares = np.float64(0)
+            count = 0
+            with self.named_failures():
+                for _, image, _ in self._cut(self._train.batches(picked, 1, False), None):
+                    pixels = image.numpy().astype(np.float64)
+                    total, squares, count = total + pixels.sum((0, 1)), squares + (pixels**2).sum((0, 1)), count + pixels[..., 0].size
+        mean = total / count
+        deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+        return mean.astype(np.float32), np.maximum(deviation, 1.0).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Keras layers that the papers need. They take plain arguments and know no spec."""

@@ -1,0 +1,1 @@
+"""Tables and plots from the files that a run wrote. Imports no TensorFlow."""

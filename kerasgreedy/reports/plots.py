@@ -1,0 +1,88 @@
+"""Plots as PNG files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kerasgreedy.errors import WorkdirError
+from kerasgreedy.reports.records import RunRecord, read_metrics
+
+
+def plot_run(path: Path, results: dict[str, Any]) -> None:
+    """Writes `plots/accuracy_by_depth.png` and `plots/loss.png` into a run folder."""
+    folder = path / "plots"
+    _write(folder / "accuracy_by_depth.png", _draw_depths([(path.name, results)]))
+    _write(folder / "loss.png", _draw_losses(read_metrics(path)))
+
+
+def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:
+    """Accuracy by depth of several runs in one picture."""
+    _write(target, _draw_depths([(run.path.name, run.results) for run in runs]))
+
+
+def _figure(width: float, height: float) -> Any:
+    # The object interface leaves the caller's matplotlib backend and open figures alone.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=130, layout="constrained")
+
+
+def _draw_depths(runs: Sequence[tuple[str, dict[str, Any]]]) -> Any:
+    figure = _figure(7, 4.2)
+    axes = figure.subplots()
+    for index, (name, results) in enumerate(runs):
+        colour = f"C{index}"
+        depths = [entry["depth"] for entry in results["depths"]]
+        label = f"{results['spec']}, {results['strategy']}" if len(runs) == 1 else name
+        axes.plot(depths, [100 * entry["top1"] for entry in results["depths"]], "o-", color=colour, label=label)
+        if len(depths) > 1:
+            vote = 100 * results["ensemble"]["top1"]
+            axes.axhline(vote, color=colour, linestyle="--", linewidth=1, label=f"ensemble {vote:.2f} %")
+    axes.set_xlabel("depth (blocks)")
+    axes.set_ylabel("top-1 accuracy on test data, %")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
+    """Loss and accuracy over all epochs; phases are told apart by colour, and by a line where one ends."""
+    figure = _figure(9, 6)
+    axes = figure.subplots(2, 1, sharex=True)
+    starts: dict[int, int] = {}
+    total = 0
+    for phase in sorted({record["phase"] for record in metrics}):
+        starts[phase] = total
+        total += max(record["epoch"] for record in metrics if record["phase"] == phase)
+    series: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
+    for record in metrics:
+        series.setdefault((record["phase"], record["head"], record["split"]), []).append(record)
+    heads = list(dict.fromkeys(head for _, head, _ in series))
+    for (phase, head, split), records in series.items():
+        epochs = [starts[phase] + record["epoch"] for record in records]
+        style = {"train": "-", "validation": "--", "train_exact": ":"}[split]
+        marker = "." if len(records) == 1 else None
+        for axis, key, scale in ((axes[0], "loss", 1.0), (axes[1], "accuracy", 100.0)):
+            label = head if split == "train" else None
+            axis.plot(epochs, [scale * r[key] for r in records], style, marker=marker, color=f"C{heads.index(head) % 10}", label=label)
+    for axis, name in ((axes[0], "loss"), (axes[1], "accuracy, %")):
+        for start in list(starts.values())[1:]:
+            axis.axvline(start, color="0.8", linewidth=0.8, zorder=0)
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+    if series:
+        axes[0].set_yscale("log")
+        axes[0].legend(fontsize=8, ncols=4)
+    axes[1].set_xlabel("epoch (line: training, dashed: validation, dotted: training data in inference mode)")
+    return figure
+
+
+def _write(target: Path, figure: Any) -> None:
+    beside = target.with_name(f".{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(beside, format="png")
+        beside.replace(target)
+    except OSError as error:
+        raise WorkdirError(f"{target}: cannot be written ({error.strerror or error})") from None

@@ -1,0 +1,1 @@
+"""Model specs and recipes: schema, strict loading, overrides, shapes. Imports no TensorFlow."""

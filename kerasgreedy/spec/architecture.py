@@ -1,0 +1,142 @@
+"""A model spec at a given input: blocks and heads as primitive layers, with shapes and costs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kerasgreedy.errors import InputError, ShapeError
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.lower import Lowering, Node, Path_, Shape, show
+from kerasgreedy.spec.model import Head, ModelSpec, merged_head
+from kerasgreedy.spec.strict import Strict
+
+
+@dataclass(frozen=True)
+class Component:
+    """A block or a head.
+
+    Attributes:
+        name: `block_1`, `head_1`, or the block's own name.
+        nodes: primitive layers in order.
+        input_shape, output_shape: without the batch axis.
+        path: the keys that lead to it in the model spec.
+        hidden_layers: of a head: k - 1, or None when the head is given as layers.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    input_shape: Shape
+    output_shape: Shape
+    path: Path_
+    hidden_layers: int | None = None
+
+    @property
+    def parameters(self) -> int:
+        """Trained weights."""
+        return sum(node.parameters for node in self.nodes)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the forward pass of one image."""
+        return sum(node.multiply_adds for node in self.nodes)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The whole network: blocks[i] feeds blocks[i + 1] and heads[i]; the last head is the final one."""
+
+    name: str
+    input_shape: Shape
+    classes: int
+    blocks: tuple[Component, ...]
+    heads: tuple[Component, ...]
+    defaults: L.BlockDefaults
+
+    @property
+    def parameters(self) -> int:
+        """Of the network that is deployed: all blocks and the final head."""
+        return sum(block.parameters for block in self.blocks) + self.heads[-1].parameters
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the network that is deployed, for one image."""
+        return sum(block.multiply_adds for block in self.blocks) + self.heads[-1].multiply_adds
+
+    @property
+    def components(self) -> dict[str, Component]:
+        """Blocks and heads by name."""
+        return {component.name: component for component in (*self.blocks, *self.heads)}
+
+
+def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, classes: int | None = None) -> Architecture:
+    """Works out every layer of a spec.
+
+    Args:
+        spec: the model spec.
+        input_shape: (height, width, channels); default: the spec's `input_shape`, else its `nominal` one.
+        classes: default: likewise.
+
+    Raises:
+        ShapeError: a layer does not fit; its `path` says where in the spec.
+        InputError: neither the caller nor the spec says the size or the classes.
+    """
+    shape = tuple(input_shape or spec.input_shape or (spec.nominal.input_shape if spec.nominal else ()))
+    count = classes or spec.classes or (spec.nominal.classes if spec.nominal else None)
+    if not shape:
+        raise InputError(f"spec '{spec.name}' leaves input_shape to the data set; give a recipe, or set input_shape=[h,w,c]")
+    if count is None:
+        raise InputError(f"spec '{spec.name}' leaves classes to the data set; give a recipe, or set classes=n")
+    blocks: list[Component] = []
+    heads: list[Component] = []
+    places = [(index, copy) for index, block in enumerate(spec.blocks) for copy in range(block.repeat)]
+    for number, (index, copy) in enumerate(places, start=1):
+        block = spec.blocks[index]
+        name = block.name if block.name and block.repeat == 1 else f"{block.name}_{copy + 1}" if block.name else f"block_{number}"
+        path: Path_ = ("blocks", index)
+        enters = blocks[-1].output_shape if blocks else shape
+        try:
+            nodes = Lowering(spec.block_defaults).sequence(block.layers, enters, (*path, "layers"))
+        except ShapeError as error:
+            raise ShapeError(f"block {number}: {error.message} (network input {show(shape)})", error.path) from None
+        blocks.append(Component(name, nodes, enters, nodes[-1].output_shape, path))
+        last = number == len(places)
+        head = (spec.final_head or spec.auxiliary_head) if last else merged_head(spec.auxiliary_head, block.head)
+        if last and block.head is not None:
+            head = merged_head(spec.auxiliary_head, block.head)
+        own_path = (*path, "head") if block.head else ("final_head",) if last and spec.final_head else ("auxiliary_head",)
+        heads.append(_head(head, number, nodes[-1].output_shape, count, spec.block_defaults, own_path))
+    names = [component.name for component in (*blocks, *heads)]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double:
+        raise ShapeError(f"the name '{double}' stands for two blocks or heads; give the block another name", ("blocks",))
+    return Architecture(spec.name, shape, count, tuple(blocks), tuple(heads), spec.block_defaults)
+
+
+def _head(head: Head, number: int, shape: Shape, classes: int, defaults: L.BlockDefaults, path: Path_) -> Component:
+    layers = list(head.layers) if head.layers is not None else _head_layers(head, shape)
+    lowering = Lowering(defaults)
+    try:
+        nodes = lowering.sequence(layers, shape, (*path, "layers") if head.layers is not None else path)
+        out = nodes[-1].output_shape if nodes else shape
+        if len(out) != 1:
+            raise ShapeError(f"the head ends in a map of {show(out)}; end it with flatten or global_avg_pool", path)
+        classify = L.Dense(dense=classes, activation="linear")
+        nodes += lowering.sequence([classify], out, path)
+    except ShapeError as error:
+        raise ShapeError(f"head of block {number}: {error.message}", error.path) from None
+    hidden = None if head.layers is not None else head.hidden_layers
+    return Component(f"head_{number}", nodes, shape, (classes,), path, hidden)
+
+
+def _head_layers(head: Head, shape: Shape) -> list[Strict]:
+    """k-1 convolutions of constant width, mean to n x n, batch norm, flatten (greedy, eq. 2). On a vector: dense layers."""
+    width = head.width if isinstance(head.width, int) else max(1, round(float(head.width[:-1]) * shape[-1]))
+    if len(shape) == 1:
+        return [L.Dense(dense=width, batch_norm=head.batch_norm) for _ in range(head.hidden_layers)]
+    layers: list[Strict] = []
+    if head.input_pool > 1 and min(shape[:2]) >= head.input_pool:
+        layers.append(L.AvgPool(avg_pool=head.input_pool))
+    layers += [L.Conv(conv=width, batch_norm=head.batch_norm) for _ in range(head.hidden_layers)]
+    layers.append(L.PoolTo(pool_to=head.pool_to))
+    if head.batch_norm if head.pooled_batch_norm is None else head.pooled_batch_norm:
+        layers.append(L.BatchNorm(batch_norm=True))
+    return [*layers, L.Flatten(flatten=True)]

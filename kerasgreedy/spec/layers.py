@@ -1,0 +1,198 @@
+"""The layers that a block or a head may hold, and the combinators.
+
+A layer is a mapping with one key that names its kind (`conv`, `max_pool`, `residual`, ...) and options beside it.
+Three combinators make everything else: a sequence (a list), `residual` (body + shortcut) and `branches` (concatenated).
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, PositiveInt, WrapValidator
+
+from kerasgreedy.errors import did_you_mean
+from kerasgreedy.spec.strict import Strict, fault, faults, show
+
+ActivationName: TypeAlias = Literal["relu", "linear", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
+Padding: TypeAlias = Literal["same", "valid"] | Annotated[int, Field(ge=0)]
+Initializer: TypeAlias = Literal["he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform"]
+DownsampleKind: TypeAlias = Literal["invertible", "average", "max"]
+
+
+class BlockDefaults(Strict):
+    """What a `conv` or `dense` layer does where it says nothing itself."""
+
+    batch_norm: bool = Field(False, description="batch normalisation after every convolution")
+    activation: ActivationName = Field("relu", description="after every convolution and dense layer")
+    initializer: Initializer = Field("he_normal", description="of kernels; a dense layer without activation (a classifier) takes glorot_uniform")
+    batch_norm_momentum: float = Field(0.9, ge=0, lt=1, description="share of the old moving statistics that is kept")
+    batch_norm_epsilon: float = Field(1e-5, gt=0, description="added to the variance")
+
+
+class Conv(Strict):
+    """Convolution; order: downsample, convolution, batch norm, activation (greedy, eq. 1)."""
+
+    conv: PositiveInt = Field(description="number of filters")
+    kernel_size: PositiveInt = Field(3, description="height and width of the kernel")
+    stride: PositiveInt = Field(1, description="step of the kernel")
+    padding: Padding = Field("same", description="`same`, `valid`, or zeros on each side")
+    groups: PositiveInt = Field(1, description="input channels are split into this many groups")
+    downsample: Literal["invertible", "average", "max", "stride"] | None = Field(
+        None, description="halves the resolution: space-to-depth, 2x2 average or max before, or stride 2 (greedy, Table 6)"
+    )
+    batch_norm: bool | None = Field(None, description="overrides `block_defaults.batch_norm`")
+    activation: ActivationName | None = Field(None, description="overrides `block_defaults.activation`")
+    use_bias: bool | None = Field(None, description="default: only where no batch norm follows")
+
+
+class Dense(Strict):
+    """Fully connected layer on a vector (write `{flatten: true}` before it where a map arrives)."""
+
+    dense: PositiveInt = Field(description="number of units")
+    batch_norm: bool = Field(False, description="batch normalisation after it")
+    activation: ActivationName | None = Field(None, description="overrides `block_defaults.activation`")
+    use_bias: bool | None = Field(None, description="default: only where no batch norm follows")
+
+
+class MaxPool(Strict):
+    """Maximum over windows."""
+
+    max_pool: PositiveInt = Field(description="height and width of the window")
+    stride: PositiveInt | None = Field(None, description="step of the window; default: its size")
+    padding: Padding = Field("valid", description="`same`, `valid`, or places on each side")
+
+
+class AvgPool(Strict):
+    """Mean over windows."""
+
+    avg_pool: PositiveInt = Field(description="height and width of the window")
+    stride: PositiveInt | None = Field(None, description="step of the window; default: its size")
+    padding: Literal["same", "valid"] = Field("valid", description="padding is not counted in the mean")
+
+
+class PoolTo(Strict):
+    """Adaptive mean to n x n; a smaller map keeps its size."""
+
+    pool_to: PositiveInt = Field(description="height and width of the result")
+
+
+class GlobalAvgPool(Strict):
+    """Mean over all places; leaves a vector."""
+
+    global_avg_pool: Literal[True] = Field(description="write `true`")
+
+
+class Flatten(Strict):
+    """Map to vector."""
+
+    flatten: Literal[True] = Field(description="write `true`")
+
+
+class Dropout(Strict):
+    """Sets a share of the values to zero in training."""
+
+    dropout: float = Field(ge=0, lt=1, description="share of the values that is dropped")
+
+
+class BatchNorm(Strict):
+    """Batch normalisation on its own."""
+
+    batch_norm: Literal[True] = Field(description="write `true`")
+
+
+class Activation(Strict):
+    """A non-linearity on its own."""
+
+    activation: ActivationName = Field(description="its name")
+
+
+class Downsample(Strict):
+    """Downsampling on its own; `invertible` is space-to-depth: factor^2 times the channels, no loss."""
+
+    downsample: DownsampleKind = Field(description="how")
+    factor: Annotated[int, Field(ge=2)] = Field(2, description="height and width are divided by this")
+
+
+class Upsample(Strict):
+    """The inverse of invertible downsampling: depth-to-space."""
+
+    upsample: Literal["invertible"] = Field(description="how")
+    factor: Annotated[int, Field(ge=2)] = Field(2, description="height and width are multiplied by this")
+
+
+class Residual(Strict):
+    """Sum of a body and a shortcut, then the activation."""
+
+    residual: list["Layer"] = Field(min_length=1, description="the body")
+    shortcut: Literal["identity", "projection", "pad"] | list["Layer"] = Field(
+        "identity",
+        description="`identity`; `projection`: 1x1 convolution with the body's stride and width (batch norm as the defaults "
+        "say); `pad`: every n-th place, new channels are zero; or a list of layers",
+    )
+    activation: ActivationName | None = Field(None, description="after the sum; default: `block_defaults.activation`")
+
+
+class Branches(Strict):
+    """Several sequences on the same input, concatenated over channels."""
+
+    branches: list[list["Layer"]] = Field(min_length=2, description="the sequences")
+
+
+# In the order in which a mapping with several of these keys is read: `{conv: 8, batch_norm: true}` is a conv.
+KINDS: dict[str, type[Strict]] = {
+    "conv": Conv,
+    "dense": Dense,
+    "residual": Residual,
+    "branches": Branches,
+    "max_pool": MaxPool,
+    "avg_pool": AvgPool,
+    "pool_to": PoolTo,
+    "global_avg_pool": GlobalAvgPool,
+    "flatten": Flatten,
+    "dropout": Dropout,
+    "upsample": Upsample,
+    "downsample": Downsample,
+    "batch_norm": BatchNorm,
+    "activation": Activation,
+}
+
+
+def _dispatch(data: Any, handler: Callable[[Any], Any]) -> Any:
+    """Picks the layer class by its kind key, so that errors speak of that kind only."""
+    if not isinstance(data, dict):
+        if type(data) in KINDS.values():
+            return data
+        raise faults("layer", [fault(f"received {show(data)}; allowed: a layer, such as {{conv: 64}}", data)])
+    present = [kind for kind in KINDS if kind in data]
+    if not present:
+        hint = next((h for key in data if (h := did_you_mean(key, KINDS))), f"; allowed: {', '.join(KINDS)}")
+        keys = ", ".join(map(str, data)) or "nothing"
+        raise faults("layer", [fault(f"no kind of layer among its keys ({keys}){hint}", data)])
+    kind = present[0]
+    stray = [other for other in present[1:] if other not in KINDS[kind].model_fields]
+    if stray:
+        message = f"one layer cannot be both '{kind}' and '{stray[0]}'; write two layers of a list"
+        raise faults("layer", [fault(message, data, (stray[0],))])
+    return KINDS[kind].model_validate(data)
+
+
+Layer: TypeAlias = Annotated[
+    Conv
+    | Dense
+    | Residual
+    | Branches
+    | MaxPool
+    | AvgPool
+    | PoolTo
+    | GlobalAvgPool
+    | Flatten
+    | Dropout
+    | Upsample
+    | Downsample
+    | BatchNorm
+    | Activation,
+    WrapValidator(_dispatch),
+]
+
+Residual.model_rebuild()
+Branches.model_rebuild()
+

@@ -1,0 +1,167 @@
+"""The recipe: how a network is trained. Says nothing about what the network is."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+
+from kerasgreedy.errors import did_you_mean
+from kerasgreedy.spec.model import Name
+from kerasgreedy.spec.strict import Strict, fault, faults
+
+Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features"]
+Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
+Size: TypeAlias = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+
+
+class Augment(Strict):
+    """Random changes of training images, drawn anew for each image and epoch."""
+
+    pad_crop: NonNegativeInt = Field(0, description="pad by n zeros on each side, cut a random window of the old size")
+    random_resized_crop: bool = Field(False, description="cut 8-100 % of the area at a ratio of 3:4 to 4:3 and resize it")
+    horizontal_flip: bool = Field(False, description="mirror half of the images")
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> "Augment":
+        if self.pad_crop and self.random_resized_crop:
+            raise faults("Augment", [fault("'pad_crop' and 'random_resized_crop' exclude each other", at=("pad_crop",))])
+        return self
+
+
+class Data(Strict):
+    """Which images, and what is done to them before the network sees them."""
+
+    dataset: str = Field(min_length=1, description="`digits`, `fashion_mnist`, `folder:PATH`, `tfds:NAME`")
+    data_dir: str | None = Field(None, description="where `fashion_mnist` idx files or prepared `tfds` copies lie")
+    download: bool = Field(False, description="let `tfds` download and prepare what is not there")
+    image_size: Size | None = Field(None, description="images are resized to this; default: the spec's, else their own")
+    test_resize: PositiveInt | None = Field(
+        None, description="test images: shorter side resized to this, then the centre is cut out (ImageNet: 256)"
+    )
+    validation: Annotated[float, Field(gt=0, lt=1)] | NonNegativeInt = Field(
+        0.1, description="taken from the training data: a share, a number of images, or 0"
+    )
+    train_examples: PositiveInt | None = Field(None, description="use only so many training images, drawn by the seed")
+    test_examples: PositiveInt | None = Field(None, description="use only so many test images, drawn by the seed")
+    augment: Augment = Field(default_factory=Augment, description="see below")
+    normalize: Literal["per_channel", "unit"] = Field(
+        "per_channel", description="mean 0 and deviation 1 by channel, fitted on training data; or to 0..1"
+    )
+
+
+class Sgd(Strict):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"] = Field("sgd", description="write `sgd`")
+    learning_rate: float = Field(0.1, gt=0, description="at the start of a phase, after the warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1, description="share of the old velocity that is kept")
+    nesterov: bool = Field(False, description="look-ahead momentum")
+    weight_decay: float = Field(0.0, ge=0, description="coupled L2 on every trained weight: adds decay * w to the gradient")
+
+
+class Adam(Strict):
+    """Adam."""
+
+    name: Literal["adam"] = Field(description="write `adam`")
+    learning_rate: float = Field(1e-3, gt=0, description="at the start of a phase, after the warm-up")
+    beta_1: float = Field(0.9, ge=0, lt=1, description="of the first moment")
+    beta_2: float = Field(0.999, ge=0, lt=1, description="of the second moment")
+    epsilon: float = Field(1e-7, gt=0, description="added to the root of the second moment")
+    weight_decay: float = Field(0.0, ge=0, description="coupled L2 on every trained weight: adds decay * w to the gradient")
+
+
+class ConstantSchedule(Strict):
+    """The learning rate stays."""
+
+    name: Literal["constant"] = Field("constant", description="write `constant`")
+    warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
+
+
+class StepSchedule(Strict):
+    """The learning rate is multiplied by `factor` every `every` epochs."""
+
+    name: Literal["step"] = Field(description="write `step`")
+    factor: float = Field(gt=0, le=1, description="CIFAR: 0.2, ImageNet: 0.1")
+    every: PositiveInt = Field(description="epochs; CIFAR: 15, ImageNet: 20")
+    warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
+
+
+class CosineSchedule(Strict):
+    """The learning rate falls along half a cosine to `final` times its start."""
+
+    name: Literal["cosine"] = Field(description="write `cosine`")
+    final: float = Field(0.0, ge=0, le=1, description="share of the first rate at the end")
+    warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
+
+
+def _by_name(choices: dict[str, type[Strict]]) -> Any:
+    """Validates a mapping by the class that its `name` chooses; a bare name stands for the class's defaults."""
+
+    def choose(data: Any) -> Any:
+        if isinstance(data, tuple(choices.values())):
+            return data
+        if isinstance(data, str):
+            data = {"name": data}
+        if not isinstance(data, dict):
+            raise faults("choice", [fault(f"received {data!r}; allowed: {', '.join(choices)}, or a mapping with `name`")])
+        name = data.get("name", next(iter(choices)))
+        if name not in choices:
+            message = f"received {name!r}; allowed: {', '.join(choices)}{did_you_mean(name, choices)}"
+            raise faults("choice", [fault(message, at=("name",))])
+        return choices[name].model_validate(data)
+
+    return BeforeValidator(choose)
+
+
+Optimizer: TypeAlias = Annotated[Sgd | Adam, _by_name({"sgd": Sgd, "adam": Adam})]
+Schedule: TypeAlias = Annotated[
+    ConstantSchedule | StepSchedule | CosineSchedule,
+    _by_name({"constant": ConstantSchedule, "step": StepSchedule, "cosine": CosineSchedule}),
+]
+
+
+class Training(Strict):
+    """One phase of training; every phase of the plan uses it."""
+
+    epochs: PositiveInt = Field(description="passes over the training data in each phase")
+    batch_size: PositiveInt = Field(128, description="images of one step, over all devices together")
+    optimizer: Optimizer = Field(default_factory=Sgd, description="`sgd` or `adam`, see below")
+    schedule: Schedule = Field(default_factory=ConstantSchedule, description="`constant`, `step` or `cosine`, see below")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
+    keep: Literal["best", "last"] = Field("last", description="which point of its path a phase ends with")
+    monitor: Monitor = Field("validation_accuracy", description="what `best` and early stopping look at")
+    early_stopping: PositiveInt | None = Field(None, description="end a phase after so many epochs without a better point")
+    init: Literal["fresh", "identity"] = Field(
+        "fresh", description="`identity`: a block starts as the identity with the previous head's weights (greedy, Prop. 3.1)"
+    )
+
+
+class Ensemble(Strict):
+    """How the heads vote: sum of 2^j z_j over depths j (greedy, section 4)."""
+
+    on: Literal["logits", "probabilities"] = Field("logits", description="what z_j is")
+
+
+class Recipe(Strict):
+    """Data, strategy, optimiser, schedule, seeds."""
+
+    name: Name = Field(description="names the run folder and the reports")
+    description: str | None = Field(None, description="one line for people")
+    data: Data = Field(description="see below")
+    strategy: Strategy = Field("greedy", description="which plan is compiled, see below")
+    training: Training = Field(description="see below")
+    ensemble: Ensemble = Field(default_factory=Ensemble, description="see below")
+    seed: NonNegativeInt = Field(0, description="of initial weights, splits, order and augmentation")
+    distribute: Literal["none", "mirrored"] = Field("none", description="`mirrored`: all local devices, one copy on each")
+    checkpoint_minutes: float = Field(10.0, gt=0, description="also save inside an epoch that takes longer than this")
+
+    @model_validator(mode="after")
+    def _monitor_exists(self) -> "Recipe":
+        training = self.training
+        watches = training.keep == "best" or training.early_stopping is not None
+        if watches and self.data.validation == 0 and training.monitor != "train_loss":
+            message = f"'{training.monitor}' needs data.validation above 0; or use monitor: train_loss"
+            raise faults("Recipe", [fault(message, at=("training", "monitor"))])
+        if training.init == "identity" and self.strategy != "greedy":
+            message = f"'identity' starts a block from the one before, which strategy '{self.strategy}' does not do; allowed: fresh"
+            raise faults("Recipe", [fault(message, at=("training", "init"))])
+        return self

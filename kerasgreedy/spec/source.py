@@ -1,0 +1,157 @@
+"""YAML text -> plain data, remembering where every value stood.
+
+Only plain YAML is read: mappings, lists, strings, numbers, true/false, null. Tags never construct objects.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kerasgreedy.errors import InputError, Problem, SpecError
+
+Path_ = tuple[str | int, ...]
+MAX_NODES = 100_000
+_PLAIN = {"map", "seq", "str", "int", "float", "bool", "null", "merge"}
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 words: `5e-4` is a number, and only true and false are booleans."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":bool", ":float", ":timestamp"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    "-+.0123456789",
+)
+
+
+class Source:
+    """A YAML document: its plain data, and the line and column of every key and value.
+
+    Args:
+        text: YAML text.
+        name: what to call the document in messages, usually its file name.
+
+    Raises:
+        SpecError: the text is not plain YAML, holds a key twice, or is not a mapping.
+    """
+
+    def __init__(self, text: str, name: str):
+        self.name = name
+        self._marks: dict[Path_, tuple[int, int]] = {}
+        self._nodes = 0
+        self._open: list[int] = []
+        self.problems: list[Problem] = []
+        loader: _Loader | None = None
+        try:
+            loader = _Loader(text)
+            self._loader = loader
+            node = loader.get_single_node()
+            self.data: Any = {} if node is None else self._convert(node, ())
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            raise SpecError([self._problem(mark, "", f"not valid YAML: {error.problem or error.context}")]) from None
+        except (yaml.YAMLError, UnicodeError) as error:
+            raise SpecError([Problem(f"{name}:1:1", "", f"not valid YAML: {error}")]) from None
+        except RecursionError:
+            raise SpecError([Problem(f"{name}:1:1", "", "nested too deeply")]) from None
+        finally:
+            if loader is not None:
+                loader.dispose()
+        if self.problems:
+            raise SpecError(self.problems)
+        if not isinstance(self.data, dict):
+            kind = "a list" if isinstance(self.data, list) else f"{self.data!r}"
+            raise SpecError([Problem(f"{name}:1:1", "", f"received {kind}; allowed: a mapping of keys to values")])
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Source":
+        """Reads a file, or raises `InputError` naming what is wrong with it."""
+        path = Path(path)
+        try:
+            return cls(path.read_text(encoding="utf-8"), str(path))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file") from None
+        except IsADirectoryError:
+            raise InputError(f"{path}: is a folder; allowed: a YAML file") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8 text (byte {error.start}); allowed: a YAML file") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+    def locate(self, path: Path_) -> str:
+        """`file:line:column` of the nearest enclosing place that the document holds."""
+        while path and path not in self._marks:
+            path = path[:-1]
+        line, column = self._marks.get(path, (1, 1))
+        return f"{self.name}:{line}:{column}"
+
+    def relocate(self, path: Path_, where: tuple[int, int]) -> None:
+        """Records where a value stands that was moved (tests and generated documents)."""
+        self._marks[path] = where
+
+    def _problem(self, mark: Any, path: str, message: str) -> Problem:
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        return Problem(f"{self.name}:{line}:{column}", path, message)
+
+    def _convert(self, node: yaml.Node, path: Path_) -> Any:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise SpecError([self._problem(node.start_mark, "", f"more than {MAX_NODES} values once aliases are followed")])
+        if id(node) in self._open:
+            raise SpecError([self._problem(node.start_mark, "", "an alias that contains itself")])
+        self._marks.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+        if node.tag.rpartition(":")[2] not in _PLAIN or not node.tag.startswith("tag:yaml.org,2002:"):
+            self.problems.append(
+                self._problem(node.start_mark, ".".join(map(str, path)), f"received the tag {node.tag}; allowed: plain YAML")
+            )
+            return None
+        self._open.append(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            if isinstance(node, yaml.SequenceNode):
+                return [self._convert(child, (*path, i)) for i, child in enumerate(node.value)]
+            return self._scalar(node)
+        finally:
+            self._open.pop()
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        try:
+            return self._loader.construct_object(node)
+        except ValueError as error:
+            raise SpecError([self._problem(node.start_mark, "", f"not valid YAML: {error}")]) from None
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+        own = {id(key) for key, _ in node.value}
+        self._loader.flatten_mapping(node)
+        result: dict[str, Any] = {}
+        first_seen: dict[str, yaml.Node] = {}
+        for key_node, value_node in node.value:
+            key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            if isinstance(key, bool) or not isinstance(key, str | int):
+                self.problems.append(self._problem(key_node.start_mark, ".".join(map(str, path)), "a key must be a word"))
+                continue
+            key = str(key)
+            inside = (*path, key)
+            if key in first_seen and id(key_node) in own and id(first_seen[key]) in own:
+                line = first_seen[key].start_mark.line + 1
+                message = f"key given twice (first on line {line})"
+                self.problems.append(self._problem(key_node.start_mark, ".".join(map(str, inside)), message))
+            first_seen[key] = key_node
+            self._marks[inside] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            result[key] = self._convert(value_node, inside)
+        return result
+
+
+def parse_value(text: str) -> Any:
+    """The plain YAML value of one piece of text, as used by `--set key=value`."""
+    return Source(f"value: {text}" if text.strip() else "value: null", "--set").data["value"]

@@ -1,0 +1,1 @@
+"""Plan, step, loop, state, run folder."""

@@ -1,0 +1,170 @@
+"""Checkpoints on disk: weights as content-addressed safetensors files, and small manifests that name them.
+
+A component that did not change is not written again. Every file is written beside its place and then renamed, so that a
+kill at any moment leaves the checkpoints before it whole. Every file is checked against its SHA-256 when it is read.
+Needs no TensorFlow.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_tensors
+from safetensors.numpy import save as format_tensors
+
+from kerasgreedy.errors import CheckpointError, WorkdirError
+
+Arrays = Mapping[str, np.ndarray]
+FORMAT = 1
+
+
+@dataclass
+class Snapshot:
+    """What one checkpoint holds.
+
+    Attributes:
+        meta: plain data (position, best point, sums of the running epoch).
+        arrays: group (`block_1`, `optimizer`, `best/block_1`) -> named arrays.
+    """
+
+    meta: dict[str, Any]
+    arrays: dict[str, Arrays] = field(default_factory=dict)
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        folder: created when the first one is written.
+        keep: how many to keep.
+    """
+
+    def __init__(self, folder: Path, keep: int = 3):
+        self._folder = folder
+        self._objects = folder / "objects"
+        self._keep = keep
+        self._digests: dict[str, str] = {}
+
+    def save(self, meta: Mapping[str, Any], changed: Mapping[str, Arrays], groups: list[str]) -> None:
+        """Writes a checkpoint.
+
+        Args:
+            meta: plain data.
+            changed: groups whose arrays changed since the last save, or that were never saved.
+            groups: names of all groups that belong to the checkpoint; those not in `changed` are as saved last.
+
+        Raises:
+            WorkdirError: the disk is full or cannot be written; the checkpoints before stay usable.
+        """
+        try:
+            self._objects.mkdir(parents=True, exist_ok=True)
+            for name, arrays in changed.items():
+                self._digests[name] = self._write_object(arrays)
+            body = json.dumps(
+                {"format": FORMAT, "meta": meta, "objects": {name: self._digests[name] for name in groups}}, sort_keys=True
+            )
+            number = max(self._numbers(), default=0) + 1
+            text = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
+            write_atomically(self._folder / f"{number:06d}.json", text.encode())
+            self._collect()
+        except OSError as error:
+            raise storage_error(self._folder, error) from None
+
+    def load(self) -> tuple[Snapshot | None, list[str]]:
+        """The newest checkpoint that is whole, and a line for each newer one that was not.
+
+        Returns (None, []) when nothing was ever saved.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none is whole.
+        """
+        faults: list[str] = []
+        for number in sorted(self._numbers(), reverse=True):
+            try:
+                return self._read(number), faults
+            except CheckpointError as error:
+                faults.append(str(error))
+        if faults:
+            raise CheckpointError("no whole checkpoint is left:\n" + "\n".join(faults))
+        return None, []
+
+    def _numbers(self) -> list[int]:
+        return [int(path.stem) for path in self._folder.glob("*.json") if path.stem.isdigit()]
+
+    def _read(self, number: int) -> Snapshot:
+        path = self._folder / f"{number:06d}.json"
+        try:
+            outer = json.loads(path.read_bytes())
+            body = outer["body"]
+            if hashlib.sha256(body.encode()).hexdigest() != outer["sha256"]:
+                raise CheckpointError(f"{path}: damaged (its checksum differs)")
+            content = json.loads(body)
+            if content["format"] != FORMAT:
+                raise CheckpointError(f"{path}: written in format {content['format']}; this version reads {FORMAT}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: damaged ({error})") from None
+        arrays = {name: self._read_object(name, digest) for name, digest in content["objects"].items()}
+        self._digests = dict(content["objects"])
+        return Snapshot(content["meta"], arrays)
+
+    def _read_object(self, name: str, digest: str) -> Arrays:
+        path = self._objects / f"{digest}.safetensors"
+        try:
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise CheckpointError(f"{path}: damaged (its checksum differs), holds {name}")
+            return parse_tensors(content)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}), holds {name}") from None
+
+    def _write_object(self, arrays: Arrays) -> str:
+        content = format_tensors({key: np.require(arrays[key], requirements="C") for key in sorted(arrays)})
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._objects / f"{digest}.safetensors"
+        if not path.exists():
+            write_atomically(path, content)
+        return digest
+
+    def _collect(self) -> None:
+        """Removes old manifests, and objects that none of the others names."""
+        numbers = sorted(self._numbers())
+        for number in numbers[: -self._keep]:
+            (self._folder / f"{number:06d}.json").unlink()
+        named: set[str] = set()
+        for number in numbers[-self._keep :]:
+            try:
+                body = json.loads((self._folder / f"{number:06d}.json").read_bytes())["body"]
+                named |= set(json.loads(body)["objects"].values())
+            except (ValueError, KeyError, TypeError):
+                continue  # damaged: it cannot be loaded, so what it named is not needed
+        for path in self._objects.iterdir():
+            if path.name.partition(".")[0] not in named:
+                path.unlink()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that at any moment either the old or the whole new one is there."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def storage_error(place: Path, error: OSError) -> WorkdirError:
+    """A readable error for a write that failed."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
+    return WorkdirError(f"{place}: {what}; what was saved before is whole: make room, then train --resume")

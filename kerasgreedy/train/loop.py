@@ -1,0 +1,237 @@
+"""The one loop: restore, start, train an epoch, evaluate, log, save, for every phase of the plan."""
+
+import math
+import time
+from typing import Any
+
+import tensorflow as tf
+
+from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.errors import Diverged, Stopped
+from kerasgreedy.train.evaluation import Evaluator
+from kerasgreedy.train.identity import start_as_identity
+from kerasgreedy.train.log import MetricsLog
+from kerasgreedy.train.plan import Job, Phase
+from kerasgreedy.train.progress import Reporter
+from kerasgreedy.train.schedules import learning_rates, make_optimizer
+from kerasgreedy.train.signals import StopRequest
+from kerasgreedy.train.state import Best, RunState
+from kerasgreedy.train.step import TrainStep
+
+CHECK_STEPS = 50
+
+
+class Loop:
+    """Runs the phases of a job from wherever its state stands.
+
+    Args:
+        job: spec, recipe and plan.
+        state: network, position and checkpoints.
+        pipeline: batches.
+        strategy: that the network was built under.
+        log: metrics.
+        reporter: progress.
+        stop: asks to stop.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        state: RunState,
+        pipeline: Pipeline,
+        strategy: tf.distribute.Strategy,
+        log: MetricsLog,
+        reporter: Reporter,
+        stop: StopRequest,
+    ):
+        self.job, self.state, self.pipeline, self.strategy = job, state, pipeline, strategy
+        self.log, self.reporter, self.stop = log, reporter, stop
+        self.training = job.recipe.training
+        self.steps = pipeline.steps(self.training.batch_size)
+        self._saved_at = time.monotonic()
+
+    def run(self) -> None:
+        """Runs until the plan is done.
+
+        Raises:
+            Stopped: a signal came; a checkpoint was written.
+            Diverged: the loss or a weight is not finite; the last good checkpoint stands.
+        """
+        while self.state.position.phase < len(self.job.phases):
+            self._phase(self.job.phases[self.state.position.phase])
+
+    def _phase(self, phase: Phase) -> None:
+        self.reporter.phase(phase)
+        rates = learning_rates(self.training.optimizer.learning_rate, self.training.schedule, phase.epochs, self.steps)
+        if not self.state.position.started and phase.init == "identity":
+            start_as_identity(self.state.network, phase.index)
+        with self.strategy.scope():
+            optimizer = make_optimizer(self.training.optimizer, rates)
+        step = TrainStep(
+            self.state.network,
+            phase,
+            optimizer,
+            self.strategy,
+            self.training.batch_size,
+            self.training.optimizer.weight_decay,
+            self.training.label_smoothing,
+        )
+        self.state.attach(optimizer)
+        evaluator = self._evaluator(phase)
+        if not self.state.position.started:
+            self._start(phase, evaluator)
+        while not self._phase_done(phase):
+            train = self._epoch(phase, step)
+            self._after_epoch(phase, train, evaluator, float(rates[min(self._phase_step(), len(rates)) - 1]))
+        self.state.finish_phase(phase, self.training.keep == "best")
+        self._save(phase.trains)
+
+    def _start(self, phase: Phase, evaluator: Evaluator | None) -> None:
+        """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""
+        self.state.position.started = True
+        if evaluator and self._watches:
+            scores = self._evaluate(phase, evaluator)
+            self.state.position.best = Best(self._score(scores), 0)
+            self.state.keep_best(phase)
+            self._record(phase, self._monitored_part, scores)
+        self._save(phase.trains)
+
+    def _epoch(self, phase: Phase, step: TrainStep) -> dict[str, Any]:
+        """Trains what is left of the running epoch; returns its means."""
+        position = self.state.position
+        batch_size = self.training.batch_size
+        batches = self.pipeline.training(phase.index, position.epoch, batch_size, position.step)
+        pending: list[Any] = []
+        busy, images = 0.0, 0
+        last = phase.losses[-1]
+        before = time.perf_counter()
+        for batch in self.strategy.experimental_distribute_dataset(batches):
+            pending.append(step(*batch))
+            position.step += 1
+            save = self._save_is_due()
+            if len(pending) >= CHECK_STEPS or position.step == self.steps or self.stop.name or save:
+                self._absorb(phase, pending)
+            now = time.perf_counter()
+            busy, images, before, lap = busy + now - before, images + batch_size, now, now - before
+            position.seconds += lap
+            means = {"images_per_second": images / busy}
+            if position.sums:
+                means = {**_means(position.sums[last]), **means}
+            self.reporter.step(phase, position.epoch, position.step, lap, means)
+            if self.stop.name and position.step < self.steps:
+                self._save(phase.trains)
+                raise Stopped(self._stopped(phase))
+            if save:
+                self._save(phase.trains)
+        return {head: {**_means(sums), "images_per_second": images / busy if busy else 0.0} for head, sums in position.sums.items()}
+
+    def _absorb(self, phase: Phase, pending: list[Any]) -> None:
+        """Adds the sums of steps that were sent off to those of the epoch, and looks whether they are finite."""
+        sums = self.state.position.sums
+        for result in pending:
+            for head, values in result.items():
+                loss, right = (float(value) for value in values.numpy())
+                if not math.isfinite(loss):
+                    raise Diverged(self._diverged(phase, f"the training loss of {head} is {loss}"))
+                old = sums.get(head, [0.0, 0.0, 0.0])
+                sums[head] = [old[0] + loss, old[1] + right, old[2] + self.training.batch_size]
+        pending.clear()
+
+    def _after_epoch(self, phase: Phase, train: dict[str, Any], evaluator: Evaluator | None, rate: float) -> None:
+        position = self.state.position
+        position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
+        self._record(phase, "train", train, learning_rate=rate)
+        scores: dict[str, Any] = {}
+        if evaluator:
+            scores = self._evaluate(phase, evaluator)
+            self._record(phase, self._monitored_part, scores, exact=True)
+        note = ""
+        if scores and self._watches and position.best:
+            score = self._score(scores)
+            if score > position.best.score:
+                position.best = Best(score, position.epoch)
+                self.state.keep_best(phase)
+                note = ", best so far"
+            else:
+                position.best.waited += 1
+        last = phase.losses[-1]
+        self.reporter.epoch(phase, position.epoch, train[last], scores.get(last, {}), note)
+        self._save(phase.trains)
+        if self.stop.name and not (self._phase_done(phase) and phase.index + 1 == len(self.job.phases)):
+            raise Stopped(self._stopped(phase))
+
+    def _phase_done(self, phase: Phase) -> bool:
+        position = self.state.position
+        patience = self.training.early_stopping
+        waited = position.best.waited if position.best else 0
+        return position.epoch >= phase.epochs or (patience is not None and waited >= patience)
+
+    @property
+    def _watches(self) -> bool:
+        return self.training.keep == "best" or self.training.early_stopping is not None
+
+    @property
+    def _monitored_part(self) -> Part:
+        return "train" if self.training.monitor == "train_loss" and self._watches else "validation"
+
+    def _evaluator(self, phase: Phase) -> Evaluator | None:
+        if not len(self.pipeline.parts[self._monitored_part]):
+            return None
+        names = [head.name for head in self.state.network.heads]
+        return Evaluator(self.state.network, [names.index(head) + 1 for head in phase.losses], self.strategy)
+
+    def _evaluate(self, phase: Phase, evaluator: Evaluator) -> dict[str, Any]:
+        """head -> loss, accuracy, top5, in inference mode."""
+        scores, _, _ = evaluator(self.pipeline.evaluation(self._monitored_part, self.training.batch_size))
+        result = {}
+        for head, values in zip(phase.losses, scores.values(), strict=True):
+            if not math.isfinite(values["loss"]):
+                raise Diverged(self._diverged(phase, f"the {self._monitored_part} loss of {head} is {values['loss']}"))
+            result[head] = {"loss": values["loss"], "accuracy": values["top1"], "top5": values["top5"]}
+        return result
+
+    def _score(self, scores: dict[str, Any]) -> tuple[float, float]:
+        """Of the deepest head; the other figure decides a tie."""
+        deepest = list(scores.values())[-1]
+        if self.training.monitor == "validation_accuracy":
+            return deepest["accuracy"], -deepest["loss"]
+        return -deepest["loss"], deepest["accuracy"]
+
+    def _record(self, phase: Phase, split: str, scores: dict[str, Any], exact: bool = False, **more: float) -> None:
+        """Logs the figures of each head. The split `train_exact` is the training data in inference mode."""
+        position = self.state.position
+        name = "train_exact" if split == "train" and (exact or position.epoch == 0) else split
+        for head, values in scores.items():
+            place = {"phase": phase.index, "phase_name": phase.name, "epoch": position.epoch, "split": name, "head": head}
+            self.log.write({**place, **values, **more}, self._overall_step(phase))
+
+    def _overall_step(self, phase: Phase) -> int:
+        before = sum(entry["epochs"] for entry in self.state.position.kept[: phase.index])
+        return before * self.steps + self._phase_step()
+
+    def _phase_step(self) -> int:
+        return self.state.position.epoch * self.steps + self.state.position.step
+
+    def _save_is_due(self) -> bool:
+        return time.monotonic() - self._saved_at > 60 * self.job.recipe.checkpoint_minutes
+
+    def _save(self, changed: tuple[str, ...]) -> None:
+        self.log.flush()
+        self.state.position.log_bytes = self.log.length
+        self.state.save(changed)
+        self._saved_at = time.monotonic()
+
+    def _stopped(self, phase: Phase) -> str:
+        position = self.state.position
+        return f"stopped by {self.stop.name} in phase {phase.name}, epoch {position.epoch + 1}, step {position.step}; saved"
+
+    def _diverged(self, phase: Phase, what: str) -> str:
+        position = self.state.position
+        return (
+            f"training diverged in phase {phase.name}, epoch {position.epoch + 1}: {what}. "
+            "The last good state is kept; a smaller training.optimizer.learning_rate or a warm-up usually helps"
+        )
+
+
+def _means(sums: list[float]) -> dict[str, float]:
+    return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}

@@ -1,0 +1,236 @@
+"""Recipe + spec -> an ordered list of phases: plain data that is printed before anything runs. Imports no TensorFlow."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kerasgreedy.data.catalog import DataInfo, describe
+from kerasgreedy.errors import InputError, Problem, ShapeError, SpecError
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.architecture import Architecture, Component, architecture
+from kerasgreedy.spec.load import Document
+from kerasgreedy.spec.lower import show
+from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.spec.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of training.
+
+    Attributes:
+        index: from 0.
+        name: for people and for logs.
+        trains: components whose weights move.
+        frozen: components that the phase runs but does not change.
+        losses: heads that have a loss; the phase minimises the sum of their losses.
+        stop_gradient: no gradient passes from one block to the one before.
+        epochs: passes over the training data.
+        solver: how the phase's problem is solved.
+        cache: where the input of the first trained block comes from; `none`: computed for each batch.
+        init: `fresh`, or `identity`: block and head start from the previous ones (greedy, Prop. 3.1).
+        init_reason: why `identity` was asked for and cannot be done here, else empty.
+        parameters: number of weights that move.
+        multiply_adds: of one image, forward, through all that the phase runs.
+        training_multiply_adds: of one image's step: forward, and twice as much again for what trains.
+    """
+
+    index: int
+    name: str
+    trains: tuple[str, ...]
+    frozen: tuple[str, ...]
+    losses: tuple[str, ...]
+    stop_gradient: bool
+    epochs: int
+    parameters: int
+    multiply_adds: int
+    training_multiply_adds: int
+    init: str = "fresh"
+    init_reason: str = ""
+    solver: str = "sgd"
+    cache: str = "none"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that training needs to know before it starts.
+
+    Attributes:
+        spec: the spec with `input_shape` and `classes` filled in.
+        recipe: the recipe with its overrides.
+        data: facts of the data set.
+        architecture: the network's shapes and costs.
+        phases: the plan.
+        train_images, validation_images, test_images: examples in each part, after limits.
+    """
+
+    spec: ModelSpec
+    recipe: Recipe
+    data: DataInfo
+    architecture: Architecture
+    phases: tuple[Phase, ...]
+    train_images: int
+    validation_images: int
+    test_images: int
+
+    @property
+    def trained_depths(self) -> list[int]:
+        """Depths (1 is the first block) whose heads the plan trains."""
+        losses = {name for phase in self.phases for name in phase.losses}
+        return [depth for depth, head in enumerate(self.architecture.heads, start=1) if head.name in losses]
+
+
+def prepare(spec: Document[ModelSpec], recipe: Document[Recipe], info: DataInfo | None = None) -> Job:
+    """Fits spec, recipe and data set together and compiles the plan.
+
+    Args:
+        info: facts of the data, when the caller brings its own.
+
+    Raises:
+        SpecError: they do not fit; says where.
+        DataError: the data set is not there.
+    """
+    info = info or describe(recipe.value.data)
+    shape = _input_shape(spec, recipe, info)
+    if spec.value.classes not in (None, info.classes):
+        message = f"the spec has {spec.value.classes} classes and data set '{info.dataset}' has {info.classes}; leave it out"
+        raise SpecError([Problem(spec.locate(("classes",)), "classes", message)])
+    try:
+        arch = architecture(spec.value, shape, info.classes)
+    except ShapeError as error:
+        raise spec.shape_problem(error) from None
+    resolved = spec.value.model_copy(update={"input_shape": list(shape), "classes": info.classes})
+    train, validation, test = _split_sizes(recipe, info)
+    return Job(resolved, recipe.value, info, arch, compile_plan(arch, recipe.value), train, validation, test)
+
+
+def compile_plan(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
+    """The phases of a recipe's strategy on an architecture."""
+    return _STRATEGIES[recipe.strategy](arch, recipe)
+
+
+def _greedy(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
+    phases = []
+    for index, (block, head) in enumerate(zip(arch.blocks, arch.heads, strict=True)):
+        reason = ""
+        init = "fresh"
+        if recipe.training.init == "identity" and index > 0:
+            reason = identity_obstacle(arch, index)
+            init = "fresh" if reason else "identity"
+        frozen = arch.blocks[:index]
+        phases.append(_phase(index, f"{block.name}", (block, head), frozen, (head,), True, recipe, init, reason))
+    return tuple(phases)
+
+
+def _decoupled(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
+    return (_phase(0, "decoupled", (*arch.blocks, *arch.heads), (), arch.heads, True, recipe),)
+
+
+def _end_to_end(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
+    return (_phase(0, "end_to_end", (*arch.blocks, arch.heads[-1]), (), arch.heads[-1:], False, recipe),)
+
+
+def _deep_supervision(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
+    return (_phase(0, "deep_supervision", (*arch.blocks, *arch.heads), (), arch.heads, False, recipe),)
+
+
+def _random_features(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
+    return (_phase(0, "random_features", arch.heads, arch.blocks, arch.heads, True, recipe),)
+
+
+_STRATEGIES: dict[str, Callable[[Architecture, Recipe], tuple[Phase, ...]]] = {
+    "greedy": _greedy,
+    "decoupled": _decoupled,
+    "end_to_end": _end_to_end,
+    "deep_supervision": _deep_supervision,
+    "random_features": _random_features,
+}
+
+
+def _phase(
+    index: int,
+    name: str,
+    trains: tuple[Component, ...],
+    frozen: tuple[Component, ...],
+    losses: tuple[Component, ...],
+    stop_gradient: bool,
+    recipe: Recipe,
+    init: str = "fresh",
+    init_reason: str = "",
+) -> Phase:
+    trained = sum(component.multiply_adds for component in trains)
+    forward = trained + sum(component.multiply_adds for component in frozen)
+    return Phase(
+        index,
+        name,
+        tuple(component.name for component in trains),
+        tuple(component.name for component in frozen),
+        tuple(component.name for component in losses),
+        stop_gradient,
+        recipe.training.epochs,
+        sum(component.parameters for component in trains),
+        forward,
+        forward + 2 * trained,
+        init,
+        init_reason,
+    )
+
+
+def identity_obstacle(arch: Architecture, index: int) -> str:
+    """Why block `index` cannot start as the identity with the previous head's weights; empty when it can.
+
+    It can where it is one convolution that keeps resolution and width, its activation and the previous block's last one are
+    relu (relu(relu(x)) = relu(x)), and both heads have the same layers.
+    """
+    block, before = arch.blocks[index], arch.blocks[index - 1]
+    kinds = [type(node.layer) for node in block.nodes]
+    if kinds not in ([L.Conv, L.Activation], [L.Conv, L.BatchNorm, L.Activation]):
+        return f"{block.name} is not one convolution with an activation"
+    conv = block.nodes[0].layer
+    if block.input_shape != block.output_shape:
+        return f"{block.name} maps {show(block.input_shape)} to {show(block.output_shape)}"
+    if not isinstance(conv, L.Conv) or conv.groups != 1 or conv.kernel_size % 2 == 0:
+        return f"{block.name}'s convolution is grouped or its kernel is even"
+    if not (_ends_in_relu(block) and _ends_in_relu(before)):
+        return f"{before.name} and {block.name} must end in relu"
+    mine, theirs = ([(n.layer, n.input_shape) for n in arch.heads[i].nodes] for i in (index, index - 1))
+    return "" if mine == theirs else f"head_{index} and head_{index + 1} differ"
+
+
+def _ends_in_relu(block: Component) -> bool:
+    layer = block.nodes[-1].layer
+    return isinstance(layer, L.Activation) and layer.activation == "relu"
+
+
+def _input_shape(spec: Document[ModelSpec], recipe: Document[Recipe], info: DataInfo) -> tuple[int, int, int]:
+    fixed = spec.value.input_shape
+    size = recipe.value.data.image_size
+    wanted = [size, size] if isinstance(size, int) else size
+    if fixed and wanted and fixed[:2] != wanted:
+        message = f"received {show(tuple(wanted))}, but the spec fixes input_shape {show(tuple(fixed))}; change one"
+        raise SpecError([Problem(recipe.locate(("data", "image_size")), "data.image_size", message)])
+    height, width, channels = fixed or [*(wanted or info.image_shape[:2]), info.image_shape[2]]
+    if height is None or width is None:
+        message = f"images of '{info.dataset}' differ in size; set data.image_size"
+        raise SpecError([Problem(recipe.locate(("data",)), "data.image_size", message)])
+    if channels not in (1, 3, info.image_shape[2]):
+        message = f"received {channels} channels; images of '{info.dataset}' have {info.image_shape[2]} (1 and 3 convert)"
+        raise SpecError([Problem(spec.locate(("input_shape",)), "input_shape", message)])
+    return height, width, channels
+
+
+def _split_sizes(recipe: Document[Recipe], info: DataInfo) -> tuple[int, int, int]:
+    data = recipe.value.data
+    total = min(data.train_examples or info.train_examples, info.train_examples)
+    validation = data.validation if isinstance(data.validation, int) else round(data.validation * total)
+    train = total - validation
+    if train < recipe.value.training.batch_size:
+        message = f"received {recipe.value.training.batch_size}; only {max(train, 0)} images are left for training"
+        raise SpecError([Problem(recipe.locate(("training", "batch_size")), "training.batch_size", message)])
+    if not info.test_examples:
+        raise InputError(f"data set '{info.dataset}' has no test images")
+    return train, validation, min(data.test_examples or info.test_examples, info.test_examples)

@@ -1,0 +1,105 @@
+"""Progress of long work, on standard error: a live bar on a terminal, plain lines elsewhere."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from kerasgreedy.train.plan import Phase
+
+PLAIN_SECONDS = 20.0
+
+
+def duration(seconds: float) -> str:
+    """75 -> `1:15`, 3700 -> `1:01:40`."""
+    hours, rest = divmod(int(seconds + 0.5), 3600)
+    minutes, secs = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
+
+
+class Reporter:
+    """Tells a person what training does.
+
+    Args:
+        phases: the plan; time left is judged by the multiply-adds that remain in it.
+        quiet: says nothing but warnings.
+    """
+
+    def __init__(self, phases: tuple[Phase, ...], steps_per_epoch: int, batch_size: int, quiet: bool = False):
+        self._phases, self._steps, self._batch, self._quiet = phases, steps_per_epoch, batch_size, quiet
+        self._console = Console(stderr=True, highlight=False)
+        self._live = self._console.is_terminal and not quiet
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._work = 0.0
+        self._busy = 0.0
+        self._spoken = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        if not self._quiet:
+            self._console.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """A line that is printed even when quiet."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def phase(self, phase: Phase) -> None:
+        """A phase begins."""
+        init = f", starts as the identity on {phase.name}" if phase.init == "identity" else ""
+        if phase.init_reason:
+            init = f", fresh start: {phase.init_reason}"
+        trains = f"{phase.parameters:,} weights"
+        self.say(f"phase {phase.index + 1}/{len(self._phases)} {phase.name}: trains {trains}, {phase.epochs} epochs{init}")
+
+    def step(self, phase: Phase, epoch: int, step: int, seconds: float, running: dict[str, Any]) -> None:
+        """A step is done; `seconds` is how long the last one took, `running` the epoch's means so far."""
+        self._work += phase.training_multiply_adds * self._batch
+        self._busy += seconds
+        if self._live:
+            self._draw(phase, epoch, step, running)
+        elif time.monotonic() - self._spoken > PLAIN_SECONDS:
+            self._spoken = time.monotonic()
+            self.say(f"  epoch {epoch + 1}/{phase.epochs}, step {step}/{self._steps}: {_figures(running)}, {self.left(phase, epoch, step)}")
+
+    def epoch(self, phase: Phase, epoch: int, train: dict[str, Any], validation: dict[str, Any], note: str) -> None:
+        """An epoch is done."""
+        self._close_bar()
+        self._spoken = time.monotonic()
+        checked = f" | validation {_figures(validation)}" if validation else ""
+        self.say(f"  epoch {epoch}/{phase.epochs}: {_figures(train)}{checked}, {self.left(phase, epoch, 0)}{note}")
+
+    def left(self, phase: Phase, epoch: int, step: int) -> str:
+        """`1:20 left`, judged by the speed so far; empty before the first step."""
+        if not self._busy or not self._work:
+            return ""
+        images = self._batch * (self._steps * (phase.epochs - epoch) - step)
+        rest = phase.training_multiply_adds * images
+        for later in self._phases[phase.index + 1 :]:
+            rest += later.training_multiply_adds * self._batch * self._steps * later.epochs
+        return f"{duration(rest * self._busy / self._work)} left"
+
+    def close(self) -> None:
+        """Takes the bar off the screen."""
+        self._close_bar()
+
+    def _draw(self, phase: Phase, epoch: int, step: int, running: dict[str, Any]) -> None:
+        if self._bar is None:
+            columns = (TextColumn("  {task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+            self._bar = Progress(*columns, console=self._console, transient=True, refresh_per_second=4)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._steps, note="")
+        assert self._task is not None
+        note = f"{_figures(running)}, {self.left(phase, epoch, step)}"
+        self._bar.update(self._task, completed=step, description=f"{phase.name} epoch {epoch + 1}/{phase.epochs}", note=note)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _figures(values: dict[str, Any]) -> str:
+    words = {"loss": "loss {:.4f}", "accuracy": "accuracy {:.4f}", "images_per_second": "{:.0f} img/s"}
+    return ", ".join(text.format(values[key]) for key, text in words.items() if key in values)

@@ -1,0 +1,59 @@
+"""Learning rates of one phase, step by step."""
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.spec.recipe import Adam, CosineSchedule, Schedule, Sgd, StepSchedule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def learning_rates(base: float, schedule: Schedule, epochs: int, steps_per_epoch: int) -> "NDArray[np.float32]":
+    """The learning rate of every step of a phase.
+
+    With t the epoch as a real number (step / steps_per_epoch), T the epochs and w the warm-up:
+    step: base * factor^floor(t / every); cosine: base * (f + (1 - f) * (1 + cos(pi * (t - w) / (T - w))) / 2);
+    during the warm-up the rate is base * (step + 1) / (w * steps_per_epoch).
+
+    Returns:
+        (epochs * steps_per_epoch,) float32.
+    """
+    step = np.arange(epochs * steps_per_epoch)
+    epoch = step / steps_per_epoch
+    warmup = schedule.warmup_epochs
+    if isinstance(schedule, StepSchedule):
+        rates = base * schedule.factor ** (step // (schedule.every * steps_per_epoch))
+    elif isinstance(schedule, CosineSchedule):
+        share = np.clip((epoch - warmup) / max(epochs - warmup, 1e-9), 0, 1)
+        rates = base * (schedule.final + (1 - schedule.final) * (1 + np.cos(np.pi * share)) / 2)
+    else:
+        rates = np.full(step.shape, base)
+    if warmup > 0:
+        rates = np.where(epoch < warmup, base * np.minimum((step + 1) / (warmup * steps_per_epoch), 1), rates)
+    return rates.astype(np.float32)
+
+
+class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Looks the learning rate of a step up in a table; the last entry holds beyond its end."""
+
+    def __init__(self, rates: "NDArray[np.float32]"):
+        self.rates = np.asarray(rates, np.float32)
+
+    def __call__(self, step: Any) -> Any:
+        last = len(self.rates) - 1
+        return tf.gather(tf.constant(self.rates), tf.minimum(tf.cast(step, tf.int32), last))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rates": self.rates.tolist()}
+
+
+def make_optimizer(settings: Sgd | Adam, rates: "NDArray[np.float32]") -> keras.optimizers.Optimizer:
+    """The Keras optimiser of a phase. Weight decay is not its business: the step adds coupled L2 to the gradient."""
+    schedule = TableSchedule(rates)
+    if isinstance(settings, Adam):
+        return keras.optimizers.Adam(schedule, settings.beta_1, settings.beta_2, settings.epsilon)
+    return keras.optimizers.SGD(schedule, momentum=settings.momentum, nesterov=settings.nesterov)

@@ -1,0 +1,152 @@
+"""The named state of a run, and its way to and from a checkpoint."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasgreedy.build import Network
+from kerasgreedy.errors import CheckpointError, Diverged
+from kerasgreedy.train.checkpoint import Arrays, CheckpointStore
+from kerasgreedy.train.plan import Phase
+
+
+@dataclass
+class Best:
+    """The best point of the running phase.
+
+    Attributes:
+        score: (primary, secondary), larger is better.
+        epoch: epochs done when it was reached; 0 is the start of the phase.
+        waited: epochs since then.
+    """
+
+    score: tuple[float, float]
+    epoch: int
+    waited: int = 0
+
+
+@dataclass
+class Position:
+    """Where training stands.
+
+    Attributes:
+        phase: index of the running phase; the number of phases when all are done.
+        epoch: epochs done in it.
+        step: steps done in the running epoch.
+        started: initialisation and first look at the phase are done.
+        sums: head -> [sum of losses, number right, examples] over the running epoch.
+        best: best point of the running phase.
+        kept: one entry a finished phase: epochs run, epoch kept, its score.
+        log_bytes: length of metrics.jsonl that belongs to this state.
+        seconds: spent in training so far.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    step: int = 0
+    started: bool = False
+    sums: dict[str, list[float]] = field(default_factory=dict)
+    best: Best | None = None
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    log_bytes: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, meta: dict[str, Any]) -> "Position":
+        """From a checkpoint's plain data."""
+        best = meta.get("best")
+        return cls(**{**meta, "best": Best(tuple(best["score"]), best["epoch"], best["waited"]) if best else None})
+
+
+class RunState:
+    """Network, optimiser, best weights and position of a run, saved and restored as one.
+
+    Args:
+        network: its components are saved under their names.
+        store: where checkpoints go.
+    """
+
+    def __init__(self, network: Network, store: CheckpointStore):
+        self.network = network
+        self.position = Position()
+        self.best_arrays: dict[str, Arrays] = {}
+        self._store = store
+        self._optimizer: keras.optimizers.Optimizer | None = None
+        self._restored_optimizer: Arrays | None = None
+        self._saved: set[str] = set()
+        self._fresh_best: set[str] = set()
+
+    def restore(self) -> list[str]:
+        """Loads the newest whole checkpoint, if there is one; returns a line for each damaged one passed over."""
+        snapshot, faults = self._store.load()
+        if snapshot is None:
+            return faults
+        self.position = Position.of(snapshot.meta)
+        for name in self.network.names:
+            if name not in snapshot.arrays:
+                raise CheckpointError(f"the checkpoint has no component '{name}': it belongs to another network")
+            self.network.load_arrays(name, snapshot.arrays[name])
+        self.best_arrays = {
+            name.removeprefix("best/"): arrays for name, arrays in snapshot.arrays.items() if name.startswith("best/")
+        }
+        self._restored_optimizer = snapshot.arrays.get("optimizer")
+        self._saved = {*self.network.names, *(f"best/{name}" for name in self.best_arrays)}
+        return faults
+
+    def attach(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Takes the optimiser of the running phase, and gives it its restored slots."""
+        self._optimizer = optimizer
+        stored, self._restored_optimizer = self._restored_optimizer, None
+        if stored is None:
+            return
+        variables = self._slots()
+        if set(variables) != set(stored):
+            raise CheckpointError("the checkpoint's optimiser is of another kind than the recipe's")
+        for key, variable in variables.items():
+            variable.assign(stored[key])
+
+    def keep_best(self, phase: Phase) -> None:
+        """Copies what the phase trains as its best point so far."""
+        self.best_arrays = {name: self.network.arrays(name) for name in phase.trains}
+        self._fresh_best = set(self.best_arrays)
+
+    def finish_phase(self, phase: Phase, keep_best: bool) -> None:
+        """Ends a phase: back to its best point if asked for, then on to the start of the next."""
+        if keep_best:
+            for name, arrays in self.best_arrays.items():
+                self.network.load_arrays(name, arrays)
+        position = self.position
+        best = asdict(position.best) if position.best else None
+        position.kept.append({"phase": phase.name, "epochs": position.epoch, "best": best, "keep": "best" if keep_best else "last"})
+        position.phase, position.epoch, position.step, position.started = position.phase + 1, 0, 0, False
+        position.best, position.sums = None, {}
+        self.best_arrays, self._fresh_best, self._optimizer = {}, set(), None
+
+    def save(self, changed: tuple[str, ...]) -> None:
+        """Writes a checkpoint; `changed` are the components that moved since the last one.
+
+        Raises:
+            Diverged: a weight is not finite; nothing was written.
+        """
+        names = {*changed, *(set(self.network.names) - self._saved)}
+        arrays: dict[str, Arrays] = {name: self.network.arrays(name) for name in names}
+        if self._optimizer is not None:
+            arrays["optimizer"] = {key: keras.ops.convert_to_numpy(v) for key, v in self._slots().items()}
+        for group, values in arrays.items():
+            for key, value in values.items():
+                if np.issubdtype(value.dtype, np.floating) and not np.all(np.isfinite(value)):
+                    raise Diverged(f"{group}: {key} is no longer finite")
+        best = {f"best/{name}" for name in self.best_arrays}
+        fresh = {name for name in best if name not in self._saved or name.removeprefix("best/") in self._fresh_best}
+        arrays |= {name: self.best_arrays[name.removeprefix("best/")] for name in fresh}
+        groups = [*self.network.names, *sorted(best), *(["optimizer"] if self._optimizer else [])]
+        self._store.save(asdict(self.position), arrays, groups)
+        self._saved = {*self.network.names, *best}
+        self._fresh_best = set()
+
+    def _slots(self) -> dict[str, keras.Variable]:
+        """Optimiser variables by place; their own names are not unique. The learning rate follows from the step."""
+        assert self._optimizer is not None
+        return {f"{i:04d}/{v.name}": v for i, v in enumerate(self._optimizer.variables) if v.name != "learning_rate"}

@@ -1,0 +1,160 @@
+"""The run folder: what was really used, what came out, and who may write to it."""
+
+import fcntl
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kerasgreedy.errors import WorkdirError
+from kerasgreedy.spec.load import Document, dump, load_recipe, load_spec
+from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.train.checkpoint import CheckpointStore, storage_error, write_atomically
+
+PACKAGES = ("kerasgreedy", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+
+
+class Workdir:
+    """Paths and files of one run.
+
+    `spec.yaml` and `recipe.yaml` (as really used), `run.json` (versions, seed, git state, data), `plan.json`,
+    `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and when training is done `results.json`, `results.md`, `plots/`,
+    `model.keras`.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).expanduser()
+
+    @classmethod
+    def create(cls, path: str | Path, spec: ModelSpec, recipe: Recipe, facts: dict[str, Any], plan: list[Any]) -> "Workdir":
+        """Makes a run folder; it appears with all its first files or not at all.
+
+        Raises:
+            WorkdirError: the folder exists and is not empty, or cannot be written.
+        """
+        path = Path(path).expanduser()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            resume = f"; to go on with it: train --resume {path}" if (path / "run.json").is_file() else ""
+            raise WorkdirError(f"{path}: already exists and is not empty; give another --workdir{resume}")
+        beside = path.with_name(f".{path.name}.new")
+        try:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            (beside / "spec.yaml").write_text(dump(spec))
+            (beside / "recipe.yaml").write_text(dump(recipe))
+            (beside / "plan.json").write_text(json.dumps(plan, indent=1))
+            (beside / "run.json").write_text(json.dumps(facts, indent=1))
+            beside.replace(path)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise storage_error(path, error) from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Workdir":
+        """An existing run folder.
+
+        Raises:
+            WorkdirError: it is none.
+        """
+        workdir = cls(path)
+        if not workdir.path.is_dir():
+            raise WorkdirError(f"{workdir.path}: no such run folder")
+        missing = [name for name in ("run.json", "spec.yaml", "recipe.yaml") if not (workdir.path / name).is_file()]
+        if missing:
+            raise WorkdirError(f"{workdir.path}: not a run folder ({missing[0]} is missing)")
+        return workdir
+
+    def documents(self) -> tuple[Document[ModelSpec], Document[Recipe]]:
+        """The spec and recipe that the run used."""
+        return load_spec(self.path / "spec.yaml"), load_recipe(self.path / "recipe.yaml")
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        """Its checkpoints."""
+        return CheckpointStore(self.path / "checkpoints")
+
+    def facts(self) -> dict[str, Any]:
+        """`run.json`."""
+        return self._json("run.json")
+
+    def results(self) -> dict[str, Any] | None:
+        """`results.json`, or None while the run is not done."""
+        return self._json("results.json") if (self.path / "results.json").is_file() else None
+
+    def write(self, name: str, content: str) -> None:
+        """Writes a file of the folder atomically.
+
+        Raises:
+            WorkdirError: the disk is full or cannot be written.
+        """
+        try:
+            write_atomically(self.path / name, content.encode())
+        except OSError as error:
+            raise storage_error(self.path / name, error) from None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the folder, so that no second process trains in it.
+
+        Raises:
+            WorkdirError: another process holds it.
+        """
+        with open(self.path / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise WorkdirError(f"{self.path}: another process is training in this folder") from None
+            yield
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise WorkdirError(f"{self.path / name}: damaged ({error})") from None
+        if not isinstance(content, dict):
+            raise WorkdirError(f"{self.path / name}: damaged (not a JSON object)")
+        return content
+
+
+def default_workdir(spec: str, recipe: str) -> Path:
+    """`runs/<spec>-<recipe>-<time>`."""
+    return Path("runs") / f"{spec}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and git state, for `run.json`."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "platform": platform.platform(),
+        "command": sys.argv,
+        "git": _git_state(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit and cleanness of the checkout in the current folder; None outside one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain", "--untracked-files=no")}
+    except (OSError, subprocess.SubprocessError):
+        return None
