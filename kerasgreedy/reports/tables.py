@@ -17,7 +17,7 @@ def percent(value: float) -> str:
 
 def count(value: float) -> str:
     """138357544 as `138.4M`."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.1f}{unit}" if value < 100 * size else f"{value / size:.0f}{unit}"
     return str(int(value))

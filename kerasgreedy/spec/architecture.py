@@ -79,8 +79,8 @@ def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, clas
         ShapeError: a layer does not fit; its `path` says where in the spec.
         InputError: neither the caller nor the spec says the size or the classes.
     """
-    shape = tuple(input_shape or spec.input_shape or (spec.nominal.input_shape if spec.nominal else ()))
-    count = classes or spec.classes or (spec.nominal.classes if spec.nominal else None)
+    shape = tuple(input_shape or spec.input_shape or (spec.nominal and spec.nominal.input_shape) or ())
+    count = classes or spec.classes or (spec.nominal and spec.nominal.classes)
     if not shape:
         raise InputError(f"spec '{spec.name}' leaves input_shape to the data set; give a recipe, or set input_shape=[h,w,c]")
     if count is None:

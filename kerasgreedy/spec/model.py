@@ -25,7 +25,8 @@ def _width(value: Any) -> Any:
 
 
 Shape: TypeAlias = Annotated[list[PositiveInt], BeforeValidator(_shape), Field(min_length=3, max_length=3)]
-Width: TypeAlias = Annotated[PositiveInt | str, BeforeValidator(_width)]
+Multiple: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?x$")]
+Width: TypeAlias = Annotated[PositiveInt | str, BeforeValidator(_width, json_schema_input_type=PositiveInt | Multiple)]
 
 
 class Head(Strict):
@@ -73,10 +74,10 @@ class Block(Strict):
 
 
 class Nominal(Strict):
-    """The input and classes that `summary` counts with when the data set is left open."""
+    """The input and classes that `summary` counts with where they are left to the data set."""
 
-    input_shape: Shape = Field(description="height, width, channels")
-    classes: Annotated[int, Field(ge=2)] = Field(description="number of classes")
+    input_shape: Shape | None = Field(None, description="height, width, channels")
+    classes: Annotated[int, Field(ge=2)] | None = Field(None, description="number of classes")
 
 
 class ModelSpec(Strict):
@@ -88,7 +89,7 @@ class ModelSpec(Strict):
     classes: Annotated[int, Field(ge=2)] | None = Field(None, description="left out: the data set's")
     nominal: Nominal | None = Field(None, description="for counting when `input_shape` or `classes` is left out")
     block_defaults: BlockDefaults = Field(default_factory=BlockDefaults, description="see below")
-    blocks: list[Annotated[Block, BeforeValidator(_as_block)]] = Field(
+    blocks: list[Annotated[Block, BeforeValidator(_as_block, json_schema_input_type=Layer | list[Layer] | Block)]] = Field(
         min_length=1, description="a layer, a list of layers, or a mapping with `layers`"
     )
     auxiliary_head: Head = Field(default_factory=Head, description="the head of every block but the last")
@@ -99,6 +100,10 @@ class ModelSpec(Strict):
         if self.final_head is not None and self.blocks[-1].head is not None:
             last = len(self.blocks) - 1
             raise faults("ModelSpec", [fault("the last block's head is 'final_head'; give one", at=("blocks", last, "head"))])
+        if self.nominal is not None:
+            for key in ("input_shape", "classes"):
+                if getattr(self, key) is not None and getattr(self.nominal, key) is not None:
+                    raise faults("ModelSpec", [fault(f"'{key}' is fixed by the spec itself; leave it out", at=("nominal", key))])
         names = [block.name for block in self.blocks if block.name]
         for index, block in enumerate(self.blocks):
             if block.name and names.count(block.name) > 1:

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 
 from kerasgreedy.errors import did_you_mean
 from kerasgreedy.spec.model import Name
-from kerasgreedy.spec.strict import Strict, fault, faults
+from kerasgreedy.spec.strict import Strict, fault, faults, show
 
 Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features"]
 Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
@@ -93,7 +93,7 @@ class CosineSchedule(Strict):
     warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
 
 
-def _by_name(choices: dict[str, type[Strict]]) -> Any:
+def _by_name(choices: dict[str, type[Strict]], written: Any) -> Any:
     """Validates a mapping by the class that its `name` chooses; a bare name stands for the class's defaults."""
 
     def choose(data: Any) -> Any:
@@ -102,20 +102,23 @@ def _by_name(choices: dict[str, type[Strict]]) -> Any:
         if isinstance(data, str):
             data = {"name": data}
         if not isinstance(data, dict):
-            raise faults("choice", [fault(f"received {data!r}; allowed: {', '.join(choices)}, or a mapping with `name`")])
+            raise faults("choice", [fault(f"received {show(data)}; allowed: {', '.join(choices)}, or a mapping with `name`")])
         name = data.get("name", next(iter(choices)))
         if name not in choices:
             message = f"received {name!r}; allowed: {', '.join(choices)}{did_you_mean(name, choices)}"
             raise faults("choice", [fault(message, at=("name",))])
         return choices[name].model_validate(data)
 
-    return BeforeValidator(choose)
+    return BeforeValidator(choose, json_schema_input_type=written)
 
 
-Optimizer: TypeAlias = Annotated[Sgd | Adam, _by_name({"sgd": Sgd, "adam": Adam})]
+Optimizer: TypeAlias = Annotated[Sgd | Adam, _by_name({"sgd": Sgd, "adam": Adam}, Sgd | Adam | Literal["sgd", "adam"])]
 Schedule: TypeAlias = Annotated[
     ConstantSchedule | StepSchedule | CosineSchedule,
-    _by_name({"constant": ConstantSchedule, "step": StepSchedule, "cosine": CosineSchedule}),
+    _by_name(
+        {"constant": ConstantSchedule, "step": StepSchedule, "cosine": CosineSchedule},
+        ConstantSchedule | StepSchedule | CosineSchedule | Literal["constant"],
+    ),
 ]
 
 

@@ -1,0 +1,218 @@
+"""The `kerasgreedy` command. TensorFlow is imported only inside the commands that need it."""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kerasgreedy import __version__
+from kerasgreedy.cli import output
+from kerasgreedy.errors import InputError, KerasgreedyError, ShapeError, did_you_mean
+
+app = typer.Typer(
+    name="kerasgreedy",
+    help="Train networks block by block from YAML model specs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
+RecipeOption = Annotated[str | None, typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe: a file or a shipped name. Default: quickstart.")]  # fmt: skip
+Sets = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY.KEY=VALUE", help="Override a value of the spec or the recipe. May be repeated.")]  # fmt: skip
+Json = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+WorkdirArgument = Annotated[Path, typer.Argument(metavar="WORKDIR", help="Run folder.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        output.put(f"kerasgreedy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Train networks block by block from YAML model specs."""
+
+
+@app.command()
+def train(
+    spec: Annotated[str | None, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")] = None,
+    recipe: RecipeOption = None,
+    sets: Sets = None,
+    workdir: Annotated[Path | None, typer.Option("--workdir", "-w", metavar="DIR", help="New run folder. Default: runs/<spec>-<recipe>-<time>.")] = None,  # fmt: skip
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="WORKDIR", help="Go on with a run instead of starting one.")] = None,  # fmt: skip
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a spec by a recipe, or go on with a run."""
+    if resume is not None:
+        stray = [name for name, value in (("SPEC", spec), ("--recipe", recipe), ("--set", sets), ("--workdir", workdir)) if value]
+        if stray:
+            raise InputError(f"--resume takes spec and recipe from the run folder and cannot stand beside {', '.join(stray)}")
+    elif spec is None:
+        raise InputError("train needs a SPEC, or --resume WORKDIR")
+    elif recipe is None and not quiet:
+        print("no --recipe given: taking quickstart, 1,797 embedded images of digits, minutes on two cores", file=sys.stderr)
+    _quiet_tensorflow()
+    from kerasgreedy.train import run
+
+    done = run.resume(resume, quiet=quiet) if resume else run.train(str(spec), recipe, sets or [], workdir, quiet=quiet)
+    if as_json:
+        output.put_json({"workdir": str(done.workdir), **done.results})
+    else:
+        _put_scores(done.results, f"{done.results['spec']} on test data")
+        output.put(f"run folder: {done.workdir}")
+
+
+@app.command()
+def evaluate(
+    workdir: WorkdirArgument,
+    part: Annotated[str, typer.Option("--part", help="test, validation or train.")] = "test",
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Default: the recipe's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print top-1 and top-5 of every trained depth and of the ensemble."""
+    parts = ("test", "validation", "train")
+    if part not in parts:
+        raise InputError(f"--part: received '{part}'; allowed: {', '.join(parts)}{did_you_mean(part, parts)}")
+    _quiet_tensorflow()
+    from kerasgreedy.train import run
+
+    scores = run.evaluate(workdir, part, batch_size=batch_size)  # type: ignore[arg-type]
+    if as_json:
+        output.put_json({"workdir": str(workdir), **scores})
+    else:
+        _put_scores(scores, f"{workdir}: {scores['examples']:,} {part} images")
+
+
+@app.command()
+def compare(
+    workdirs: Annotated[list[Path], typer.Argument(metavar="WORKDIR...", help="Run folders.")],
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw accuracy by depth.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put finished runs side by side."""
+    from kerasgreedy.reports.records import read_run
+    from kerasgreedy.reports.tables import compare_rows
+
+    runs = [read_run(path) for path in workdirs]
+    if plot is not None:
+        from kerasgreedy.reports.plots import plot_comparison
+
+        plot_comparison(runs, plot)
+    if as_json:
+        output.put_json({"runs": [{"workdir": str(run.path), **run.results} for run in runs]})
+    else:
+        output.put_table(*compare_rows(runs))
+
+
+@app.command()
+def plan(spec: Spec, recipe: RecipeOption = None, sets: Sets = None, as_json: Json = False) -> None:
+    """Print the phases that a recipe compiles to, before anything runs."""
+    from kerasgreedy.spec.load import load
+    from kerasgreedy.train.plan import prepare
+
+    job = prepare(*load(spec, recipe, sets or []))
+    output.put_json(output.plan_json(job)) if as_json else output.put_plan(job)
+
+
+@app.command()
+def summary(spec: Spec, sets: Sets = None, as_json: Json = False) -> None:
+    """Print shapes, parameters and multiply-adds of a spec."""
+    from kerasgreedy.spec.architecture import architecture
+    from kerasgreedy.spec.load import load_spec
+
+    document = load_spec(spec, _for_one(sets, "spec"))
+    try:
+        arch = architecture(document.value)
+    except ShapeError as error:
+        raise document.shape_problem(error) from None
+    output.put_json(output.architecture_json(arch)) if as_json else output.put_architecture(arch)
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Model specs and recipes, in any order.")],
+    as_json: Json = False,
+) -> None:
+    """Check model specs and recipes, and report every error of each."""
+    from kerasgreedy.cli.validation import validate_files
+
+    kinds = validate_files(files)
+    if as_json:
+        output.put_json({"files": [{"file": str(file), "kind": kind} for file, kind in kinds.items()]})
+    else:
+        for file, kind in kinds.items():
+            output.put(f"{file}: a valid {kind}")
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(metavar="model|recipe", help="Which document.")] = "model") -> None:
+    """Print the JSON Schema of model specs or recipes, for editors."""
+    from kerasgreedy.spec.model import ModelSpec
+    from kerasgreedy.spec.recipe import Recipe
+
+    choices: dict[str, Any] = {"model": ModelSpec, "recipe": Recipe}
+    if kind not in choices:
+        raise InputError(f"schema: received '{kind}'; allowed: {', '.join(choices)}{did_you_mean(kind, choices)}")
+    output.put(json.dumps(choices[kind].model_json_schema(), indent=1))
+
+
+def main() -> None:
+    """Runs the command line and exits with a code of `errors`."""
+    debug = "--debug" in sys.argv
+    # The flag is taken anywhere on the line.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, standalone_mode=True)
+    except KerasgreedyError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"fault of the program: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
+        sys.exit(1)
+
+
+def _put_scores(results: dict[str, Any], title: str) -> None:
+    from kerasgreedy.reports.tables import scores_rows
+
+    output.put_table(*scores_rows(results), title)
+
+
+def _for_one(sets: list[str] | None, kind: str) -> list[str]:
+    from kerasgreedy.spec.load import split_overrides
+
+    sides = dict(zip(("spec", "recipe"), split_overrides(sets or []), strict=True))
+    for other, texts in sides.items():
+        if other != kind and texts:
+            raise InputError(f"--set {texts[0]}: this command reads a {kind} only")
+    return sides[kind]
+
+
+def _quiet_tensorflow() -> None:
+    """TensorFlow's start-up notices say nothing about the run; its errors stay."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(keras|tensorflow).*")

@@ -1,0 +1,120 @@
+"""Printing: tables and progress for people, one JSON object at the end of standard output for programs."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from kerasgreedy.reports.tables import Rows, count, terminal_table
+from kerasgreedy.spec.architecture import Architecture
+from kerasgreedy.spec.lower import show
+from kerasgreedy.train.plan import Job
+
+
+def put_json(value: Any) -> None:
+    """One JSON object on one line of standard output."""
+    print(json.dumps(value))
+
+
+def put_table(header: Sequence[str], rows: Rows, title: str | None = None) -> None:
+    """A table on standard output, never cut to the width of a terminal that is not there."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    console.print(terminal_table(header, rows, title))
+
+
+def put(text: str) -> None:
+    """A line on standard output."""
+    print(text)
+
+
+def architecture_json(arch: Architecture) -> dict[str, Any]:
+    """`summary --json`."""
+    return {
+        "name": arch.name,
+        "input_shape": list(arch.input_shape),
+        "classes": arch.classes,
+        "parameters": arch.parameters,
+        "multiply_adds": arch.multiply_adds,
+        "blocks": [
+            {
+                "name": block.name,
+                "output_shape": list(block.output_shape),
+                "parameters": block.parameters,
+                "multiply_adds": block.multiply_adds,
+            }
+            for block in arch.blocks
+        ],
+        "heads": [
+            {"name": head.name, "parameters": head.parameters, "multiply_adds": head.multiply_adds} for head in arch.heads
+        ],
+    }
+
+
+def put_architecture(arch: Architecture) -> None:
+    """`summary` for people."""
+    rows = []
+    for block, head in zip(arch.blocks, arch.heads, strict=True):
+        k = "own layers" if head.hidden_layers is None else f"k = {head.hidden_layers + 1}"
+        rows.append(
+            [block.name, show(block.output_shape), f"{block.parameters:,}", count(block.multiply_adds), k,
+             f"{head.parameters:,}", count(head.multiply_adds)]
+        )  # fmt: skip
+    title = f"{arch.name}, input {show(arch.input_shape)}, {arch.classes} classes"
+    header = ["block", "output", "parameters", "multiply-adds", "head", "its parameters", "its multiply-adds"]
+    put_table(header, rows, title)
+    put(
+        f"blocks and final head: {arch.parameters:,} parameters ({arch.parameters / 1e6:.1f}M), "
+        f"{arch.multiply_adds:,} multiply-adds an image"
+    )
+
+
+def plan_json(job: Job) -> dict[str, Any]:
+    """`plan --json`."""
+    return {
+        "spec": job.spec.name,
+        "recipe": job.recipe.name,
+        "strategy": job.recipe.strategy,
+        "input_shape": list(job.architecture.input_shape),
+        "classes": job.architecture.classes,
+        "train_images": job.train_images,
+        "validation_images": job.validation_images,
+        "test_images": job.test_images,
+        "phases": [phase.as_dict() for phase in job.phases],
+    }
+
+
+def put_plan(job: Job) -> None:
+    """`plan` for people."""
+    rows = []
+    for phase in job.phases:
+        start = phase.init if not phase.init_reason else f"fresh ({phase.init_reason})"
+        rows.append(
+            [str(phase.index + 1), _names(phase.trains), _names(phase.frozen), _names(phase.losses),
+             f"{phase.parameters:,}", count(phase.multiply_adds), count(phase.training_multiply_adds), str(phase.epochs), start]
+        )  # fmt: skip
+    title = (
+        f"{job.spec.name} by {job.recipe.name}: strategy {job.recipe.strategy} on {job.data.dataset} "
+        f"({job.train_images:,} training, {job.validation_images:,} validation, {job.test_images:,} test images of "
+        f"{show(job.architecture.input_shape)})"
+    )
+    header = ["phase", "trains", "frozen", "losses at", "parameters", "forward multiply-adds", "step multiply-adds", "epochs", "start"]
+    put_table(header, rows, title)
+    total = sum(phase.training_multiply_adds * phase.epochs for phase in job.phases) * job.train_images
+    put(f"multiply-adds are those of one image; the whole plan: {count(total)}")
+
+
+def _names(names: Sequence[str], most: int = 3) -> str:
+    """`block_1 ... block_8, head_8`: runs of one kind are shortened."""
+    if not names:
+        return "-"
+    groups: list[list[str]] = []
+    for name in names:
+        stem = name.rpartition("_")[0]
+        if groups and stem and groups[-1][0].rpartition("_")[0] == stem:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return ", ".join(", ".join(g) if len(g) < most else f"{g[0]} ... {g[-1]}" for g in groups)

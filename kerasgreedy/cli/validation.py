@@ -1,0 +1,50 @@
+"""`validate`: tells a model spec from a recipe and checks it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kerasgreedy.errors import Problem, ShapeError, SpecError
+from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.spec.load import check
+from kerasgreedy.spec.model import ModelSpec, Nominal
+from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.spec.source import Source
+
+
+def validate_files(files: Sequence[Path]) -> dict[Path, str]:
+    """file -> `model spec` or `recipe`.
+
+    Raises:
+        SpecError: with every problem of every file.
+    """
+    kinds: dict[Path, str] = {}
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            kinds[file] = _validate(file)
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(problems)
+    return kinds
+
+
+def _validate(file: Path) -> str:
+    source = Source.read(file)
+    if _recipe_like(source):
+        check(Recipe, source)
+        return "recipe"
+    document = check(ModelSpec, source)
+    spec = document.value
+    nominal = spec.nominal or Nominal()
+    if spec.input_shape or nominal.input_shape:  # else the data set decides, and `plan` checks the shapes
+        try:
+            architecture(spec, classes=spec.classes or nominal.classes or 2)
+        except ShapeError as error:
+            raise document.shape_problem(error) from None
+    return "model spec"
+
+
+def _recipe_like(source: Source) -> bool:
+    own = set(source.data)
+    return len(own & set(Recipe.model_fields)) > len(own & set(ModelSpec.model_fields))
