@@ -100,10 +100,6 @@ class ModelSpec(Strict):
         if self.final_head is not None and self.blocks[-1].head is not None:
             last = len(self.blocks) - 1
             raise faults("ModelSpec", [fault("the last block's head is 'final_head'; give one", at=("blocks", last, "head"))])
-        if self.nominal is not None:
-            for key in ("input_shape", "classes"):
-                if getattr(self, key) is not None and getattr(self.nominal, key) is not None:
-                    raise faults("ModelSpec", [fault(f"'{key}' is fixed by the spec itself; leave it out", at=("nominal", key))])
         names = [block.name for block in self.blocks if block.name]
         for index, block in enumerate(self.blocks):
             if block.name and names.count(block.name) > 1:

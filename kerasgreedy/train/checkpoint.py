@@ -144,9 +144,9 @@ class CheckpointStore:
                 named |= set(json.loads(body)["objects"].values())
             except (ValueError, KeyError, TypeError):
                 continue  # damaged: it cannot be loaded, so what it named is not needed
-        for path in self._objects.iterdir():
-            if path.name.partition(".")[0] not in named:
-                path.unlink()
+        unnamed = (path for path in self._objects.iterdir() if path.name.partition(".")[0] not in named)
+        for path in (*unnamed, *self._folder.rglob("*.tmp")):  # a killed write leaves a .tmp file
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -108,8 +108,7 @@ class Loop:
         for batch in self.strategy.experimental_distribute_dataset(batches):
             pending.append(step(*batch))
             position.step += 1
-            save = self._save_is_due()
-            if len(pending) >= CHECK_STEPS or position.step == self.steps or self.stop.name or save:
+            if len(pending) >= CHECK_STEPS or position.step == self.steps:
                 self._absorb(phase, pending)
             now = time.perf_counter()
             busy, images, before, lap = busy + now - before, images + batch_size, now, now - before
@@ -118,11 +117,12 @@ class Loop:
             if position.sums:
                 means = {**_means(position.sums[last]), **means}
             self.reporter.step(phase, position.epoch, position.step, lap, means)
-            if self.stop.name and position.step < self.steps:
+            stopping = self.stop.name is not None and position.step < self.steps
+            if stopping or self._save_is_due():
+                self._absorb(phase, pending)
                 self._save(phase.trains)
+            if stopping:
                 raise Stopped(self._stopped(phase))
-            if save:
-                self._save(phase.trains)
         return {head: {**_means(sums), "images_per_second": images / busy if busy else 0.0} for head, sums in position.sums.items()}
 
     def _absorb(self, phase: Phase, pending: list[Any]) -> None:

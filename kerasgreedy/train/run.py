@@ -197,9 +197,10 @@ def _finish(
     _save_model(folder, state.network, depths, job.recipe.ensemble.on)
     plot_run(folder.path, results)
     folder.write("results.md", results_markdown(results))
-    folder.write("results.json", json.dumps(results, indent=1))
+    written = json.dumps(results, indent=1)
+    folder.write("results.json", written)
     reporter.say(f"trained in {duration(state.position.seconds)}; results, plots and model are in {folder.path}")
-    return Run(folder.path, results, state.network)
+    return Run(folder.path, json.loads(written), state.network)
 
 
 def _save_model(folder: Workdir, network: Network, depths: Sequence[int], ensemble_on: str) -> None:

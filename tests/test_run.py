@@ -1,0 +1,243 @@
+"""Whole runs: results, resume, early stopping, divergence, own arrays."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import two_devices
+
+from kerasgreedy.data.pipeline import Pipeline
+from kerasgreedy.errors import DataError, Diverged, Stopped, WorkdirError
+from kerasgreedy.reports.records import read_metrics, read_run
+from kerasgreedy.train import loop
+from kerasgreedy.train.checkpoint import CheckpointStore
+from kerasgreedy.train.progress import Reporter
+from kerasgreedy.train.run import ImageArrays, evaluate, load_network, resume, train
+
+
+def weights(workdir):
+    snapshot, faults = CheckpointStore(workdir / "checkpoints").load()
+    assert faults == []
+    return {key: value for arrays in snapshot.arrays.values() for key, value in arrays.items()}
+
+
+def same_weights(one, two):
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        np.testing.assert_array_equal(value, two[key], err_msg=key)
+
+
+def without_time(workdir):
+    records = read_metrics(workdir)
+    return [{k: v for k, v in r.items() if k not in ("time", "images_per_second")} for r in records]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    from conftest import TINY_RECIPE, TINY_SPEC
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY_SPEC)
+    (folder / "fast.yaml").write_text(TINY_RECIPE)
+    return train(folder / "tiny.yaml", folder / "fast.yaml", workdir=folder / "run", quiet=True)
+
+
+def test_a_run_leaves_what_a_person_and_a_program_need(finished):
+    names = {path.name for path in finished.workdir.iterdir()}
+    assert names >= {"spec.yaml", "recipe.yaml", "run.json", "plan.json", "metrics.jsonl", "tensorboard", "checkpoints",
+                     "results.json", "results.md", "plots", "model.keras"}  # fmt: skip
+    for plot in ("accuracy_by_depth.png", "loss.png"):
+        assert (finished.workdir / "plots" / plot).read_bytes().startswith(b"\x89PNG")
+    facts = json.loads((finished.workdir / "run.json").read_text())
+    assert facts["versions"]["tensorflow"] == tf.__version__ and facts["seed"] == 0
+    assert facts["data"]["train_images"] == 128 and len(facts["data"]["class_names"]) == 10
+    results = read_run(finished.workdir).results
+    assert [d["depth"] for d in results["depths"]] == [1, 2, 3] and results["examples"] == 50
+    assert [p["phase"] for p in results["phases"]] == ["block_1", "block_2", "block_3"]
+    assert list(finished.workdir.rglob("events.out.tfevents*"))
+
+
+def test_evaluate_gives_the_figures_of_the_run_and_agrees_with_numpy(finished):
+    scores = evaluate(finished.workdir)
+    assert scores["depths"] == finished.results["depths"] and scores["ensemble"] == finished.results["ensemble"]
+    network = load_network(finished.workdir)
+    from kerasgreedy.data.source import open_data
+    from kerasgreedy.spec.load import load_recipe
+
+    data = load_recipe(finished.workdir / "recipe.yaml").value.data
+    pipe = Pipeline(*open_data(data, (8, 8), 1), data, (8, 8), 0)
+    x, y, w = (np.concatenate(parts)[:50] for parts in zip(*[[t.numpy() for t in b] for b in pipe.evaluation("test", 25)], strict=True))
+    assert w.all()
+    logits = [z.numpy().astype(np.float64) for z in network.logits(x)]
+    vote = sum(2**j * z for j, z in enumerate(logits, start=1)) / 14
+    for z, got in zip([*logits, vote], [*scores["depths"], scores["ensemble"]], strict=True):
+        order = np.argsort(-z, axis=1)
+        logs = z - np.log(np.exp(z).sum(1, keepdims=True))
+        assert got["top1"] == pytest.approx((order[:, 0] == y).mean())
+        assert got["top5"] == pytest.approx((order[:, :5] == y[:, None]).any(1).mean())
+        assert got["loss"] == pytest.approx(-logs[range(50), y].mean(), rel=1e-5)
+
+
+def test_the_kept_point_is_the_best_on_validation(finished):
+    for index, entry in enumerate(finished.results["phases"]):
+        records = [r for r in read_metrics(finished.workdir) if r["phase"] == index and r["split"] == "validation"]
+        best = max(records, key=lambda r: (r["accuracy"], -r["loss"]))
+        assert entry["best"]["epoch"] == best["epoch"]
+    last = evaluate(finished.workdir, "validation")["depths"][-1]
+    assert (last["top1"], -last["loss"]) == pytest.approx(finished.results["phases"][-1]["best"]["score"], rel=1e-6)
+
+
+def test_the_saved_keras_model_takes_raw_images(finished):
+    import keras
+
+    model = keras.models.load_model(finished.workdir / "model.keras")
+    raw = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.float32)
+    network = finished.network
+    mean, deviation = network.normalization
+    outputs = model(raw)
+    for depth, z in enumerate(network.logits((raw - mean) / deviation), start=1):
+        np.testing.assert_allclose(outputs[f"depth_{depth}"], z, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("at", [1, 3, 6, 9, 14, 23])
+def test_stopped_at_any_step_and_resumed_equals_never_stopped(finished, files, tmp_path, monkeypatch, at):
+    """24 steps in all. A SIGTERM saves inside the epoch; weights, slots, random state and metrics end bit for bit equal."""
+    seen = []
+
+    def step(self, *arguments):
+        seen.append(1)
+        if len(seen) == at:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Reporter, "step", step)
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        train(*files, workdir=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    done = resume(tmp_path / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(finished.workdir))
+    assert without_time(done.workdir) == without_time(finished.workdir)
+    assert done.results["depths"] == finished.results["depths"]
+
+
+@pytest.mark.parametrize(("what", "count"), [("step", 7), ("save", 1), ("save", 4), ("record", 5), ("finish", 1)])
+def test_dying_anywhere_and_resumed_equals_never_stopped(finished, files, tmp_path, monkeypatch, what, count):
+    """The process dies without a word: in a step, before a save, after a log line, before the results."""
+    target, name = {
+        "step": (Reporter, "step"),
+        "save": (loop.Loop, "_save"),
+        "record": (loop.Loop, "_record"),
+        "finish": (loop.Loop, "run"),
+    }[what]
+    original, calls = getattr(target, name), []
+
+    def die(self, *arguments, **more):
+        calls.append(1)
+        if len(calls) > count or what == "finish":
+            if what in ("record", "finish"):
+                original(self, *arguments, **more)
+            raise SystemError("killed")
+        return original(self, *arguments, **more)
+
+    monkeypatch.setattr(target, name, die)
+    with pytest.raises(SystemError):
+        train(*files, workdir=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    done = resume(tmp_path / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(finished.workdir))
+    assert without_time(done.workdir) == without_time(finished.workdir)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    before = (finished.workdir / "results.json").read_bytes()
+    assert resume(finished.workdir, quiet=True).results == finished.results
+    assert (finished.workdir / "results.json").read_bytes() == before
+
+
+def test_training_again_from_the_written_documents_gives_the_same(finished, tmp_path):
+    again = train(finished.workdir / "spec.yaml", finished.workdir / "recipe.yaml", workdir=tmp_path / "again", quiet=True)
+    same_weights(weights(again.workdir), weights(finished.workdir))
+
+
+def test_two_devices_train_a_run(files, tmp_path):
+    """Batch norm is not synchronised, so weights differ a little; without it they agree."""
+    overrides = ["block_defaults.batch_norm=false", "auxiliary_head.batch_norm=false", "training.optimizer.learning_rate=0.01",
+                 "blocks.1=[{conv: 6, downsample: invertible}]"]  # fmt: skip
+    one = train(*files, overrides, tmp_path / "one", quiet=True)
+    two = train(*files, overrides, tmp_path / "two", strategy=two_devices(), quiet=True)
+    for key, value in weights(one.workdir).items():
+        np.testing.assert_allclose(weights(two.workdir)[key], value, atol=1e-5, err_msg=key)
+    assert two.results["examples"] == 50
+
+
+def test_two_devices_stop_and_resume(files, tmp_path, monkeypatch):
+    overrides = ["blocks.1=[{conv: 6, downsample: invertible}]"]
+    whole = train(*files, overrides, tmp_path / "whole", strategy=two_devices(), quiet=True)
+    monkeypatch.setattr(Reporter, "step", lambda *a: signal.raise_signal(signal.SIGTERM) if a[3] == 2 else None)
+    with pytest.raises(Stopped):
+        train(*files, overrides, tmp_path / "part", strategy=two_devices(), quiet=True)
+    monkeypatch.undo()
+    part = resume(tmp_path / "part", strategy=two_devices(), quiet=True)
+    for key, value in weights(whole.workdir).items():
+        np.testing.assert_allclose(weights(part.workdir)[key], value, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("strategy", ["decoupled", "end_to_end", "deep_supervision", "random_features"])
+def test_other_strategies_train_and_report_the_heads_they_train(files, tmp_path, strategy):
+    run = train(*files, [f"strategy={strategy}"], tmp_path / "run", quiet=True)
+    expected = [3] if strategy == "end_to_end" else [1, 2, 3]
+    assert [d["depth"] for d in run.results["depths"]] == expected
+    assert {r["head"] for r in read_metrics(run.workdir)} == {f"head_{d}" for d in expected}
+
+
+def test_early_stopping_ends_a_phase_after_its_patience(files, tmp_path):
+    overrides = ["training.epochs=6", "training.early_stopping=1", "training.optimizer.learning_rate=1e-12", "strategy=end_to_end"]
+    run = train(*files, overrides, tmp_path / "run", quiet=True)
+    assert run.results["phases"][0]["epochs"] < 6
+    assert run.results["phases"][0]["best"]["waited"] == 1
+
+
+def test_divergence_keeps_the_last_good_state(files, tmp_path, monkeypatch):
+    original = loop.Loop._absorb
+
+    def absorb(self, phase, pending):
+        if self.state.position.epoch == 1:
+            pending[0]["head_1"] = tf.constant([float("nan"), 0.0])
+        original(self, phase, pending)
+
+    monkeypatch.setattr(loop.Loop, "_absorb", absorb)
+    with pytest.raises(Diverged, match="training diverged in phase block_1, epoch 2: the training loss of head_1 is nan") as caught:
+        train(*files, workdir=tmp_path / "run", quiet=True)
+    assert caught.value.exit_code == 4
+    monkeypatch.undo()
+    assert all(np.isfinite(v).all() for v in weights(tmp_path / "run").values())
+    assert evaluate(tmp_path / "run")["depths"][0]["depth"] == 1
+    resume(tmp_path / "run", quiet=True)
+
+
+def test_a_huge_rate_really_diverges(files, tmp_path):
+    with pytest.raises(Diverged):
+        train(*files, ["training.optimizer.learning_rate=1e30"], tmp_path / "run", quiet=True)
+    assert all(np.isfinite(v).all() for v in weights(tmp_path / "run").values())
+
+
+def test_own_arrays_from_a_notebook(files, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 96)
+    images = (rng.uniform(size=(96, 8, 8, 1)) * 0.2 + labels[:, None, None, None] * 0.4).clip(0, 1)
+    data = ImageArrays((images[:64], labels[:64]), (images[64:], labels[64:]), ["dark", "grey", "light"])
+    overrides = ["data={dataset: mine, validation: 0}", "training.keep=last", "training.epochs=4", "training.batch_size=16"]
+    run = train(*files, overrides, tmp_path / "run", data=data, quiet=True)
+    assert run.results["ensemble"]["top1"] > 0.9 and run.results["dataset"] == "arrays"
+    assert evaluate(run.workdir, data=data)["depths"] == run.results["depths"]
+    assert load_network(run.workdir).architecture.classes == 3
+    with pytest.raises(DataError, match="give them again"):
+        evaluate(run.workdir)
+
+
+def test_a_folder_in_use_is_left_alone(finished):
+    from kerasgreedy.train.workdir import Workdir
+
+    with Workdir.open(finished.workdir).writing(), pytest.raises(WorkdirError, match="another process is training"):
+        resume(finished.workdir, quiet=True)

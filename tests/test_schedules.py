@@ -1,0 +1,39 @@
+"""Learning rates by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from kerasgreedy.spec.recipe import Adam, ConstantSchedule, CosineSchedule, Sgd, StepSchedule
+from kerasgreedy.train.schedules import TableSchedule, learning_rates, make_optimizer
+
+
+def test_the_papers_cifar_schedule():
+    rates = learning_rates(0.1, StepSchedule(name="step", factor=0.2, every=15), epochs=50, steps_per_epoch=4)
+    assert len(rates) == 200
+    by_epoch = rates.reshape(50, 4)
+    for epoch, rate in ((0, 0.1), (14, 0.1), (15, 0.02), (29, 0.02), (30, 0.004), (44, 0.004), (45, 0.0008), (49, 0.0008)):
+        np.testing.assert_allclose(by_epoch[epoch], rate, rtol=1e-6)
+
+
+def test_cosine_with_warm_up():
+    rates = learning_rates(0.4, CosineSchedule(name="cosine", final=0.1, warmup_epochs=2), epochs=6, steps_per_epoch=2)
+    np.testing.assert_allclose(rates[:4], [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
+    for step in range(4, 12):
+        share = (step / 2 - 2) / 4
+        assert rates[step] == pytest.approx(0.4 * (0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2), rel=1e-5)
+
+
+def test_warm_up_alone_and_half_an_epoch():
+    rates = learning_rates(1.0, ConstantSchedule(warmup_epochs=0.5), epochs=2, steps_per_epoch=4)
+    np.testing.assert_allclose(rates, [0.5, 1, 1, 1, 1, 1, 1, 1])
+
+
+def test_the_optimiser_reads_the_table_and_holds_its_end():
+    rates = np.array([0.5, 0.25], np.float32)
+    assert [float(TableSchedule(rates)(step)) for step in (0, 1, 2, 9)] == [0.5, 0.25, 0.25, 0.25]
+    sgd = make_optimizer(Sgd(momentum=0.7, nesterov=True), rates)
+    assert (sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.7, True, None)
+    adam = make_optimizer(Adam(name="adam", beta_1=0.8, epsilon=1e-4), rates)
+    assert (adam.beta_1, adam.beta_2, adam.epsilon) == (0.8, 0.999, 1e-4)

@@ -1,0 +1,142 @@
+"""The step against NumPy, and what it must leave alone."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, spec_of, two_devices
+
+from kerasgreedy.build import Network
+from kerasgreedy.spec.recipe import Adam, Sgd
+from kerasgreedy.train.plan import compile_plan
+from kerasgreedy.train.schedules import make_optimizer
+from kerasgreedy.train.step import TrainStep, cross_entropy, phase_logits
+from kerasgreedy.spec.architecture import architecture
+
+RNG = np.random.default_rng(2)
+IMAGES = RNG.normal(size=(16, 8, 8, 1)).astype(np.float32)
+LABELS = RNG.integers(0, 10, 16).astype(np.int32)
+NO_DROPOUT = TINY_SPEC.replace(", {dropout: 0.25}", "")
+
+
+def setup(strategy_name, spec=TINY_SPEC, index=0, strategy=None, settings=None, rate=0.05, decay=0.0, smoothing=0.0):
+    strategy = strategy or tf.distribute.get_strategy()
+    arch = architecture(spec_of(spec).value, (8, 8, 1), 10)
+    phase = compile_plan(arch, recipe_of(TINY_RECIPE, f"strategy={strategy_name}").value)[index]
+    with strategy.scope():
+        network = Network(arch, seed=5)
+        optimizer = make_optimizer(settings or Sgd(), np.array([rate], np.float32))
+    return network, phase, TrainStep(network, phase, optimizer, strategy, 16, decay, smoothing)
+
+
+def arrays_of(network):
+    return {key: value for name in network.names for key, value in network.arrays(name).items()}
+
+
+def test_cross_entropy_with_label_smoothing():
+    logits = RNG.normal(size=(4, 3))
+    labels = np.array([0, 2, 1, 1])
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    target = 0.9 * np.eye(3)[labels] + 0.1 / 3
+    np.testing.assert_allclose(cross_entropy(logits.astype(np.float32), labels, 0.1), -(target * logs).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(cross_entropy(logits.astype(np.float32), labels), -logs[range(4), labels], rtol=1e-5)
+
+
+def test_sgd_with_momentum_and_coupled_decay_is_the_formula():
+    """v <- m v - rate (g + decay w), w <- w + v, on a linear model in float64; the decay holds for the bias too."""
+    spec = "name: s\nblocks: [{flatten: true}]\nauxiliary_head: {}\n"
+    network, _, step = setup("end_to_end", spec, settings=Sgd(momentum=0.9), rate=0.1, decay=0.01)
+    w, b = (network.arrays("head_1")[f"head_1/dense_1/{n}"].astype(np.float64) for n in ("kernel", "bias"))
+    x = IMAGES.reshape(16, -1).astype(np.float64)
+    vw, vb = np.zeros_like(w), np.zeros_like(b)
+    for _ in range(4):
+        z = x @ w + b
+        p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+        loss = -np.log(p[range(16), LABELS]).sum()
+        right = (z.argmax(-1) == LABELS).sum()
+        g = (p - np.eye(10)[LABELS]) / 16
+        vw, vb = 0.9 * vw - 0.1 * (x.T @ g + 0.01 * w), 0.9 * vb - 0.1 * (g.sum(0) + 0.01 * b)
+        w, b = w + vw, b + vb
+        np.testing.assert_allclose(step(IMAGES, LABELS)["head_1"], [loss, right], rtol=1e-5)
+    np.testing.assert_allclose(network.arrays("head_1")["head_1/dense_1/kernel"], w, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(network.arrays("head_1")["head_1/dense_1/bias"], b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("strategy", "index"), [("greedy", 0), ("greedy", 1), ("greedy", 2), ("end_to_end", 0), ("random_features", 0)])
+def test_only_what_trains_moves_and_the_rest_stays_bit_for_bit(strategy, index):
+    network, phase, step = setup(strategy, index=index, decay=5e-4)
+    before = arrays_of(network)
+    for _ in range(3):
+        step(IMAGES, LABELS)
+    for key, value in arrays_of(network).items():
+        same = np.array_equal(value, before[key])
+        if key.split("/")[0] not in phase.trains:
+            assert same, f"{key} moved"
+        elif not key.endswith("seed_generator_state"):
+            assert not same, f"{key} did not move"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "index", "reached"),
+    [
+        ("greedy", 1, {"block_2", "head_2"}),
+        ("end_to_end", 0, {"block_1", "block_2", "block_3", "head_3"}),
+        ("random_features", 0, {"head_1", "head_2", "head_3"}),
+        ("decoupled", 0, {"block_1", "block_2", "block_3", "head_1", "head_2", "head_3"}),
+    ],
+)
+def test_gradient_is_zero_outside_the_trainable_set(strategy, index, reached):
+    network, phase, _ = setup(strategy, index=index)
+    for name in network.names:
+        network.component(name).trainable = True
+    weights = {name: network.component(name).trainable_variables for name in network.names}
+    with tf.GradientTape() as tape:
+        logits = phase_logits(network, phase, IMAGES)
+        loss = tf.add_n([tf.reduce_sum(cross_entropy(z, LABELS)) for z in logits.values()])
+    gradients = tape.gradient(loss, {name: [v.value for v in values] for name, values in weights.items()})
+    for name, values in gradients.items():
+        assert all((g is not None) == (name in reached) for g in values), name
+
+
+def test_decoupled_blocks_learn_from_their_own_head_only():
+    """The gradient of block 1 under `decoupled` is that of greedy's first phase; under deep supervision it is not."""
+    first = {}
+    for strategy in ("greedy", "decoupled", "deep_supervision"):
+        network, _, step = setup(strategy, NO_DROPOUT, settings=Sgd(momentum=0.0))
+        step(IMAGES, LABELS)
+        first[strategy] = network.arrays("block_1")["block_1/conv_1/kernel"]
+    np.testing.assert_allclose(first["decoupled"], first["greedy"], atol=1e-7)
+    assert np.abs(first["deep_supervision"] - first["greedy"]).max() > 1e-4
+
+
+def test_frozen_batch_norm_uses_its_moving_statistics():
+    network, phase, _ = setup("greedy", NO_DROPOUT, index=1)
+    for name in network.names:
+        network.component(name).trainable = name in phase.trains
+    x = keras.ops.convert_to_numpy(network.blocks[0](IMAGES, training=False))
+    logits = phase_logits(network, phase, IMAGES)["head_2"]
+    expected = network.heads[1](network.blocks[1](x, training=True), training=True)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [Sgd(weight_decay=0), Adam(name="adam")], ids=["sgd", "adam"])
+@pytest.mark.parametrize("strategy_name", ["greedy", "decoupled", "end_to_end"])
+def test_two_devices_give_the_weights_of_one(strategy_name, settings):
+    """Same global batch, 12 steps, coupled decay on. Without batch norm: its statistics are those of each device."""
+    spec = NO_DROPOUT.replace("batch_norm: true", "batch_norm: false")
+    results = []
+    for strategy in (None, two_devices()):
+        network, _, step = setup(strategy_name, spec, strategy=strategy, settings=settings, rate=0.01, decay=1e-3)
+        rng = np.random.default_rng(9)
+        sums = []
+        for _ in range(12):
+            batch = (rng.normal(size=(16, 8, 8, 1)).astype(np.float32), rng.integers(0, 10, 16).astype(np.int32))
+            if strategy is not None:
+                data = tf.data.Dataset.from_tensors(batch).unbatch().batch(16)
+                (batch,) = list(strategy.experimental_distribute_dataset(data))
+            sums.append(np.concatenate([v.numpy() for v in step(*batch).values()]))
+        results.append((arrays_of(network), np.array(sums)))
+    (one, sums_one), (two, sums_two) = results
+    np.testing.assert_allclose(sums_two, sums_one, rtol=1e-5)
+    for key, value in one.items():
+        np.testing.assert_allclose(two[key], value, atol=1e-5, err_msg=key)
