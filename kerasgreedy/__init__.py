@@ -4,22 +4,22 @@ The names below load TensorFlow only when they are used::
 
     import kerasgreedy as kg
 
-    run = kg.train("simcnn_k3_cifar", "quickstart", workdir="runs/first")
+    run = kg.train_spec("simcnn_k3_cifar", "quickstart", workdir="runs/first")
     print(run.results["ensemble"])
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "train": "kerasgreedy.train.run",
-    "resume": "kerasgreedy.train.run",
-    "evaluate": "kerasgreedy.train.run",
+    "train_spec": "kerasgreedy.train.run",
+    "resume_run": "kerasgreedy.train.run",
+    "evaluate_run": "kerasgreedy.train.run",
     "load_network": "kerasgreedy.train.run",
     "ImageArrays": "kerasgreedy.train.run",
     "Run": "kerasgreedy.train.run",
-    "build": "kerasgreedy.build",
+    "build_network": "kerasgreedy.build",
     "Network": "kerasgreedy.build",
     "load": "kerasgreedy.spec.load",
     "load_spec": "kerasgreedy.spec.load",
@@ -31,16 +31,6 @@ _HOMES = {
     "KerasgreedyError": "kerasgreedy.errors",
 }
 __all__ = ["__version__", *_HOMES]
-
-if TYPE_CHECKING:
-    from kerasgreedy.build import Network, build
-    from kerasgreedy.errors import KerasgreedyError
-    from kerasgreedy.spec.architecture import architecture
-    from kerasgreedy.spec.load import load, load_recipe, load_spec
-    from kerasgreedy.spec.model import ModelSpec
-    from kerasgreedy.spec.recipe import Recipe
-    from kerasgreedy.train.plan import prepare
-    from kerasgreedy.train.run import ImageArrays, Run, evaluate, load_network, resume, train
 
 
 def __getattr__(name: str) -> Any:

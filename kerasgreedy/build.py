@@ -107,7 +107,7 @@ class Network:
         return keras.Model(images, outputs, name=_keras_name(arch.name))
 
 
-def build(
+def build_network(
     spec: ModelSpec, input_shape: Sequence[int] | None = None, classes: int | None = None, seed: int = 0
 ) -> Network:
     """Builds the network of a spec with fresh weights.
@@ -198,7 +198,7 @@ def _pad(layer: L.Conv | L.MaxPool, node: Node, x: Any) -> Any:
     """Explicit padding: zeros before a convolution, the lowest number before a maximum."""
     name = f"{node.name}_pad"
     if isinstance(layer, L.Conv):
-        return keras.layers.ZeroPadding2D(layer.padding, name=name)(x)  # type: ignore[arg-type]
+        return keras.layers.ZeroPadding2D(layer.padding, name=name)(x)
     return PadLowest(int(layer.padding), name=name)(x)
 
 

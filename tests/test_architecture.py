@@ -39,7 +39,9 @@ def test_vgg16_exactly():
 
 def test_simcnn_k1_imagenet_follows_its_table_of_widths_and_not_the_96_million():
     arch = architecture(load_spec("simcnn_k1_imagenet").value)
-    by_hand = 9 * (12 * 256 + 256 * 256 + 1024 * 512 + 2048 * 1024 + 4096 * 2048 + 2048 * 2048) + 256 + 256 + 512 + 1024 + 2048 + 2048
+    by_hand = (
+        9 * (12 * 256 + 256 * 256 + 1024 * 512 + 2048 * 1024 + 4096 * 2048 + 2048 * 2048) + 256 + 256 + 512 + 1024 + 2048 + 2048
+    )
     assert sum(block.parameters for block in arch.blocks[:6]) == by_hand
     assert round((by_hand + arch.heads[5].parameters) / 1e6, 1) == 145.7
 
@@ -91,4 +93,3 @@ def test_keras_builds_what_was_counted(name):
         counted = sum(math.prod(variable.shape) for variable in model.trainable_variables)
         assert counted == component.parameters, component.name
         assert tuple(model.output.shape[1:]) == component.output_shape, component.name
-

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import TINY_SPEC, spec_of
 
-from kerasgreedy.build import build
+from kerasgreedy.build import build_network
 from kerasgreedy.errors import CheckpointError
 
 RNG = np.random.default_rng(1)
@@ -24,7 +24,7 @@ def test_block_and_head_are_the_papers_formulas():
         "name: s\nblock_defaults: {batch_norm: true}\nblocks: [{conv: 4}, {conv: 6, downsample: invertible}]\n"
         "auxiliary_head: {hidden_layers: 1, width: 2x, pool_to: 2, batch_norm: true}\n"
     ).value
-    network = build(spec, (8, 8, 3), 5, seed=3)
+    network = build_network(spec, (8, 8, 3), 5, seed=3)
     weights = {}
     for name in network.names:
         arrays = network.arrays(name)
@@ -58,7 +58,7 @@ def test_block_and_head_are_the_papers_formulas():
 @pytest.mark.parametrize("how", ["invertible", "average", "max", "stride"])
 def test_every_downsampling_halves(how):
     spec = spec_of(f"name: s\nblocks: [{{conv: 4, downsample: {how}}}]\n").value
-    network = build(spec, (6, 8, 3), 2)
+    network = build_network(spec, (6, 8, 3), 2)
     x = RNG.normal(size=(1, 6, 8, 3)).astype(np.float32)
     assert network.blocks[0](x).shape == (1, 3, 4, 4)
     kernel, bias = (v.astype(np.float64) for v in network.arrays("block_1").values())
@@ -70,7 +70,7 @@ def test_every_downsampling_halves(how):
 
 def test_pooling_to_a_size_that_does_not_divide_covers_all_places():
     spec = spec_of("name: s\nblocks: [{conv: 2}, {pool_to: 2}]\n").value
-    network = build(spec, (5, 7, 1), 2)
+    network = build_network(spec, (5, 7, 1), 2)
     x = RNG.normal(size=(1, 5, 7, 2)).astype(np.float32)
     got = keras.ops.convert_to_numpy(network.blocks[1](x))
     for i, rows in enumerate((slice(0, 3), slice(2, 5))):
@@ -80,17 +80,21 @@ def test_pooling_to_a_size_that_does_not_divide_covers_all_places():
 
 def test_weights_depend_on_the_seed_and_the_place_only():
     spec, longer = spec_of(TINY_SPEC).value, spec_of(TINY_SPEC.replace("blocks:\n", "blocks:\n  - {conv: 4}\n")).value
-    one, two, other = build(spec, (8, 8, 1), 10, 7), build(spec, (8, 8, 1), 10, 7), build(spec, (8, 8, 1), 10, 8)
+    one, two, other = (
+        build_network(spec, (8, 8, 1), 10, 7),
+        build_network(spec, (8, 8, 1), 10, 7),
+        build_network(spec, (8, 8, 1), 10, 8),
+    )
     for name in one.names:
         for key, value in one.arrays(name).items():
             np.testing.assert_array_equal(value, two.arrays(name)[key])
     key = "block_1/conv_1/kernel"
     assert not np.array_equal(one.arrays("block_1")[key], other.arrays("block_1")[key])
-    np.testing.assert_array_equal(one.arrays("block_1")[key], build(longer, (8, 8, 1), 10, 7).arrays("block_1")[key])
+    np.testing.assert_array_equal(one.arrays("block_1")[key], build_network(longer, (8, 8, 1), 10, 7).arrays("block_1")[key])
 
 
 def test_model_normalises_raw_images_and_gives_every_depth():
-    network = build(spec_of(TINY_SPEC).value, (8, 8, 1), 10)
+    network = build_network(spec_of(TINY_SPEC).value, (8, 8, 1), 10)
     network.normalization = ([100.0], [50.0])
     images = RNG.uniform(0, 255, (4, 8, 8, 1)).astype(np.float32)
     outputs = network.model()(images)
@@ -99,6 +103,8 @@ def test_model_normalises_raw_images_and_gives_every_depth():
 
 
 def test_weights_of_another_network_are_refused():
-    network, other = (build(spec_of(TINY_SPEC, f"blocks.0.conv={n}").value, (8, 8, 1), 10) for n in (4, 5))
-    with pytest.raises(CheckpointError, match=r"block_1/conv_1/kernel: stored shape \(3, 3, 1, 5\), the network has \(3, 3, 1, 4\)"):
+    network, other = (build_network(spec_of(TINY_SPEC, f"blocks.0.conv={n}").value, (8, 8, 1), 10) for n in (4, 5))
+    with pytest.raises(
+        CheckpointError, match=r"block_1/conv_1/kernel: stored shape \(3, 3, 1, 5\), the network has \(3, 3, 1, 4\)"
+    ):
         network.load_arrays("block_1", other.arrays("block_1"))

@@ -83,7 +83,9 @@ def test_the_first_line_says_that_quickstart_is_taken(command, files, tmp_path):
 
 def test_divergence_exits_with_4(command, files, tmp_path):
     spec, recipe = files
-    code, _, err = command("train", spec, "-r", recipe, "-s", "training.optimizer.learning_rate=1e30", "-w", tmp_path / "run", "-q")
+    code, _, err = command(
+        "train", spec, "-r", recipe, "-s", "training.optimizer.learning_rate=1e30", "-w", tmp_path / "run", "-q"
+    )
     assert code == 4 and "diverged" in err and "Traceback" not in err
 
 

@@ -149,7 +149,9 @@ def test_folder_of_class_folders(tmp_path):
 
 def test_files_of_any_size_are_streamed_where_they_are_cut_at_random(tmp_path):
     make_folder(tmp_path, sizes=((9, 12), (20, 10)))
-    data = Data(dataset=f"folder:{tmp_path}", test_resize=8, validation=0, augment=Augment(random_resized_crop=True, horizontal_flip=True))
+    data = Data(
+        dataset=f"folder:{tmp_path}", test_resize=8, validation=0, augment=Augment(random_resized_crop=True, horizontal_flip=True)
+    )
     sources = open_data(data, (6, 6), 3)
     assert all(isinstance(source, FileSource) for source in sources)
     p = Pipeline(*sources, data, (6, 6), seed=0)

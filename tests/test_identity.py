@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import spec_of
 
-from kerasgreedy.build import build
+from kerasgreedy.build import build_network
 from kerasgreedy.reports.records import read_metrics
 from kerasgreedy.train.identity import start_as_identity
-from kerasgreedy.train.run import train
+from kerasgreedy.train.run import train_spec
 
 RNG = np.random.default_rng(4)
 SPEC = """
@@ -20,7 +20,7 @@ auxiliary_head: {hidden_layers: 1, width: 6, batch_norm: %s}
 
 @pytest.mark.parametrize("batch_norm", ["true", "false"])
 def test_identity_repeats_the_logits_of_the_head_before(batch_norm):
-    network = build(spec_of(SPEC % (batch_norm, batch_norm)).value, (8, 8, 1), 10)
+    network = build_network(spec_of(SPEC % (batch_norm, batch_norm)).value, (8, 8, 1), 10)
     for name in ("block_1", "head_1"):
         arrays = {key: RNG.uniform(0.5, 1.5, value.shape).astype(np.float32) * np.sign(value + 0.1)
                   if value.dtype == np.float32 and "variance" not in key else value
@@ -39,9 +39,10 @@ def test_the_risk_never_rises_from_block_to_block(tmp_path):
     spec.write_text(SPEC % ("false", "false"))
     recipe.write_text(
         "name: r\ndata: {dataset: digits, train_examples: 160, test_examples: 50, validation: 0}\n"
-        "training: {epochs: 2, batch_size: 32, optimizer: {learning_rate: 0.05}, keep: best, monitor: train_loss, init: identity}\n"
+        "training: {epochs: 2, batch_size: 32, optimizer: {learning_rate: 0.05}, keep: best, monitor: train_loss, "
+        "init: identity}\n"
     )
-    run = train(spec, recipe, workdir=tmp_path / "run", quiet=True)
+    run = train_spec(spec, recipe, workdir=tmp_path / "run", quiet=True)
     exact = [r for r in read_metrics(run.workdir) if r["split"] == "train_exact"]
     start = {r["phase"]: r["loss"] for r in exact if r["epoch"] == 0}
     kept = {phase: min(r["loss"] for r in exact if r["phase"] == phase) for phase in start}

@@ -14,8 +14,7 @@ LAYERS = [
     {"errors"},
     {"nn", "spec"},
     {"pruning", "build", "data"},
-    {"reports"},  # reads files that a run wrote; `train` writes plots and tables with it
-    {"train", "export", "analysis"},
+    {"train", "export", "analysis", "reports"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

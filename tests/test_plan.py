@@ -68,7 +68,9 @@ def test_sizes_of_the_parts_and_the_input():
 
 
 def test_what_does_not_fit_is_said_at_its_place():
-    with pytest.raises(SpecError, match=r"--set data.image_size=9: data.image_size: received 9x9, but the spec fixes input_shape 8x8x1"):
+    with pytest.raises(
+        SpecError, match=r"--set data.image_size=9: data.image_size: received 9x9, but the spec fixes input_shape 8x8x1"
+    ):
         plan("data.image_size=9", spec=TINY_SPEC + "input_shape: [8, 8, 1]\n")
     with pytest.raises(SpecError, match=r"spec.yaml:8:1: classes: the spec has 7 classes and data set 'digits' has 10"):
         plan(spec=TINY_SPEC.strip() + "\nclasses: 7\n")

@@ -14,7 +14,7 @@ from kerasgreedy.reports.records import read_metrics, read_run
 from kerasgreedy.train import loop
 from kerasgreedy.train.checkpoint import CheckpointStore
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.run import ImageArrays, evaluate, load_network, resume, train
+from kerasgreedy.train.run import ImageArrays, evaluate_run, load_network, resume_run, train_spec
 
 
 def weights(workdir):
@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY_SPEC)
     (folder / "fast.yaml").write_text(TINY_RECIPE)
-    return train(folder / "tiny.yaml", folder / "fast.yaml", workdir=folder / "run", quiet=True)
+    return train_spec(folder / "tiny.yaml", folder / "fast.yaml", workdir=folder / "run", quiet=True)
 
 
 def test_a_run_leaves_what_a_person_and_a_program_need(finished):
@@ -60,7 +60,7 @@ def test_a_run_leaves_what_a_person_and_a_program_need(finished):
 
 
 def test_evaluate_gives_the_figures_of_the_run_and_agrees_with_numpy(finished):
-    scores = evaluate(finished.workdir)
+    scores = evaluate_run(finished.workdir)
     assert scores["depths"] == finished.results["depths"] and scores["ensemble"] == finished.results["ensemble"]
     network = load_network(finished.workdir)
     from kerasgreedy.data.source import open_data
@@ -68,7 +68,9 @@ def test_evaluate_gives_the_figures_of_the_run_and_agrees_with_numpy(finished):
 
     data = load_recipe(finished.workdir / "recipe.yaml").value.data
     pipe = Pipeline(*open_data(data, (8, 8), 1), data, (8, 8), 0)
-    x, y, w = (np.concatenate(parts)[:50] for parts in zip(*[[t.numpy() for t in b] for b in pipe.evaluation("test", 25)], strict=True))
+    x, y, w = (
+        np.concatenate(parts)[:50] for parts in zip(*[[t.numpy() for t in b] for b in pipe.evaluation("test", 25)], strict=True)
+    )
     assert w.all()
     logits = [z.numpy().astype(np.float64) for z in network.logits(x)]
     vote = sum(2**j * z for j, z in enumerate(logits, start=1)) / 14
@@ -85,7 +87,7 @@ def test_the_kept_point_is_the_best_on_validation(finished):
         records = [r for r in read_metrics(finished.workdir) if r["phase"] == index and r["split"] == "validation"]
         best = max(records, key=lambda r: (r["accuracy"], -r["loss"]))
         assert entry["best"]["epoch"] == best["epoch"]
-    last = evaluate(finished.workdir, "validation")["depths"][-1]
+    last = evaluate_run(finished.workdir, "validation")["depths"][-1]
     assert (last["top1"], -last["loss"]) == pytest.approx(finished.results["phases"][-1]["best"]["score"], rel=1e-6)
 
 
@@ -113,9 +115,9 @@ def test_stopped_at_any_step_and_resumed_equals_never_stopped(finished, files, t
 
     monkeypatch.setattr(Reporter, "step", step)
     with pytest.raises(Stopped, match="stopped by SIGTERM"):
-        train(*files, workdir=tmp_path / "run", quiet=True)
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
     monkeypatch.undo()
-    done = resume(tmp_path / "run", quiet=True)
+    done = resume_run(tmp_path / "run", quiet=True)
     same_weights(weights(done.workdir), weights(finished.workdir))
     assert without_time(done.workdir) == without_time(finished.workdir)
     assert done.results["depths"] == finished.results["depths"]
@@ -142,21 +144,21 @@ def test_dying_anywhere_and_resumed_equals_never_stopped(finished, files, tmp_pa
 
     monkeypatch.setattr(target, name, die)
     with pytest.raises(SystemError):
-        train(*files, workdir=tmp_path / "run", quiet=True)
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
     monkeypatch.undo()
-    done = resume(tmp_path / "run", quiet=True)
+    done = resume_run(tmp_path / "run", quiet=True)
     same_weights(weights(done.workdir), weights(finished.workdir))
     assert without_time(done.workdir) == without_time(finished.workdir)
 
 
 def test_resuming_a_finished_run_changes_nothing(finished):
     before = (finished.workdir / "results.json").read_bytes()
-    assert resume(finished.workdir, quiet=True).results == finished.results
+    assert resume_run(finished.workdir, quiet=True).results == finished.results
     assert (finished.workdir / "results.json").read_bytes() == before
 
 
 def test_training_again_from_the_written_documents_gives_the_same(finished, tmp_path):
-    again = train(finished.workdir / "spec.yaml", finished.workdir / "recipe.yaml", workdir=tmp_path / "again", quiet=True)
+    again = train_spec(finished.workdir / "spec.yaml", finished.workdir / "recipe.yaml", workdir=tmp_path / "again", quiet=True)
     same_weights(weights(again.workdir), weights(finished.workdir))
 
 
@@ -164,8 +166,8 @@ def test_two_devices_train_a_run(files, tmp_path):
     """Batch norm is not synchronised, so weights differ a little; without it they agree."""
     overrides = ["block_defaults.batch_norm=false", "auxiliary_head.batch_norm=false", "training.optimizer.learning_rate=0.01",
                  "blocks.1=[{conv: 6, downsample: invertible}]"]  # fmt: skip
-    one = train(*files, overrides, tmp_path / "one", quiet=True)
-    two = train(*files, overrides, tmp_path / "two", strategy=two_devices(), quiet=True)
+    one = train_spec(*files, overrides, tmp_path / "one", quiet=True)
+    two = train_spec(*files, overrides, tmp_path / "two", strategy=two_devices(), quiet=True)
     for key, value in weights(one.workdir).items():
         np.testing.assert_allclose(weights(two.workdir)[key], value, atol=1e-5, err_msg=key)
     assert two.results["examples"] == 50
@@ -173,27 +175,32 @@ def test_two_devices_train_a_run(files, tmp_path):
 
 def test_two_devices_stop_and_resume(files, tmp_path, monkeypatch):
     overrides = ["blocks.1=[{conv: 6, downsample: invertible}]"]
-    whole = train(*files, overrides, tmp_path / "whole", strategy=two_devices(), quiet=True)
+    whole = train_spec(*files, overrides, tmp_path / "whole", strategy=two_devices(), quiet=True)
     monkeypatch.setattr(Reporter, "step", lambda *a: signal.raise_signal(signal.SIGTERM) if a[3] == 2 else None)
     with pytest.raises(Stopped):
-        train(*files, overrides, tmp_path / "part", strategy=two_devices(), quiet=True)
+        train_spec(*files, overrides, tmp_path / "part", strategy=two_devices(), quiet=True)
     monkeypatch.undo()
-    part = resume(tmp_path / "part", strategy=two_devices(), quiet=True)
+    part = resume_run(tmp_path / "part", strategy=two_devices(), quiet=True)
     for key, value in weights(whole.workdir).items():
         np.testing.assert_allclose(weights(part.workdir)[key], value, atol=1e-6, err_msg=key)
 
 
 @pytest.mark.parametrize("strategy", ["decoupled", "end_to_end", "deep_supervision", "random_features"])
 def test_other_strategies_train_and_report_the_heads_they_train(files, tmp_path, strategy):
-    run = train(*files, [f"strategy={strategy}"], tmp_path / "run", quiet=True)
+    run = train_spec(*files, [f"strategy={strategy}"], tmp_path / "run", quiet=True)
     expected = [3] if strategy == "end_to_end" else [1, 2, 3]
     assert [d["depth"] for d in run.results["depths"]] == expected
     assert {r["head"] for r in read_metrics(run.workdir)} == {f"head_{d}" for d in expected}
 
 
 def test_early_stopping_ends_a_phase_after_its_patience(files, tmp_path):
-    overrides = ["training.epochs=6", "training.early_stopping=1", "training.optimizer.learning_rate=1e-12", "strategy=end_to_end"]
-    run = train(*files, overrides, tmp_path / "run", quiet=True)
+    overrides = [
+        "training.epochs=6",
+        "training.early_stopping=1",
+        "training.optimizer.learning_rate=1e-12",
+        "strategy=end_to_end",
+    ]
+    run = train_spec(*files, overrides, tmp_path / "run", quiet=True)
     assert run.results["phases"][0]["epochs"] < 6
     assert run.results["phases"][0]["best"]["waited"] == 1
 
@@ -207,18 +214,20 @@ def test_divergence_keeps_the_last_good_state(files, tmp_path, monkeypatch):
         original(self, phase, pending)
 
     monkeypatch.setattr(loop.Loop, "_absorb", absorb)
-    with pytest.raises(Diverged, match="training diverged in phase block_1, epoch 2: the training loss of head_1 is nan") as caught:
-        train(*files, workdir=tmp_path / "run", quiet=True)
+    with pytest.raises(
+        Diverged, match="training diverged in phase block_1, epoch 2: the training loss of head_1 is nan"
+    ) as caught:
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
     assert caught.value.exit_code == 4
     monkeypatch.undo()
     assert all(np.isfinite(v).all() for v in weights(tmp_path / "run").values())
-    assert evaluate(tmp_path / "run")["depths"][0]["depth"] == 1
-    resume(tmp_path / "run", quiet=True)
+    assert evaluate_run(tmp_path / "run")["depths"][0]["depth"] == 1
+    resume_run(tmp_path / "run", quiet=True)
 
 
 def test_a_huge_rate_really_diverges(files, tmp_path):
     with pytest.raises(Diverged):
-        train(*files, ["training.optimizer.learning_rate=1e30"], tmp_path / "run", quiet=True)
+        train_spec(*files, ["training.optimizer.learning_rate=1e30"], tmp_path / "run", quiet=True)
     assert all(np.isfinite(v).all() for v in weights(tmp_path / "run").values())
 
 
@@ -228,16 +237,16 @@ def test_own_arrays_from_a_notebook(files, tmp_path):
     images = (rng.uniform(size=(96, 8, 8, 1)) * 0.2 + labels[:, None, None, None] * 0.4).clip(0, 1)
     data = ImageArrays((images[:64], labels[:64]), (images[64:], labels[64:]), ["dark", "grey", "light"])
     overrides = ["data={dataset: mine, validation: 0}", "training.keep=last", "training.epochs=4", "training.batch_size=16"]
-    run = train(*files, overrides, tmp_path / "run", data=data, quiet=True)
+    run = train_spec(*files, overrides, tmp_path / "run", data=data, quiet=True)
     assert run.results["ensemble"]["top1"] > 0.9 and run.results["dataset"] == "arrays"
-    assert evaluate(run.workdir, data=data)["depths"] == run.results["depths"]
+    assert evaluate_run(run.workdir, data=data)["depths"] == run.results["depths"]
     assert load_network(run.workdir).architecture.classes == 3
     with pytest.raises(DataError, match="give them again"):
-        evaluate(run.workdir)
+        evaluate_run(run.workdir)
 
 
 def test_a_folder_in_use_is_left_alone(finished):
     from kerasgreedy.train.workdir import Workdir
 
     with Workdir.open(finished.workdir).writing(), pytest.raises(WorkdirError, match="another process is training"):
-        resume(finished.workdir, quiet=True)
+        resume_run(finished.workdir, quiet=True)

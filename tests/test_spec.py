@@ -45,7 +45,12 @@ def test_every_error_of_a_file_is_reported_at_its_place():
         ("spec.yaml:10:37", "auxiliary_head.width"),
     ]
     text = str(caught.value)
-    for hint in ("did you mean 'batch_norm'?", "did you mean 'kernel_size'?", "did you mean 'relu'?", "received '64'; allowed: integer"):
+    for hint in (
+        "did you mean 'batch_norm'?",
+        "did you mean 'kernel_size'?",
+        "did you mean 'relu'?",
+        "received '64'; allowed: integer",
+    ):
         assert hint in text
 
 
@@ -62,7 +67,9 @@ def test_override_reaches_into_lists_and_bare_names():
     spec = spec_of(TINY_SPEC, "blocks.0.conv=16", "auxiliary_head.width=2x").value
     assert spec.blocks[0].layers[0].conv == 16
     assert spec.auxiliary_head.width == "2x"
-    recipe = recipe_of("name: r\ndata: {dataset: digits}\ntraining: {epochs: 1, optimizer: adam}\n", "training.optimizer.beta_1=0.5").value
+    recipe = recipe_of(
+        "name: r\ndata: {dataset: digits}\ntraining: {epochs: 1, optimizer: adam}\n", "training.optimizer.beta_1=0.5"
+    ).value
     assert recipe.training.optimizer == Adam(name="adam", beta_1=0.5)
     swapped = recipe_of(TINY_RECIPE, "training.schedule={name: cosine, final: 0.1}").value
     assert swapped.training.schedule == CosineSchedule(name="cosine", final=0.1)
@@ -86,7 +93,17 @@ def test_overrides_are_sorted_by_their_first_key():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("5e-4", 0.0005), ("1.5", 1.5), ("3", 3), ("on", "on"), ("yes", "yes"), ("true", True), ("[1, 2]", [1, 2]), ("", None), ("2x", "2x")],
+    [
+        ("5e-4", 0.0005),
+        ("1.5", 1.5),
+        ("3", 3),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("true", True),
+        ("[1, 2]", [1, 2]),
+        ("", None),
+        ("2x", "2x"),
+    ],
 )
 def test_scalars_read_as_people_mean_them(text, value):
     got = parse_value(text)
@@ -135,7 +152,8 @@ def test_shape_error_says_which_block_and_where():
 def test_a_block_may_have_a_head_of_its_own():
     spec = spec_of(
         "name: s\ninput_shape: [8, 8, 1]\nclasses: 3\nauxiliary_head: {hidden_layers: 1, width: 5}\n"
-        "blocks:\n  - {conv: 4}\n  - {layers: [{conv: 4}], head: {width: 7}}\n  - {conv: 4}\nfinal_head: {layers: [{global_avg_pool: true}]}\n"
+        "blocks:\n  - {conv: 4}\n  - {layers: [{conv: 4}], head: {width: 7}}\n  - {conv: 4}\n"
+        "final_head: {layers: [{global_avg_pool: true}]}\n"
     ).value
     arch = architecture(spec)
     # hidden convolution 9*4*w + w, mean to 2x2, linear 4w*3 + 3; and 4*3 + 3 after global pooling

@@ -7,11 +7,11 @@ import tensorflow as tf
 from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, spec_of, two_devices
 
 from kerasgreedy.build import Network
+from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.recipe import Adam, Sgd
 from kerasgreedy.train.plan import compile_plan
 from kerasgreedy.train.schedules import make_optimizer
 from kerasgreedy.train.step import TrainStep, cross_entropy, phase_logits
-from kerasgreedy.spec.architecture import architecture
 
 RNG = np.random.default_rng(2)
 IMAGES = RNG.normal(size=(16, 8, 8, 1)).astype(np.float32)
@@ -62,7 +62,9 @@ def test_sgd_with_momentum_and_coupled_decay_is_the_formula():
     np.testing.assert_allclose(network.arrays("head_1")["head_1/dense_1/bias"], b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("strategy", "index"), [("greedy", 0), ("greedy", 1), ("greedy", 2), ("end_to_end", 0), ("random_features", 0)])
+@pytest.mark.parametrize(
+    ("strategy", "index"), [("greedy", 0), ("greedy", 1), ("greedy", 2), ("end_to_end", 0), ("random_features", 0)]
+)
 def test_only_what_trains_moves_and_the_rest_stays_bit_for_bit(strategy, index):
     network, phase, step = setup(strategy, index=index, decay=5e-4)
     before = arrays_of(network)

@@ -25,8 +25,14 @@ app = typer.Typer(
 )
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
-RecipeOption = Annotated[str | None, typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe: a file or a shipped name. Default: quickstart.")]  # fmt: skip
-Sets = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY.KEY=VALUE", help="Override a value of the spec or the recipe. May be repeated.")]  # fmt: skip
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe: a file or a shipped name. Default: quickstart."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY.KEY=VALUE", help="Override a value of the spec or the recipe. May be repeated."),
+]
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 WorkdirArgument = Annotated[Path, typer.Argument(metavar="WORKDIR", help="Run folder.")]
@@ -48,11 +54,17 @@ def _root(
 
 @app.command()
 def train(
-    spec: Annotated[str | None, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")] = None,
+    spec: Annotated[
+        str | None, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")
+    ] = None,
     recipe: RecipeOption = None,
     sets: Sets = None,
-    workdir: Annotated[Path | None, typer.Option("--workdir", "-w", metavar="DIR", help="New run folder. Default: runs/<spec>-<recipe>-<time>.")] = None,  # fmt: skip
-    resume: Annotated[Path | None, typer.Option("--resume", metavar="WORKDIR", help="Go on with a run instead of starting one.")] = None,  # fmt: skip
+    workdir: Annotated[
+        Path | None, typer.Option("--workdir", "-w", metavar="DIR", help="New run folder. Default: runs/<spec>-<recipe>-<time>.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="WORKDIR", help="Go on with a run instead of starting one.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -68,7 +80,7 @@ def train(
     _quiet_tensorflow()
     from kerasgreedy.train import run
 
-    done = run.resume(resume, quiet=quiet) if resume else run.train(str(spec), recipe, sets or [], workdir, quiet=quiet)
+    done = run.resume_run(resume, quiet=quiet) if resume else run.train_spec(str(spec), recipe, sets or [], workdir, quiet=quiet)
     if as_json:
         output.put_json({"workdir": str(done.workdir), **done.results})
     else:
@@ -90,7 +102,7 @@ def evaluate(
     _quiet_tensorflow()
     from kerasgreedy.train import run
 
-    scores = run.evaluate(workdir, part, batch_size=batch_size)  # type: ignore[arg-type]
+    scores = run.evaluate_run(workdir, part, batch_size=batch_size)  # type: ignore[arg-type]
     if as_json:
         output.put_json({"workdir": str(workdir), **scores})
     else:

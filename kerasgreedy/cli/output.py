@@ -47,9 +47,7 @@ def architecture_json(arch: Architecture) -> dict[str, Any]:
             }
             for block in arch.blocks
         ],
-        "heads": [
-            {"name": head.name, "parameters": head.parameters, "multiply_adds": head.multiply_adds} for head in arch.heads
-        ],
+        "heads": [{"name": head.name, "parameters": head.parameters, "multiply_adds": head.multiply_adds} for head in arch.heads],
     }
 
 
@@ -100,7 +98,17 @@ def put_plan(job: Job) -> None:
         f"({job.train_images:,} training, {job.validation_images:,} validation, {job.test_images:,} test images of "
         f"{show(job.architecture.input_shape)})"
     )
-    header = ["phase", "trains", "frozen", "losses at", "parameters", "forward multiply-adds", "step multiply-adds", "epochs", "start"]
+    header = [
+        "phase",
+        "trains",
+        "frozen",
+        "losses at",
+        "parameters",
+        "forward multiply-adds",
+        "step multiply-adds",
+        "epochs",
+        "start",
+    ]
     put_table(header, rows, title)
     total = sum(phase.training_multiply_adds * phase.epochs for phase in job.phases) * job.train_images
     put(f"multiply-adds are those of one image; the whole plan: {count(total)}")

@@ -127,7 +127,7 @@ class Pipeline:
         """Mean and deviation by channel of training images (of a fixed 10,000 when there are more)."""
         order = self.parts["train"]
         if self._data.normalize == "unit":
-            return np.float32([0.0]), np.float32([255.0])
+            return np.zeros(1, np.float32), np.full(1, 255, np.float32)
         picked = np.sort(np.random.default_rng((self._seed, _LIMIT)).permutation(order)[:FIT_EXAMPLES])
         if isinstance(self._train, ArraySource):
             images = self._train.images[picked]
@@ -139,7 +139,11 @@ class Pipeline:
             with self.named_failures():
                 for _, image, _ in self._cut(self._train.batches(picked, 1, False), None):
                     pixels = image.numpy().astype(np.float64)
-                    total, squares, count = total + pixels.sum((0, 1)), squares + (pixels**2).sum((0, 1)), count + pixels[..., 0].size
+                    total, squares, count = (
+                        total + pixels.sum((0, 1)),
+                        squares + (pixels**2).sum((0, 1)),
+                        count + pixels[..., 0].size,
+                    )
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
         return mean.astype(np.float32), np.maximum(deviation, 1.0).astype(np.float32)

@@ -65,7 +65,9 @@ def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
         marker = "." if len(records) == 1 else None
         for axis, key, scale in ((axes[0], "loss", 1.0), (axes[1], "accuracy", 100.0)):
             label = head if split == "train" else None
-            axis.plot(epochs, [scale * r[key] for r in records], style, marker=marker, color=f"C{heads.index(head) % 10}", label=label)
+            axis.plot(
+                epochs, [scale * r[key] for r in records], style, marker=marker, color=f"C{heads.index(head) % 10}", label=label
+            )
     for axis, name in ((axes[0], "loss"), (axes[1], "accuracy, %")):
         for start in list(starts.values())[1:]:
             axis.axvline(start, color="0.8", linewidth=0.8, zorder=0)

@@ -76,7 +76,8 @@ def results_markdown(results: dict[str, Any]) -> str:
     return (
         f"# {results['spec']}, recipe {results['recipe']}\n\n"
         f"Strategy {results['strategy']} on {results['dataset']}, seed {results['seed']}; "
-        f"{results['parameters']:,} parameters, {results['multiply_adds']:,} multiply-adds; {results['examples']:,} test images.\n\n"
+        f"{results['parameters']:,} parameters, {results['multiply_adds']:,} multiply-adds; "
+        f"{results['examples']:,} test images.\n\n"
         + markdown_table(*scores_rows(results))
         + "\n"
         + markdown_table(["phase", "trained", "epochs", "epoch kept"], kept)

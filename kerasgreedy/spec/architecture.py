@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kerasgreedy.errors import InputError, ShapeError
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.lower import Lowering, Node, Path_, Shape, show
-from kerasgreedy.spec.model import Head, ModelSpec, merged_head
+from kerasgreedy.spec.model import Head, ModelSpec, Nominal, merged_head
 from kerasgreedy.spec.strict import Strict
 
 
@@ -79,8 +79,9 @@ def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, clas
         ShapeError: a layer does not fit; its `path` says where in the spec.
         InputError: neither the caller nor the spec says the size or the classes.
     """
-    shape = tuple(input_shape or spec.input_shape or (spec.nominal and spec.nominal.input_shape) or ())
-    count = classes or spec.classes or (spec.nominal and spec.nominal.classes)
+    nominal = spec.nominal or Nominal()
+    shape = tuple(input_shape or spec.input_shape or nominal.input_shape or ())
+    count = classes or spec.classes or nominal.classes
     if not shape:
         raise InputError(f"spec '{spec.name}' leaves input_shape to the data set; give a recipe, or set input_shape=[h,w,c]")
     if count is None:

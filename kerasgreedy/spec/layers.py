@@ -23,7 +23,9 @@ class BlockDefaults(Strict):
 
     batch_norm: bool = Field(False, description="batch normalisation after every convolution")
     activation: ActivationName = Field("relu", description="after every convolution and dense layer")
-    initializer: Initializer = Field("he_normal", description="of kernels; a dense layer without activation (a classifier) takes glorot_uniform")
+    initializer: Initializer = Field(
+        "he_normal", description="of kernels; a dense layer without activation (a classifier) takes glorot_uniform"
+    )
     batch_norm_momentum: float = Field(0.9, ge=0, lt=1, description="share of the old moving statistics that is kept")
     batch_norm_epsilon: float = Field(1e-5, gt=0, description="added to the variance")
 
@@ -195,4 +197,3 @@ Layer: TypeAlias = Annotated[
 
 Residual.model_rebuild()
 Branches.model_rebuild()
-

@@ -149,9 +149,7 @@ class Lowering:
         return (self._node(Subsample(stride=stride, channels=channels), "subsample", shape, out),)
 
     def _branches(self, layer: L.Branches, shape: Shape, path: Path_) -> Node:
-        children = tuple(
-            self.sequence(branch, shape, (*path, "branches", index)) for index, branch in enumerate(layer.branches)
-        )
+        children = tuple(self.sequence(branch, shape, (*path, "branches", index)) for index, branch in enumerate(layer.branches))
         outs = [branch[-1].output_shape if branch else shape for branch in children]
         for index, out in enumerate(outs):
             if out[:-1] != outs[0][:-1]:
@@ -190,7 +188,9 @@ def _downsample(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
     factor = layer.factor
     if layer.downsample != "invertible":
         if min(height, width) < factor:
-            raise ShapeError(f"{layer.downsample} downsampling by {factor} needs at least {factor}x{factor}, got {show(shape)}", path)
+            raise ShapeError(
+                f"{layer.downsample} downsampling by {factor} needs at least {factor}x{factor}, got {show(shape)}", path
+            )
         return (height // factor, width // factor, channels), 0
     if height % factor or width % factor:
         message = f"invertible downsampling by {factor} needs height and width divisible by {factor}, got {show(shape)}"

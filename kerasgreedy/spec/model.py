@@ -20,7 +20,9 @@ def _shape(value: Any) -> Any:
 def _width(value: Any) -> Any:
     relative = isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?x", value) and float(value[:-1]) > 0
     if not relative and (type(value) is not int or value < 1):
-        raise ValueError(f"received {show(value)}; allowed: a positive whole number, or a multiple of the block's width such as 2x")
+        raise ValueError(
+            f"received {show(value)}; allowed: a positive whole number, or a multiple of the block's width such as 2x"
+        )
     return value
 
 
@@ -115,5 +117,3 @@ def merged_head(base: Head, own: Head | None) -> Head:
         return own
     given = {key: getattr(own, key) for key in own.model_fields_set}
     return base.model_copy(update=given)
-
-

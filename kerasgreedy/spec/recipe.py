@@ -165,6 +165,8 @@ class Recipe(Strict):
             message = f"'{training.monitor}' needs data.validation above 0; or use monitor: train_loss"
             raise faults("Recipe", [fault(message, at=("training", "monitor"))])
         if training.init == "identity" and self.strategy != "greedy":
-            message = f"'identity' starts a block from the one before, which strategy '{self.strategy}' does not do; allowed: fresh"
+            message = (
+                f"'identity' starts a block from the one before, which strategy '{self.strategy}' does not do; allowed: fresh"
+            )
             raise faults("Recipe", [fault(message, at=("training", "init"))])
         return self

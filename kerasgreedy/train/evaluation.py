@@ -21,9 +21,7 @@ class Evaluator:
         ensemble_on: `logits` or `probabilities` to score their vote too; None for the heads alone.
     """
 
-    def __init__(
-        self, network: Network, depths: Sequence[int], strategy: tf.distribute.Strategy, ensemble_on: str | None = None
-    ):
+    def __init__(self, network: Network, depths: Sequence[int], strategy: tf.distribute.Strategy, ensemble_on: str | None = None):
         self.depths = list(depths)
         self._network, self._strategy = network, strategy
         self._ensemble = Ensemble(self.depths, ensemble_on) if ensemble_on else None

@@ -123,7 +123,9 @@ class Loop:
                 self._save(phase.trains)
             if stopping:
                 raise Stopped(self._stopped(phase))
-        return {head: {**_means(sums), "images_per_second": images / busy if busy else 0.0} for head, sums in position.sums.items()}
+        return {
+            head: {**_means(sums), "images_per_second": images / busy if busy else 0.0} for head, sums in position.sums.items()
+        }
 
     def _absorb(self, phase: Phase, pending: list[Any]) -> None:
         """Adds the sums of steps that were sent off to those of the epoch, and looks whether they are finite."""

@@ -61,7 +61,10 @@ class Reporter:
             self._draw(phase, epoch, step, running)
         elif time.monotonic() - self._spoken > PLAIN_SECONDS:
             self._spoken = time.monotonic()
-            self.say(f"  epoch {epoch + 1}/{phase.epochs}, step {step}/{self._steps}: {_figures(running)}, {self.left(phase, epoch, step)}")
+            self.say(
+                f"  epoch {epoch + 1}/{phase.epochs}, step {step}/{self._steps}: {_figures(running)}, "
+                f"{self.left(phase, epoch, step)}"
+            )
 
     def epoch(self, phase: Phase, epoch: int, train: dict[str, Any], validation: dict[str, Any], note: str) -> None:
         """An epoch is done."""

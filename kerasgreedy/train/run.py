@@ -70,7 +70,7 @@ class Run:
     network: Network
 
 
-def train(
+def train_spec(
     spec: str | Path,
     recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
@@ -100,7 +100,7 @@ def train(
     return _run(folder, job, data, strategy, quiet)
 
 
-def resume(
+def resume_run(
     workdir: str | Path, data: ImageArrays | None = None, strategy: tf.distribute.Strategy | None = None, quiet: bool = False
 ) -> Run:
     """Goes on with a run from its newest whole checkpoint, and ends as if it had never stopped."""
@@ -108,7 +108,7 @@ def resume(
     return _run(folder, _job(folder, data), data, strategy, quiet)
 
 
-def evaluate(
+def evaluate_run(
     workdir: str | Path,
     part: Part = "test",
     data: ImageArrays | None = None,
@@ -141,9 +141,7 @@ def load_network(workdir: str | Path) -> Network:
     return _restored(folder, Network(job.architecture, job.recipe.seed)).network
 
 
-def _run(
-    folder: Workdir, job: Job, data: ImageArrays | None, strategy: tf.distribute.Strategy | None, quiet: bool
-) -> Run:
+def _run(folder: Workdir, job: Job, data: ImageArrays | None, strategy: tf.distribute.Strategy | None, quiet: bool) -> Run:
     strategy = strategy or _strategy(job.recipe)
     with folder.writing(), StopRequest() as stop:
         with strategy.scope():
@@ -157,7 +155,7 @@ def _run(
         reporter = Reporter(job.phases, steps, training.batch_size, quiet)
         for fault in faults:
             reporter.warn(f"passed over a damaged checkpoint: {fault}")
-        if pipeline is None or results is not None and state.position.phase == len(job.phases):
+        if pipeline is None or (results is not None and state.position.phase == len(job.phases)):
             reporter.say(f"{folder.path}: training is already done")
             return Run(folder.path, results or {}, network)
         _announce(reporter, folder, job, state, strategy)
@@ -240,7 +238,11 @@ def _job(folder: Workdir, data: ImageArrays | None) -> Job:
 def _stored_info(folder: Workdir) -> DataInfo:
     facts = folder.facts()["data"]
     return DataInfo(
-        facts["dataset"], tuple(facts["image_shape"]), tuple(facts["class_names"]), facts["train_examples"], facts["test_examples"]
+        facts["dataset"],
+        tuple(facts["image_shape"]),
+        tuple(facts["class_names"]),
+        facts["train_examples"],
+        facts["test_examples"],
     )
 
 
@@ -292,4 +294,3 @@ def _announce(reporter: Reporter, folder: Workdir, job: Job, state: RunState, st
         f"recipe {job.recipe.name}{devices}{where}"
     )
     reporter.say(f"run folder: {folder.path}")
-

@@ -119,7 +119,9 @@ class RunState:
                 self.network.load_arrays(name, arrays)
         position = self.position
         best = asdict(position.best) if position.best else None
-        position.kept.append({"phase": phase.name, "epochs": position.epoch, "best": best, "keep": "best" if keep_best else "last"})
+        position.kept.append(
+            {"phase": phase.name, "epochs": position.epoch, "best": best, "keep": "best" if keep_best else "last"}
+        )
         position.phase, position.epoch, position.step, position.started = position.phase + 1, 0, 0, False
         position.best, position.sums = None, {}
         self.best_arrays, self._fresh_best, self._optimizer = {}, set(), None

@@ -1,0 +1,26 @@
+# The few commands that people need. All use the virtual environment in .venv.
+PYTHON = .venv/bin/python
+
+.PHONY: install test test-slow check format docs
+
+install:  ## virtual environment with everything for development
+	python3 -m venv .venv
+	.venv/bin/pip install -e '.[dev]'
+
+test:  ## what CI runs
+	$(PYTHON) -m pytest
+
+test-slow:  ## long tests: kills at random moments
+	$(PYTHON) -m pytest -m slow
+
+check:  ## format, lint, types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+format:
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+docs:  ## reference pages from the schema
+	$(PYTHON) -m kerasgreedy.spec.reference docs

@@ -1,0 +1,187 @@
+"""Writes the reference pages of specs and recipes from the schema, so that they cannot drift.
+
+`python -m kerasgreedy.spec.reference FOLDER` writes `spec.md` and `recipe.md` there.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec import model as M
+from kerasgreedy.spec import recipe as R
+
+SPEC_INTRO = """# Model spec
+
+What the network is. No training setting lives here; see [recipe.md](recipe.md) for those.
+This page is generated from the schema (`make docs`); `kerasgreedy schema model` prints the JSON Schema for editors.
+
+A block is one layer, a list of layers, or a mapping with `layers` and options:
+
+```yaml
+name: example
+input_shape: [32, 32, 3]
+classes: 10
+block_defaults: {batch_norm: true, activation: relu}
+blocks:
+  - {conv: 64}                                         # one layer
+  - [{conv: 64, downsample: invertible}, {dropout: 0.1}]   # a sequence
+  - {residual: [{conv: 64}, {conv: 64, activation: linear}]}
+  - {branches: [[{conv: 32, kernel_size: 1}], [{max_pool: 3, stride: 1, padding: same}, {conv: 32}]]}
+  - {name: top, repeat: 2, layers: [{conv: 64}], head: {hidden_layers: 0}}
+auxiliary_head: {hidden_layers: 2, width: 2x, batch_norm: true}
+final_head: {layers: [{global_avg_pool: true}, {dropout: 0.5}]}
+```
+
+A head given by `hidden_layers`, `width`, ... is: mean over `input_pool` windows, hidden 3x3 convolutions with ReLU, spatial
+mean to `pool_to`, batch norm where asked for, and a linear layer to the classes (Belilovsky et al. 2019, eq. 2, k =
+`hidden_layers` + 1). A head given as `layers` must end in a vector; the linear layer is added to it.
+
+A network of `summary` and of the reports counts blocks and the final head, not the auxiliary heads. Batch norm counts its
+scale and shift, not its moving statistics. Multiply-adds are those of convolutions and dense layers, for one image.
+"""
+
+RECIPE_INTRO = """# Recipe
+
+How a network is trained. What the network is stands in the model spec, see [spec.md](spec.md).
+This page is generated from the schema (`make docs`); `kerasgreedy schema recipe` prints the JSON Schema for editors.
+
+```yaml
+name: example
+data: {dataset: "folder:~/data/pets", image_size: 64, augment: {pad_crop: 4, horizontal_flip: true}}
+strategy: greedy
+training:
+  epochs: 30
+  batch_size: 128
+  optimizer: {name: sgd, learning_rate: 0.1, momentum: 0.9, weight_decay: 5e-4}
+  schedule: {name: step, factor: 0.2, every: 10}
+  keep: best
+```
+
+Any value of either document is overridden on the command line with `--set training.epochs=3`; where both documents have
+the key, write `spec.name=...` or `recipe.name=...`. List items go by number: `--set blocks.0.conv=32`.
+
+## Strategies
+
+| strategy | phases | what trains | losses | gradient between blocks |
+| --- | --- | --- | --- | --- |
+| `greedy` | one for each block | the block and its head; the blocks before are frozen | at that head | stopped |
+| `decoupled` | 1 | everything | at every head | stopped |
+| `end_to_end` | 1 | all blocks and the final head | at the final head | passes |
+| `deep_supervision` | 1 | everything | at every head, summed | passes |
+| `random_features` | 1 | the heads only; blocks keep their random weights | at every head | none |
+
+Frozen blocks run in inference mode: their batch norm statistics do not move.
+
+## Data sets
+
+| `dataset` | images | needs |
+| --- | --- | --- |
+| `digits` | 1,797 of 8x8, grey, 10 classes; a fixed stratified fifth is the test split | nothing |
+| `fashion_mnist` | 60,000 + 10,000 of 28x28, grey | four idx files in `data_dir` (default: where Debian's dataset-fashion-mnist puts them) |
+| `folder:PATH` | `PATH/train/<class>/*.jpg` and `PATH/test/<class>/*.jpg` (also png, bmp, gif) | the folder |
+| `tfds:NAME` | any TFDS image classification set, such as `tfds:cifar10` | a prepared copy, or `download: true` |
+
+Grey images are repeated over three channels where the spec wants three, colour images become luminance where it wants one.
+Validation data is taken from the training split. Test data is looked at once, after training.
+"""
+
+
+def reference(intro: str, classes: list[type[BaseModel]]) -> str:
+    """One page: the introduction and a table for each class."""
+    parts = [intro]
+    for cls in classes:
+        whole = cls.model_json_schema()
+        schema = whole["$defs"][cls.__name__] if "$ref" in whole else whole  # a recursive class stands among its own $defs
+        rows = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+        for name, field in cls.model_fields.items():
+            default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
+            shape = _shape(schema["properties"][name])
+            rows.append(f"| `{name}` | {shape} | {default} | {field.description} |")
+        doc = " ".join((cls.__doc__ or "").split())
+        parts.append(f"## {_title(cls)}\n\n{doc}\n\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def pages() -> dict[str, str]:
+    """File name -> page."""
+    layers = list(L.KINDS.values())
+    return {
+        "spec.md": reference(SPEC_INTRO, [M.ModelSpec, M.Nominal, L.BlockDefaults, M.Block, M.Head, *layers]),
+        "recipe.md": reference(
+            RECIPE_INTRO,
+            [
+                R.Recipe,
+                R.Data,
+                R.Augment,
+                R.Training,
+                R.Sgd,
+                R.Adam,
+                R.ConstantSchedule,
+                R.StepSchedule,
+                R.CosineSchedule,
+                R.Ensemble,
+            ],
+        ),
+    }
+
+
+def _title(cls: type[BaseModel]) -> str:
+    kinds = {layer: kind for kind, layer in L.KINDS.items()}
+    if cls in kinds:
+        return f"Layer `{kinds[cls]}`"
+    where = {
+        M.ModelSpec: "Top level",
+        M.Nominal: "`nominal`",
+        L.BlockDefaults: "`block_defaults`",
+        M.Block: "A block with options",
+        M.Head: "`auxiliary_head`, `final_head`, `head`",
+        R.Recipe: "Top level",
+        R.Data: "`data`",
+        R.Augment: "`data.augment`",
+        R.Training: "`training`",
+        R.Sgd: "`training.optimizer`: sgd",
+        R.Adam: "`training.optimizer`: adam",
+        R.ConstantSchedule: "`training.schedule`: constant",
+        R.StepSchedule: "`training.schedule`: step",
+        R.CosineSchedule: "`training.schedule`: cosine",
+        R.Ensemble: "`ensemble`",
+    }
+    return where[cls]
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    if value is None:
+        return "-"
+    return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"
+
+
+def _shape(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return "a layer" if name in {cls.__name__ for cls in L.KINDS.values()} else "a mapping"
+    if "const" in schema:
+        return f"`{str(schema['const']).lower()}`" if isinstance(schema["const"], bool) else f"`{schema['const']}`"
+    if "enum" in schema:
+        return ", ".join(f"`{word}`" for word in schema["enum"])
+    if "anyOf" in schema or "oneOf" in schema:
+        choices = [_shape(part) for part in schema.get("anyOf") or schema["oneOf"] if part.get("type") != "null"]
+        return " or ".join(dict.fromkeys(choices))
+    kind = schema.get("type")
+    if kind == "array":
+        inside = _shape(schema.get("items", {}))
+        count = f"{schema['minItems']} of " if schema.get("minItems") == schema.get("maxItems") and "minItems" in schema else ""
+        return f"list of {count}{inside}"
+    words = {"integer": "whole number", "number": "number", "boolean": "`true` or `false`", "string": "text"}
+    limits = {"minimum": ">= {}", "exclusiveMinimum": "> {}", "maximum": "<= {}", "exclusiveMaximum": "< {}"}
+    bounds = ", ".join(text.format(schema[key]) for key, text in limits.items() if key in schema)
+    return f"{words.get(str(kind), 'a mapping')}{' ' + bounds if bounds else ''}"
+
+
+if __name__ == "__main__":
+    for file_name, page in pages().items():
+        (Path(sys.argv[1]) / file_name).write_text(page)

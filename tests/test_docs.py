@@ -1,0 +1,61 @@
+"""What the documents say is what there is."""
+
+import re
+import shlex
+
+import pytest
+import typer
+from conftest import ROOT
+
+from kerasgreedy.cli.main import app
+from kerasgreedy.spec.load import load_recipe, load_spec, shipped_files
+from kerasgreedy.spec.reference import pages
+
+DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))]
+COMMANDS = {command.name: command for command in typer.main.get_command(app).commands.values()}
+
+
+@pytest.mark.parametrize("name", pages())
+def test_reference_pages_are_those_of_the_schema(name):
+    assert (ROOT / "docs" / name).read_text() == pages()[name], "run `make docs`"
+
+
+def test_every_command_and_option_is_documented():
+    text = (ROOT / "docs/commands.md").read_text()
+    for name, command in COMMANDS.items():
+        assert f"## `kerasgreedy {name}" in text
+        for parameter in command.params:
+            for option in parameter.opts:
+                assert not option.startswith("--") or f"`{option}" in text or option == "--help", f"{name} {option}"
+
+
+def test_commands_in_the_documents_exist():
+    used = 0
+    for path in DOCUMENTS:
+        for line in re.findall(r"^(?:\.venv/bin/)?kerasgreedy .+$", path.read_text(), re.M):
+            words = shlex.split(line, comments=True)
+            command = COMMANDS[words[1]]
+            known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+            for word in words[2:]:
+                assert not word.startswith("-") or word in known, f"{path.name}: {line}"
+            used += 1
+    assert used > 10
+
+
+def test_links_between_the_documents_lead_somewhere():
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} -> {target}"
+
+
+@pytest.mark.parametrize("kind", ["spec", "recipe"])
+def test_shipped_documents_are_listed_and_say_where_their_figures_come_from(kind):
+    readme = (ROOT / "docs/shipped.md").read_text()
+    for name, path in shipped_files(kind).items():
+        text = path.read_text()
+        assert f"`{name}`" in readme
+        assert (load_spec(name) if kind == "spec" else load_recipe(name)).value.name == name
+        header = text.split("name:")[0]
+        assert header.startswith("# ")
+        needed = ("20",) if kind == "spec" else ("Command:", "Hardware:", "Expected:")
+        assert all(word in header for word in needed), name
