@@ -224,7 +224,24 @@ def _for_one(sets: list[str] | None, kind: str) -> list[str]:
 
 
 def _quiet_tensorflow() -> None:
-    """TensorFlow's start-up notices say nothing about the run; its errors stay."""
+    """Loads TensorFlow without its start-up notices, which say nothing about the run. `--debug` lets them through.
+
+    They are written by C++ code before any log level counts, so standard error itself is turned away for the moment.
+    Which devices are used is said by the run's own first lines.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(keras|tensorflow).*")
+    if "--debug" in sys.argv:
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

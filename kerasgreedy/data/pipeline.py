@@ -52,11 +52,11 @@ class Pipeline:
 
     def training(self, phase: int, epoch: int, batch_size: int, first_step: int = 0) -> tf.data.Dataset:
         """Batches (image float32, label int32) of one training epoch, from `first_step` on."""
-        shuffle = np.random.default_rng((self._seed, _ORDER, phase, epoch))
-        order = shuffle.permutation(self.parts["train"])[first_step * batch_size :]
+        rng = np.random.default_rng((self._seed, _ORDER, phase, epoch))
+        order, seed = rng.permutation(self.parts["train"]), int(rng.integers(2**31))
         draws = tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, phase, epoch)).uniform)
         augment = self._data.augment
-        batches = self._train.batches(order, batch_size, drop_remainder=True)
+        batches = self._train.batches(order, batch_size, drop_remainder=True, first=first_step * batch_size, seed=seed)
         if not self._train.uniform:
             batches = self._cut(batches, draws if augment.random_resized_crop else None).batch(batch_size, drop_remainder=True)
 

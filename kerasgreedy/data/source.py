@@ -26,14 +26,21 @@ class Source(ABC):
 
     size: int
 
+    uniform: bool = True
+
     @abstractmethod
-    def batches(self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+    def batches(
+        self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool, first: int = 0, seed: int | None = None
+    ) -> tf.data.Dataset:
         """Batches of (index [b], image uint8, label [b]) over the examples named in `order`.
 
         Images are stacked [b, h, w, c] where `uniform` is true, and one example at a time (no batch axis) where not.
-        """
 
-    uniform: bool = True
+        Args:
+            order: indices of the wanted examples.
+            first: so many examples at the start are left out.
+            seed: a source that cannot follow an order shuffles by it; None keeps the source's own order.
+        """
 
 
 class ArraySource(Source):
@@ -56,9 +63,11 @@ class ArraySource(Source):
         self.labels = self.labels.astype(np.int32)
         self.size = len(self.images)
 
-    def batches(self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+    def batches(
+        self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool, first: int = 0, seed: int | None = None
+    ) -> tf.data.Dataset:
         images, labels = tf.constant(self.images), tf.constant(self.labels)
-        indices = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=drop_remainder)
+        indices = tf.data.Dataset.from_tensor_slices(order[first:]).batch(batch_size, drop_remainder=drop_remainder)
         return indices.map(
             lambda index: (index, tf.gather(images, index), tf.gather(labels, index)),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -77,7 +86,9 @@ class FileSource(Source):
         self.channels = channels
         self.size = len(files)
 
-    def batches(self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+    def batches(
+        self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool, first: int = 0, seed: int | None = None
+    ) -> tf.data.Dataset:
         count = len(order) // batch_size * batch_size if drop_remainder else len(order)
         files, labels = tf.constant(self.files), tf.constant(self.labels)
 
@@ -85,7 +96,7 @@ class FileSource(Source):
             image = tf.io.decode_image(tf.io.read_file(files[index]), channels=self.channels, expand_animations=False)
             return index, tf.ensure_shape(image, [None, None, self.channels]), labels[index]
 
-        indices = tf.data.Dataset.from_tensor_slices(order[:count])
+        indices = tf.data.Dataset.from_tensor_slices(order[first:count])
         return indices.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def first_unreadable(self) -> DataError | None:
@@ -99,7 +110,7 @@ class FileSource(Source):
 
 
 class TfdsSource(Source):
-    """A TFDS split too large for memory. Order is shuffled within a buffer, seeded by the order that is asked for."""
+    """A TFDS split too large for memory. Order is shuffled within a buffer by the seed."""
 
     uniform = False
     BUFFER = 10_000
@@ -110,17 +121,19 @@ class TfdsSource(Source):
         self.channels = channels
         self.size = int(builder.info.splits[split].num_examples)
 
-    def batches(self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+    def batches(
+        self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool, first: int = 0, seed: int | None = None
+    ) -> tf.data.Dataset:
         member = np.zeros(self.size, bool)
         member[order] = True
         mask = tf.constant(member)
         data = self._builder.as_dataset(split=self._split, shuffle_files=False).enumerate()
         data = data.filter(lambda index, _: mask[index])
-        if not np.all(order[1:] > order[:-1]):
-            data = data.shuffle(self.BUFFER, seed=int(np.bitwise_xor.reduce(order[:64] * 2654435761 & 0x7FFFFFFF)))
+        if seed is not None:
+            data = data.shuffle(self.BUFFER, seed=seed)
         if drop_remainder:
             data = data.take(len(order) // batch_size * batch_size)
-        return data.map(lambda i, x: (i, _channels(x["image"], self.channels), tf.cast(x["label"], tf.int32)))
+        return data.skip(first).map(lambda i, x: (i, _channels(x["image"], self.channels), tf.cast(x["label"], tf.int32)))
 
 
 def open_data(data: Data, size: tuple[int, int], channels: int) -> tuple[Source, Source]:

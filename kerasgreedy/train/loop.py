@@ -18,7 +18,10 @@ from kerasgreedy.train.signals import StopRequest
 from kerasgreedy.train.state import Best, RunState
 from kerasgreedy.train.step import TrainStep
 
-CHECK_STEPS = 50
+# How often a step's figures are fetched from the device, which waits for it.
+LOOK_SECONDS = 1.0
+# After an epoch, a checkpoint is written when the last one was so many times its own duration ago.
+SAVE_SHARE = 10
 
 
 class Loop:
@@ -49,6 +52,7 @@ class Loop:
         self.training = job.recipe.training
         self.steps = pipeline.steps(self.training.batch_size)
         self._saved_at = time.monotonic()
+        self._save_seconds = 0.0
 
     def run(self) -> None:
         """Runs until the plan is done.
@@ -102,30 +106,27 @@ class Loop:
         batch_size = self.training.batch_size
         batches = self.pipeline.training(phase.index, position.epoch, batch_size, position.step)
         pending: list[Any] = []
-        busy, images = 0.0, 0
+        speed = _Speed(batch_size)
         last = phase.losses[-1]
-        before = time.perf_counter()
         for batch in self.strategy.experimental_distribute_dataset(batches):
             pending.append(step(*batch))
             position.step += 1
-            if len(pending) >= CHECK_STEPS or position.step == self.steps:
+            if position.step == self.steps or speed.seconds_since_look > LOOK_SECONDS:
                 self._absorb(phase, pending)
-            now = time.perf_counter()
-            busy, images, before, lap = busy + now - before, images + batch_size, now, now - before
+                speed.look()
+            lap = speed.lap(counts=step.warm)
+            step.warm = True
             position.seconds += lap
-            means = {"images_per_second": images / busy}
-            if position.sums:
-                means = {**_means(position.sums[last]), **means}
+            means = {**(_means(position.sums[last]) if position.sums else {}), **speed.figures()}
             self.reporter.step(phase, position.epoch, position.step, lap, means)
             stopping = self.stop.name is not None and position.step < self.steps
             if stopping or self._save_is_due():
                 self._absorb(phase, pending)
                 self._save(phase.trains)
+                speed.restart()
             if stopping:
                 raise Stopped(self._stopped(phase))
-        return {
-            head: {**_means(sums), "images_per_second": images / busy if busy else 0.0} for head, sums in position.sums.items()
-        }
+        return {head: {**_means(sums), **speed.figures()} for head, sums in position.sums.items()}
 
     def _absorb(self, phase: Phase, pending: list[Any]) -> None:
         """Adds the sums of steps that were sent off to those of the epoch, and looks whether they are finite."""
@@ -158,7 +159,8 @@ class Loop:
                 position.best.waited += 1
         last = phase.losses[-1]
         self.reporter.epoch(phase, position.epoch, train[last], scores.get(last, {}), note)
-        self._save(phase.trains)
+        if self.stop.name or time.monotonic() - self._saved_at > SAVE_SHARE * self._save_seconds:
+            self._save(phase.trains)
         if self.stop.name and not (self._phase_done(phase) and phase.index + 1 == len(self.job.phases)):
             raise Stopped(self._stopped(phase))
 
@@ -218,10 +220,12 @@ class Loop:
         return time.monotonic() - self._saved_at > 60 * self.job.recipe.checkpoint_minutes
 
     def _save(self, changed: tuple[str, ...]) -> None:
+        before = time.monotonic()
         self.log.flush()
         self.state.position.log_bytes = self.log.length
         self.state.save(changed)
         self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - before
 
     def _stopped(self, phase: Phase) -> str:
         position = self.state.position
@@ -233,6 +237,38 @@ class Loop:
             f"training diverged in phase {phase.name}, epoch {position.epoch + 1}: {what}. "
             "The last good state is kept; a smaller training.optimizer.learning_rate or a warm-up usually helps"
         )
+
+
+class _Speed:
+    """Images a second of one epoch. The first step of a phase traces its graph and is left out."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._images, self._seconds = 0, 0.0
+        self._before = self._looked = time.perf_counter()
+
+    @property
+    def seconds_since_look(self) -> float:
+        return time.perf_counter() - self._looked
+
+    def look(self) -> None:
+        """The figures were fetched from the device."""
+        self._looked = time.perf_counter()
+
+    def restart(self) -> None:
+        """What was done since the last lap is not training."""
+        self._before = time.perf_counter()
+
+    def lap(self, counts: bool) -> float:
+        """Seconds of the step that just ended."""
+        now = time.perf_counter()
+        seconds, self._before = now - self._before, now
+        if counts:
+            self._images, self._seconds = self._images + self._batch_size, self._seconds + seconds
+        return seconds
+
+    def figures(self) -> dict[str, float]:
+        return {"images_per_second": self._images / self._seconds} if self._seconds else {}
 
 
 def _means(sums: list[float]) -> dict[str, float]:

@@ -1,6 +1,8 @@
 """Train, resume, evaluate: the functions behind the commands, for notebooks too."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,12 +165,13 @@ def _run(folder: Workdir, job: Job, data: ImageArrays | None, strategy: tf.distr
                                  np.broadcast_to(pipeline.deviation, job.architecture.input_shape[-1:]).tolist())  # fmt: skip
         log = MetricsLog(folder.path, state.position.log_bytes)
         try:
-            with pipeline.named_failures():
+            with folder.readable_faults(), pipeline.named_failures():
                 Loop(job, state, pipeline, strategy, log, reporter, stop).run()
+                return _finish(folder, job, state, pipeline, strategy, reporter)
         finally:
             reporter.close()
-            log.close()
-        return _finish(folder, job, state, pipeline, strategy, reporter)
+            with contextlib.suppress(OSError):  # on a full disk the fault that counts has been raised already
+                log.close()
 
 
 def _finish(
@@ -177,8 +180,7 @@ def _finish(
     """Looks at the test data, for the first and only time, and writes the results, the plots and the model."""
     reporter.say("evaluating on the test data")
     depths = job.trained_depths
-    with pipeline.named_failures():
-        scores = _scores(job, state.network, pipeline, strategy, depths, "test", None)
+    scores = _scores(job, state.network, pipeline, strategy, depths, "test", None)
     results = {
         "spec": job.spec.name,
         "recipe": job.recipe.name,
@@ -263,7 +265,8 @@ def _pipeline(job: Job, data: ImageArrays | None) -> Pipeline:
 
 def _restored(folder: Workdir, network: Network) -> RunState:
     state = RunState(network, folder.checkpoints)
-    state.restore()
+    for fault in state.restore():
+        print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
     if not state.position.started and not state.position.kept:
         raise CheckpointError(f"{folder.path}: nothing is trained yet; train --resume {folder.path}")
     return state
@@ -287,7 +290,8 @@ def _announce(reporter: Reporter, folder: Workdir, job: Job, state: RunState, st
         where = f", resumed at phase {position.phase + 1}, epoch {position.epoch + 1}, step {position.step + 1}"
     size = "x".join(map(str, job.architecture.input_shape))
     replicas = strategy.num_replicas_in_sync
-    devices = f", {replicas} devices" if replicas > 1 else ""
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    devices = f", {replicas} {kind}s" if replicas > 1 else f", on {kind}"
     reporter.say(
         f"{job.spec.name} on {job.data.dataset} ({job.train_images:,} training, {job.validation_images:,} validation, "
         f"{job.test_images:,} test images, {size}, {job.data.classes} classes), strategy {job.recipe.strategy}, "

@@ -80,6 +80,7 @@ class TrainStep:
         self.variables = [v for name in phase.trains for v in network.component(name).trainable_variables]
         with strategy.scope():
             optimizer.build(self.variables)
+        self.warm = False  # the first call traces the graph; for those who time steps
         self._compiled = tf.function(self._global)
 
     def __call__(self, images: Any, labels: Any) -> Sums:

@@ -1,5 +1,6 @@
 """The run folder: what was really used, what came out, and who may write to it."""
 
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -102,13 +103,43 @@ class Workdir:
             raise storage_error(self.path / name, error) from None
 
     @contextmanager
+    def readable_faults(self) -> Iterator[None]:
+        """Turns a full disk or exhausted memory, wherever it shows, into an error that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise storage_error(self.path, error) from None
+            raise
+        except MemoryError:
+            raise self._out_of_memory() from None
+        except Exception as error:
+            # TensorFlow's own writers and allocators; named by class so that this module stays free of TensorFlow.
+            text = str(error)
+            if "No space left on device" in text:
+                raise storage_error(self.path, OSError(errno.ENOSPC, "No space left on device")) from None
+            if type(error).__name__ == "ResourceExhaustedError":
+                raise self._out_of_memory() from None
+            raise
+
+    def _out_of_memory(self) -> WorkdirError:
+        return WorkdirError(
+            f"out of memory; what was saved before is whole in {self.path}. A smaller training.batch_size, data.image_size or "
+            "narrower blocks need less"
+        )
+
+    @contextmanager
     def writing(self) -> Iterator[None]:
         """Holds the folder, so that no second process trains in it.
 
         Raises:
             WorkdirError: another process holds it.
         """
-        with open(self.path / ".lock", "w") as lock:
+        try:
+            lock = open(self.path / ".lock", "w")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            raise storage_error(self.path, error) from None
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
