@@ -17,7 +17,7 @@ _HOMES = {
     "resume_run": "kerasgreedy.train.run",
     "evaluate_run": "kerasgreedy.train.run",
     "load_network": "kerasgreedy.train.run",
-    "ImageArrays": "kerasgreedy.train.run",
+    "ImageArrays": "kerasgreedy.data.arrays",
     "Run": "kerasgreedy.train.run",
     "build_network": "kerasgreedy.build",
     "Network": "kerasgreedy.build",

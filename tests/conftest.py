@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kerasgreedy.spec.load import Document, check
 from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.spec.overrides import parse_override
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.source import Source
 
@@ -49,12 +50,12 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 def spec_of(text: str, *overrides: str) -> Document[ModelSpec]:
     """A model spec from YAML text."""
-    return check(ModelSpec, Source(text, "spec.yaml"), overrides)
+    return check(ModelSpec, Source(text, "spec.yaml"), [parse_override(o) for o in overrides])
 
 
 def recipe_of(text: str = TINY_RECIPE, *overrides: str) -> Document[Recipe]:
     """A recipe from YAML text."""
-    return check(Recipe, Source(text, "recipe.yaml"), overrides)
+    return check(Recipe, Source(text, "recipe.yaml"), [parse_override(o) for o in overrides])
 
 
 def two_devices() -> tf.distribute.Strategy:

@@ -108,7 +108,7 @@ YAML = [
     Case("missing_and_bad", "validate x.yaml nosuch.yaml", ("nosuch.yaml: no such file", "?name"), {"x.yaml": "nme: s\n"}),
     Case("folder_as_file", "validate x.yaml", ("x.yaml: is a folder", "a YAML file"), {"x.yaml": None}),
     Case("shipped_name", "plan vgg1_k3", ("vgg1_k3: no such file", "?vgg11_k3")),
-    Case("long_name", f"plan {LONG}", (LONG,)),
+    Case("long_name", f"plan {LONG}", (LONG[:70], "not a usable path")),
 ]
 SPECS = [
     spec("spec_key", "name: s\nbloks: [{conv: 4}]\n", ":2:1: bloks:", "?blocks"),
@@ -124,7 +124,7 @@ SPECS = [
     block("quoted_number", "{conv: '4'}", ":5:6: blocks.0.conv: received '4'", "integer"),
     block("word_as_truth", "{conv: 4, batch_norm: yes}", ":5:15", "received 'yes'", "boolean"),
     block("false_kind", "{flatten: false}", ":5:6", "received false", "allowed: true"),
-    block("zero_stride", "{conv: 4, stride: 0}", ":5:15", "received 0", "greater than 0"),
+    block("zero_stride", "{conv: 4, stride: 0}", ":5:15", "received 0", "greater than or equal to 1"),
     block("huge_width", "{conv: 99999999999999999999999}", ":5:6: blocks.0.conv: received 9999"),
     block("activation", "{conv: 4, activation: rellu}", ":5:15", "received 'rellu'", "'relu', 'linear'", "?relu"),
     block("endless_width", f"{{conv: 4}}\nauxiliary_head: {{width: {'9' * 400}x}}", ":6:18: auxiliary_head.width: received '999"),
@@ -168,7 +168,7 @@ SETS = [
 DATA = [
     Case("dataset_needs_tfds", PLAN + "data.dataset=cifar10", ("received 'cifar10'", "?tfds:cifar10")),
     Case("folder_missing", PLAN + IN_FOLDER, ("folder:d: no such folder", "train/<class>/")),
-    Case("folder_of_nobody", PLAN + "data.dataset=folder:~nosuchuser/x", ("folder:~nosuchuser/x",)),
+    Case("folder_of_nobody", PLAN + "data.dataset=folder:~nosuchuser/x", ("data.dataset", "~nosuchuser/x: not a usable path")),
     Case("folder_without_train", PLAN + IN_FOLDER, ("folder:d: no folder 'train'", "trian"), {"d/trian/a/0.jpg": JPG}),
     Case("empty_class", PLAN + IN_FOLDER, ("class 'c' has no training image",), {**FOLDER, "d/train/c": None}),
     Case("class_in_test_only", PLAN + IN_FOLDER, ("class 'bb' is in test but not in train",), {**FOLDER, "d/test/bb/0.jpg": JPG}),
@@ -176,9 +176,14 @@ DATA = [
     Case("image_garbage", TRAIN + IN_FOLDER + CROP, ("d/train/b/2.jpg: not a",), {**FOLDER, "d/train/b/2.jpg": b"garbage"}),
     Case("image_of_other_kind", TRAIN + IN_FOLDER + CROP, ("d/train/b/2.jpg",), {**FOLDER, "d/train/b/2.jpg": picture("tiff")}),
     Case("fashion_missing", PLAN + IN_FASHION, ("f/train-images-idx3-ubyte", "data.data_dir")),
-    Case("fashion_cut_gz", TRAIN + IN_FASHION, ("train-images-idx3-ubyte.gz: damaged",), fashion(GZ[:99], end=".gz")),
+    Case("fashion_cut_gz", TRAIN + IN_FASHION, ("train-images-idx3-ubyte.gz: ", "idx file"), fashion(GZ[:99], end=".gz")),
     Case("fashion_bad_gz", TRAIN + IN_FASHION, ("images-idx3-ubyte.gz: damaged",), fashion(GZ[:10] + b"garbage" * 9, end=".gz")),
-    Case("fashion_label", TRAIN + IN_FASHION, ("labels", "200"), fashion(labels=idx(10, fill=200))),
+    Case(
+        "fashion_label",
+        TRAIN + IN_FASHION,
+        ("fashion_mnist: a label is 200; allowed: 0 to 9",),
+        fashion(labels=idx(10, fill=200)),
+    ),
     Case("fashion_no_images", TRAIN + IN_FASHION, ("images",), fashion(idx(0, 28, 28), idx(0))),
     Case("fashion_few_images", TRAIN + IN_FASHION + " -s training.batch_size=32", ("10", "images"), fashion()),
     Case("tfds_not_prepared", PLAN + IN_TFDS, ("tfds:mnist: no prepared copy below t", "data.download=true"), {"t": None}),
@@ -197,9 +202,9 @@ USAGE = [
     Case("resume_not_a_run", "train --resume d", ("d: not a run folder", "run.json"), {"d": None}),
     Case("evaluate_not_a_run", "evaluate d", ("d: not a run folder", "run.json"), {"d": None}),
     Case("workdir_full", TRAIN + "seed=1", ("run: already exists and is not empty", "--workdir"), {"run/note": "mine"}),
-    Case("workdir_below_file", "train s.yaml -r r.yaml -q -w s.yaml/run", ("s.yaml/run: cannot be written (Not a directory)",)),
+    Case("workdir_below_file", "train s.yaml -r r.yaml -q -w s.yaml/run", ("s.yaml/run: cannot be made (Not a directory)",)),
     Case("workdir_of_nobody", "train s.yaml -r r.yaml -q -w ~nosuchuser/x", ("~nosuchuser/x",)),
-    Case("workdir_long_name", f"train s.yaml -r r.yaml -q -w {LONG}", (LONG,)),
+    Case("workdir_long_name", f"train s.yaml -r r.yaml -q -w {LONG}", (LONG[:70], "not a usable path")),
 ]
 
 
@@ -287,8 +292,8 @@ DAMAGES = [
     Damage("evaluate_empty_part", "evaluate run --part validation", ("'validation' holds no images",)),
     Damage("train_again", TRAIN + "seed=1", ("run: already exists", "--resume run")),
     Damage("resume_and_spec", RESUME + " s.yaml -s seed=1", ("--resume", "SPEC, --set")),
-    Damage("plot_is_folder", "compare run --plot run", ("run: cannot be written",)),
-    Damage("plot_is_here", "compare run --plot .", ("--plot",)),
+    Damage("plot_is_folder", "compare run --plot run", ("run: is a folder; allowed: a PNG file",)),
+    Damage("plot_is_here", "compare run --plot .", (".: is a folder; allowed: a PNG file",)),
     Damage("unfinished", COMPARE, ("run: no results.json", "not finished"), "results.json"),
     Damage("nothing_trained", EVALUATE, ("run: nothing is trained yet",), "checkpoints/*.json"),
     Damage("run_json", RESUME, ("run/run.json: damaged",), "run.json", b"{"),
@@ -303,7 +308,7 @@ DAMAGES = [
     Damage("metrics_not_utf8", COMPARE, ("run/metrics.jsonl", "damaged"), "metrics.jsonl", b"\xff\xfe\n{}\n"),
     Damage("objects_cut", RESUME, ("no whole checkpoint", ".safetensors: damaged"), OBJECTS, lambda old: old[:-7]),
     Damage("objects_flipped", EVALUATE, ("no whole", "checksum"), OBJECTS, lambda old: old[:-1] + bytes([old[-1] ^ 1])),
-    Damage("manifests", EVALUATE, ("no whole checkpoint", "000006.json: damaged"), "checkpoints/*.json", b"garbage"),
+    Damage("manifests", EVALUATE, ("no whole checkpoint", ".json: damaged"), "checkpoints/*.json", b"garbage"),
 ]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kerasgreedy.errors import CheckpointError, WorkdirError
-from kerasgreedy.train import checkpoint
-from kerasgreedy.train.checkpoint import CheckpointStore, write_atomically
+from kerasgreedy.files import write_atomically
+from kerasgreedy.train.checkpoint import CheckpointStore
 
 GROUPS = ["a", "b"]
 
@@ -87,7 +87,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(WorkdirError, match="the disk is full; what was saved before is whole"):
         store.save({"step": 2}, {"a": arrays(2)}, GROUPS)
     monkeypatch.undo()

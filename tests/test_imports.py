@@ -11,7 +11,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "kerasgreedy"
 # From the bottom up. A module may import its own layer and the layers below.
 LAYERS = [
-    {"errors"},
+    {"errors", "files"},
     {"nn", "spec"},
     {"pruning", "build", "data"},
     {"train", "export", "analysis", "reports"},

@@ -8,13 +8,14 @@ import pytest
 import tensorflow as tf
 from conftest import two_devices
 
+from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import DataError, Diverged, Stopped, WorkdirError
 from kerasgreedy.reports.records import read_metrics, read_run
 from kerasgreedy.train import loop
 from kerasgreedy.train.checkpoint import CheckpointStore
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.run import ImageArrays, evaluate_run, load_network, resume_run, train_spec
+from kerasgreedy.train.run import evaluate_run, load_network, resume_run, train_spec
 
 
 def weights(workdir):

@@ -6,8 +6,9 @@ from conftest import ROOT, TINY_RECIPE, TINY_SPEC, recipe_of, spec_of
 
 from kerasgreedy.errors import InputError, ShapeError, SpecError
 from kerasgreedy.spec.architecture import architecture
-from kerasgreedy.spec.load import check, dump, load, split_overrides
+from kerasgreedy.spec.load import check, dump, load
 from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.spec.overrides import split_overrides
 from kerasgreedy.spec.recipe import Adam, CosineSchedule, Recipe
 from kerasgreedy.spec.source import Source, parse_value
 
@@ -83,10 +84,11 @@ def test_error_in_an_override_names_the_override():
 
 
 def test_overrides_are_sorted_by_their_first_key():
-    assert split_overrides(["blocks.0.conv=1", "seed=2", "spec.name=x", "recipe.name=y"]) == (
-        ["blocks.0.conv=1", "name=x"],
-        ["seed=2", "name=y"],
-    )
+    sides = split_overrides(["blocks.0.conv=1", "seed=2", "spec.name=x", "recipe.name=y"])
+    assert [[(".".join(o.keys), o.value) for o in side] for side in sides] == [
+        [("blocks.0.conv", "1"), ("name", "x")],
+        [("seed", "2"), ("name", "y")],
+    ]
     with pytest.raises(InputError, match=r"both documents have 'name'; write spec\.name or recipe\.name"):
         split_overrides(["name=x"])
 

@@ -146,7 +146,7 @@ def summary(spec: Spec, sets: Sets = None, as_json: Json = False) -> None:
     from kerasgreedy.spec.architecture import architecture
     from kerasgreedy.spec.load import load_spec
 
-    document = load_spec(spec, _for_one(sets, "spec"))
+    document = load_spec(spec, sets or [])
     try:
         arch = architecture(document.value)
     except ShapeError as error:
@@ -211,16 +211,6 @@ def _put_scores(results: dict[str, Any], title: str) -> None:
     from kerasgreedy.reports.tables import scores_rows
 
     output.put_table(*scores_rows(results), title)
-
-
-def _for_one(sets: list[str] | None, kind: str) -> list[str]:
-    from kerasgreedy.spec.load import split_overrides
-
-    sides = dict(zip(("spec", "recipe"), split_overrides(sets or []), strict=True))
-    for other, texts in sides.items():
-        if other != kind and texts:
-            raise InputError(f"--set {texts[0]}: this command reads a {kind} only")
-    return sides[kind]
 
 
 def _quiet_tensorflow() -> None:

@@ -1,11 +1,16 @@
 """What is known of a data set before its images are read. Imports no TensorFlow: `plan` and `validate` use it."""
 
+import gzip
 import json
 import os
+import re
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from kerasgreedy.errors import DataError, did_you_mean
+from kerasgreedy.files import user_path
 from kerasgreedy.spec.recipe import Data
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -56,8 +61,9 @@ def describe(data: Data) -> DataInfo:
     if kind == "digits" and not rest:
         return DataInfo("digits", (8, 8, 1), tuple("0123456789"), 1437, 360)
     if kind == "fashion_mnist" and not rest:
-        fashion_files(data)
-        return DataInfo("fashion_mnist", (28, 28, 1), FASHION_CLASSES, 60_000, 10_000)
+        idx = fashion_files(data)
+        train, test = (idx_shape(idx[f"{split}_images"])[0] for split in ("train", "test"))
+        return DataInfo("fashion_mnist", (28, 28, 1), FASHION_CLASSES, train, test)
     if kind == "folder" and rest:
         files, class_names = folder_files(rest)
         with_size = _first_size(files["train"][0][0])
@@ -68,7 +74,7 @@ def describe(data: Data) -> DataInfo:
     hint = f"; did you mean 'tfds:{data.dataset}'?" if data.dataset in TFDS_KNOWN else did_you_mean(data.dataset, allowed)
     if kind in ("folder", "tfds"):
         hint = f"; write {kind}:{'PATH' if kind == 'folder' else 'NAME'}"
-    raise DataError(f"data.dataset: received '{data.dataset}'; allowed: {', '.join(allowed)}{hint}")
+    raise DataError(f"received '{data.dataset}'; allowed: {', '.join(allowed)}{hint}")
 
 
 def fashion_files(data: Data) -> dict[str, Path]:
@@ -77,7 +83,7 @@ def fashion_files(data: Data) -> dict[str, Path]:
     Raises:
         DataError: naming the first file that is missing.
     """
-    folder = Path(data.data_dir).expanduser() if data.data_dir else Path(FASHION_DIR)
+    folder = user_path(data.data_dir or FASHION_DIR)
     found = {}
     for key, stem in (
         ("train_images", "train-images-idx3-ubyte"),
@@ -95,6 +101,22 @@ def fashion_files(data: Data) -> dict[str, Path]:
     return found
 
 
+def idx_shape(path: Path) -> tuple[int, ...]:
+    """The sizes in the header of an idx file of bytes: magic 0, 0, 8, rank, then the sizes, big-endian.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            magic = file.read(4)
+            if len(magic) < 4 or magic[:3] != b"\0\0\x08":
+                raise DataError(f"{path}: not an idx file of bytes (it starts with {magic.hex()})")
+            return struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        raise DataError(f"{path}: damaged idx file ({error})") from None
+
+
 def folder_files(place: str) -> tuple[dict[str, list[tuple[str, int]]], tuple[str, ...]]:
     """The images below `place/train/<class>/` and `place/test/<class>/`, with labels.
 
@@ -104,7 +126,7 @@ def folder_files(place: str) -> tuple[dict[str, list[tuple[str, int]]], tuple[st
     Raises:
         DataError: a folder is missing or holds no image, or the splits differ in their classes.
     """
-    root = Path(place).expanduser()
+    root = user_path(place)
     if not root.is_dir():
         raise DataError(f"folder:{place}: no such folder; allowed: a folder with train/<class>/ and test/<class>/ inside")
     splits: dict[str, list[tuple[str, int]]] = {}
@@ -138,9 +160,10 @@ def folder_files(place: str) -> tuple[dict[str, list[tuple[str, int]]], tuple[st
 
 def tfds_folders(name: str, data: Data) -> list[Path]:
     """Folders that hold a prepared copy of a TFDS data set, newest version last."""
-    base = Path(data.data_dir).expanduser() if data.data_dir else Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+    if not re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_.-]+)?", name):
+        raise DataError(f"tfds:{name}: not a name of a TFDS data set; allowed: NAME or NAME/CONFIG")
     builder, _, config = name.partition("/")
-    root = base.expanduser() / builder
+    root = user_path(data.data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")) / builder
     return sorted(path.parent for path in root.glob(f"{config}/*/dataset_info.json" if config else "**/dataset_info.json"))
 
 
@@ -149,7 +172,7 @@ def tfds_missing(name: str, data: Data, why: str = "") -> DataError:
     place = data.data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     hint = did_you_mean(name, TFDS_KNOWN) if name not in TFDS_KNOWN else ""
     return DataError(
-        f"tfds:{name}: no prepared copy below {place}{hint or why}. Set data.download=true to fetch it, "
+        f"tfds:{name}: no prepared copy below {place}{hint or why + '.'} Set data.download=true to fetch it, "
         "data.data_dir to where a copy is, or use another data set (digits needs nothing)"
     )
 
@@ -176,7 +199,7 @@ def _describe_tfds(name: str, data: Data) -> DataInfo:
         names = tuple(names_file.read_text().split("\n")[:count]) if names_file.is_file() else tuple(map(str, range(count)))
         test_split = tfds_test_split(name, list(sizes))
         return DataInfo(data.dataset, shape, names, sizes["train"], sizes[test_split])
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise DataError(f"tfds:{name}: {folder} is not a prepared image classification set ({error!r})") from None
 
 

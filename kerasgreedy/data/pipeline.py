@@ -103,7 +103,7 @@ class Pipeline:
                 if found:
                     raise found from None
             if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
-                raise DataError(f"{self._data.dataset}: {error.message}") from None
+                raise DataError(f"{self._data.dataset}: the images cannot be read ({type(error).__name__}, {error.op})") from None
             raise
 
     def _cut(self, examples: tf.data.Dataset, draws: tf.Tensor | None) -> tf.data.Dataset:

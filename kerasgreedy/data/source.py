@@ -1,7 +1,7 @@
 """Where images come from: arrays in memory, files, or a TFDS data set."""
 
 import gzip
-import struct
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +60,8 @@ class ArraySource(Source):
             raise DataError(
                 f"labels: received {self.labels.dtype} of shape {self.labels.shape}; allowed: {len(self.images)} whole numbers"
             )
+        if self.labels.size and self.labels.min() < 0:
+            raise DataError(f"labels: received {self.labels.min()}; allowed: 0 and above")
         self.labels = self.labels.astype(np.int32)
         self.size = len(self.images)
 
@@ -103,9 +105,9 @@ class FileSource(Source):
         """Looks for the file that stopped a run; slow, used only after a failure."""
         for file in self.files:
             try:
-                read_image(file, self.channels, None)
-            except DataError as error:
-                return error
+                tf.io.decode_image(tf.io.read_file(file), channels=self.channels, expand_animations=False)
+            except tf.errors.OpError as error:
+                return DataError(f"{file}: not a readable image ({str(error.message).partition('[Op')[0].strip()})")
         return None
 
 
@@ -202,15 +204,12 @@ def _fashion(data: Data) -> tuple[ArraySource, ArraySource]:
 
 
 def read_idx(path: Path) -> "NDArray[np.uint8]":
-    """An idx file of bytes, as MNIST and Fashion-MNIST use: magic 0, 0, 8, rank; sizes big-endian; then the bytes."""
+    """An idx file of bytes, as MNIST and Fashion-MNIST use."""
+    shape = catalog.idx_shape(path)
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zero, kind, rank = struct.unpack(">HBB", content[:4])
-        if zero != 0 or kind != 8:
-            raise DataError(f"{path}: not an idx file of bytes (it starts with {content[:4].hex()})")
-        shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, struct.error, ValueError) as error:
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path}: damaged idx file ({error})") from None
 
 
@@ -241,6 +240,18 @@ def _tfds(name: str, data: Data, size: tuple[int, int], channels: int) -> tuple[
         raise
     except Exception as error:  # TFDS raises many unrelated types when a download fails
         raise catalog.tfds_missing(name, data, f" and it could not be prepared ({type(error).__name__}: {error})") from None
+    try:
+        return _open_tfds(builder, test, data, size, channels)
+    except (tf.errors.OpError, OSError) as error:
+        what = type(error).__name__
+        raise DataError(
+            f"tfds:{name}: the prepared copy in {builder.data_dir} cannot be read ({what}); prepare it again"
+        ) from None
+
+
+def _open_tfds(builder: Any, test: str, data: Data, size: tuple[int, int], channels: int) -> tuple[Source, Source]:
+    import tensorflow_datasets as tfds
+
     shape = builder.info.features["image"].shape
     examples = sum(int(builder.info.splits[split].num_examples) for split in ("train", test))
     if None not in shape and examples * int(np.prod(shape)) <= IN_MEMORY_BYTES and not data.augment.random_resized_crop:

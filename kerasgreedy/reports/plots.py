@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import WorkdirError
+from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.files import user_path
 from kerasgreedy.reports.records import RunRecord, read_metrics
 
 
@@ -17,6 +18,9 @@ def plot_run(path: Path, results: dict[str, Any]) -> None:
 
 def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:
     """Accuracy by depth of several runs in one picture."""
+    target = user_path(target)
+    if target.is_dir() or not target.name:
+        raise InputError(f"{target}: is a folder; allowed: a PNG file")
     _write(target, _draw_depths([(run.path.name, run.results) for run in runs]))
 
 

@@ -6,6 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import WorkdirError
+from kerasgreedy.files import read_json, user_path
+
+SCORE_KEYS = ("top1", "top5", "loss")
+RESULT_KEYS = (
+    "spec", "recipe", "strategy", "dataset", "seed", "depths", "ensemble", "examples", "parameters", "multiply_adds",
+    "phases", "epochs", "training_seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,14 +33,16 @@ class RunRecord:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`; a last line that was cut off by a kill is left out."""
     try:
-        lines = (path / "metrics.jsonl").read_text().splitlines()
+        lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkdirError(f"{path / 'metrics.jsonl'}: damaged ({error})") from None
     records = []
     for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise WorkdirError(f"{path / 'metrics.jsonl'}:{number}: damaged ({error})") from None
     return records
@@ -45,16 +54,30 @@ def read_run(path: str | Path) -> RunRecord:
     Raises:
         WorkdirError: no run folder, not finished, or damaged.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_dir():
         raise WorkdirError(f"{path}: no such run folder")
     if not (path / "results.json").is_file():
         unfinished = (path / "run.json").is_file()
         hint = f"the run is not finished; train --resume {path}" if unfinished else "not a run folder"
         raise WorkdirError(f"{path}: no results.json ({hint})")
+    return RunRecord(path, read_results(path), read_metrics(path))
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """`results.json` of a run folder.
+
+    Raises:
+        WorkdirError: it lacks something that tables and plots need.
+    """
+    file = path / "results.json"
+    results = read_json(file)
     try:
-        results = json.loads((path / "results.json").read_text())
-        results["depths"], results["ensemble"]["top1"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise WorkdirError(f"{path / 'results.json'}: damaged ({error})") from None
-    return RunRecord(path, results, read_metrics(path))
+        missing = [key for key in RESULT_KEYS if key not in results]
+        missing += [f"depths.{key}" for entry in results["depths"] for key in ("depth", *SCORE_KEYS) if key not in entry]
+        missing += [f"ensemble.{key}" for key in SCORE_KEYS if key not in results["ensemble"]]
+    except (KeyError, TypeError) as error:
+        raise WorkdirError(f"{file}: damaged ({error})") from None
+    if missing:
+        raise WorkdirError(f"{file}: damaged ({missing[0]} is missing)")
+    return results

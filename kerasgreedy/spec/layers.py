@@ -7,10 +7,10 @@ Three combinators make everything else: a sequence (a list), `residual` (body + 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, PositiveInt, WrapValidator
+from pydantic import Field, WrapValidator
 
 from kerasgreedy.errors import did_you_mean
-from kerasgreedy.spec.strict import Strict, fault, faults, show
+from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
 ActivationName: TypeAlias = Literal["relu", "linear", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
 Padding: TypeAlias = Literal["same", "valid"] | Annotated[int, Field(ge=0)]
@@ -33,11 +33,11 @@ class BlockDefaults(Strict):
 class Conv(Strict):
     """Convolution; order: downsample, convolution, batch norm, activation (greedy, eq. 1)."""
 
-    conv: PositiveInt = Field(description="number of filters")
-    kernel_size: PositiveInt = Field(3, description="height and width of the kernel")
-    stride: PositiveInt = Field(1, description="step of the kernel")
+    conv: Count = Field(description="number of filters")
+    kernel_size: Count = Field(3, description="height and width of the kernel")
+    stride: Count = Field(1, description="step of the kernel")
     padding: Padding = Field("same", description="`same`, `valid`, or zeros on each side")
-    groups: PositiveInt = Field(1, description="input channels are split into this many groups")
+    groups: Count = Field(1, description="input channels are split into this many groups")
     downsample: Literal["invertible", "average", "max", "stride"] | None = Field(
         None, description="halves the resolution: space-to-depth, 2x2 average or max before, or stride 2 (greedy, Table 6)"
     )
@@ -49,7 +49,7 @@ class Conv(Strict):
 class Dense(Strict):
     """Fully connected layer on a vector (write `{flatten: true}` before it where a map arrives)."""
 
-    dense: PositiveInt = Field(description="number of units")
+    dense: Count = Field(description="number of units")
     batch_norm: bool = Field(False, description="batch normalisation after it")
     activation: ActivationName | None = Field(None, description="overrides `block_defaults.activation`")
     use_bias: bool | None = Field(None, description="default: only where no batch norm follows")
@@ -58,23 +58,23 @@ class Dense(Strict):
 class MaxPool(Strict):
     """Maximum over windows."""
 
-    max_pool: PositiveInt = Field(description="height and width of the window")
-    stride: PositiveInt | None = Field(None, description="step of the window; default: its size")
+    max_pool: Count = Field(description="height and width of the window")
+    stride: Count | None = Field(None, description="step of the window; default: its size")
     padding: Padding = Field("valid", description="`same`, `valid`, or places on each side")
 
 
 class AvgPool(Strict):
     """Mean over windows."""
 
-    avg_pool: PositiveInt = Field(description="height and width of the window")
-    stride: PositiveInt | None = Field(None, description="step of the window; default: its size")
+    avg_pool: Count = Field(description="height and width of the window")
+    stride: Count | None = Field(None, description="step of the window; default: its size")
     padding: Literal["same", "valid"] = Field("valid", description="padding is not counted in the mean")
 
 
 class PoolTo(Strict):
     """Adaptive mean to n x n; a smaller map keeps its size."""
 
-    pool_to: PositiveInt = Field(description="height and width of the result")
+    pool_to: Count = Field(description="height and width of the result")
 
 
 class GlobalAvgPool(Strict):

@@ -1,6 +1,6 @@
 """Files and overrides -> checked spec and recipe, with every error at its place."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -9,13 +9,14 @@ import yaml
 from pydantic import ValidationError
 
 from kerasgreedy.errors import InputError, Problem, ShapeError, SpecError, did_you_mean, dotted
+from kerasgreedy.files import user_path
 from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.spec.overrides import Override, apply_overrides, split_overrides
 from kerasgreedy.spec.recipe import Recipe
-from kerasgreedy.spec.source import Source, parse_value
-from kerasgreedy.spec.strict import Strict, message_of
+from kerasgreedy.spec.source import Path_, Source
+from kerasgreedy.spec.strict import MISSING, Strict, message_of
 
 T = TypeVar("T", bound=Strict)
-Path_ = tuple[str | int, ...]
 SHIPPED = {"spec": "model_specs", "recipe": "recipes"}
 QUICKSTART = "quickstart"
 
@@ -64,7 +65,7 @@ def load(
         ("recipe", Recipe, recipe or QUICKSTART, recipe_sets),
     ):
         try:
-            documents.append(_load(model, find(place, kind), sets))
+            documents.append(check(model, Source.read(find(place, kind)), sets))
         except SpecError as error:
             problems += error.problems
     if problems:
@@ -74,37 +75,39 @@ def load(
 
 def load_spec(place: str | Path, overrides: Sequence[str] = ()) -> Document[ModelSpec]:
     """One model spec, checked."""
-    return _load(ModelSpec, find(place, "spec"), overrides)
+    return check(ModelSpec, Source.read(find(place, "spec")), _own(overrides, "spec"))
 
 
 def load_recipe(place: str | Path, overrides: Sequence[str] = ()) -> Document[Recipe]:
     """One recipe, checked."""
-    return _load(Recipe, find(place, "recipe"), overrides)
+    return check(Recipe, Source.read(find(place, "recipe")), _own(overrides, "recipe"))
 
 
-def check(model: type[T], source: Source, overrides: Sequence[str] = ()) -> Document[T]:
+def check(model: type[T], source: Source, overrides: Sequence[Override] = ()) -> Document[T]:
     """Checks a parsed document against a schema class."""
-    data, overridden, problems = _apply(source, overrides)
+    data, overridden, problems = apply_overrides(source.data, overrides)
     try:
         value = model.model_validate(data)
     except ValidationError as error:
         for line in error.errors(include_url=False):
-            path = _visible(data, line["loc"])
-            problems.append(Problem(_locate(source, overridden, path), dotted(path), message_of(line)))
+            message = message_of(line)
+            path = _visible(data, line["loc"], keep_last=message == MISSING)
+            problems.append(Problem(_locate(source, overridden, path), dotted(path), message))
     if problems:
-        raise SpecError(sorted(dict.fromkeys(problems), key=_order))
+        raise SpecError(sorted(_merged(problems), key=_order))
     return Document(value, source, overridden)
 
 
 def find(place: str | Path, kind: str) -> Path:
     """The file that is meant: a path, or the name of a shipped spec or recipe."""
-    path = Path(place)
+    path = user_path(place)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
     shipped = shipped_files(kind)
     if str(place) in shipped:
         return shipped[str(place)]
-    raise InputError(f"{place}: no such file, and no shipped {kind} of that name{did_you_mean(place, shipped)}")
+    message = f"no such file, and no shipped {kind} of that name{did_you_mean(place, shipped)}"
+    raise SpecError([Problem(str(place), "", message)])
 
 
 def shipped_files(kind: str) -> dict[str, Path]:
@@ -124,89 +127,32 @@ def dump(value: Strict) -> str:
     return yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120)
 
 
-def split_overrides(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Sorts `key=value` texts into those for the spec and those for the recipe."""
-    sides: tuple[list[str], list[str]] = ([], [])
-    for text in overrides:
-        first, _, rest = text.partition(".")
-        key = text.partition("=")[0].split(".")[0].strip()
-        in_spec, in_recipe = key in ModelSpec.model_fields, key in Recipe.model_fields
-        if key in ("spec", "recipe") and rest:
-            sides[first.strip() == "recipe"].append(rest)
-        elif in_spec and in_recipe:
-            raise InputError(f"--set {text}: both documents have '{key}'; write spec.{key} or recipe.{key}")
-        elif in_spec or in_recipe:
-            sides[in_recipe].append(text)
-        else:
-            known = [*ModelSpec.model_fields, *Recipe.model_fields]
-            raise InputError(f"--set {text}: unknown key '{key}'{did_you_mean(key, known)}")
-    return sides
+def _own(overrides: Sequence[str], kind: str) -> list[Override]:
+    """The overrides of a command that reads one document.
+
+    Raises:
+        InputError: one of them is for the other document.
+    """
+    sides = dict(zip(("spec", "recipe"), split_overrides(overrides), strict=True))
+    for other, found in sides.items():
+        if other != kind and found:
+            raise InputError(f"{found[0].where}: this command reads a {kind} only")
+    return sides[kind]
 
 
-def _load(model: type[T], path: Path, overrides: Sequence[str]) -> Document[T]:
-    return check(model, Source.read(path), overrides)
+def _visible(data: Any, path: Path_, keep_last: bool = False) -> Path_:
+    """`path` without the steps that the schema adds and the document does not have (`blocks.0.layers.0` of a lone layer).
 
-
-def _apply(source: Source, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[Path_, str], list[Problem]]:
-    data = _copy(source.data)
-    overridden: dict[Path_, str] = {}
-    problems: list[Problem] = []
-    for text in overrides:
-        key, equals, value_text = text.partition("=")
-        where = f"--set {text}"
-        if not equals or not all(part.strip() for part in key.split(".")):
-            problems.append(Problem(where, "", "allowed: key.key=value"))
-            continue
-        try:
-            value = parse_value(value_text)
-            path = _assign(data, [part.strip() for part in key.split(".")], value)
-        except SpecError as error:
-            problems.append(Problem(where, "", error.problems[0].message))
-        except InputError as error:
-            problems.append(Problem(where, "", str(error)))
-        else:
-            overridden[path] = where
-    return data, overridden, problems
-
-
-def _assign(data: Any, keys: list[str], value: Any) -> Path_:
-    path: list[str | int] = []
-    for depth, key in enumerate(keys):
-        last = depth == len(keys) - 1
-        step: str | int = key
-        if isinstance(data, list):
-            if not key.lstrip("-").isdigit() or not -len(data) <= int(key) < len(data):
-                raise InputError(f"'{dotted(path)}' is a list of {len(data)}; allowed: 0 to {len(data) - 1}, received {key!r}")
-            step = int(key) % len(data)
-        elif not isinstance(data, dict):
-            raise InputError(f"'{dotted(path)}' is {data!r} and holds no keys")
-        path.append(step)
-        if last:
-            data[step] = value
-        elif isinstance(data, dict):
-            if isinstance(data.get(step), str):  # a bare name, as in `optimizer: adam`
-                data[step] = {"name": data[step]}
-            data = data.setdefault(step, {})
-        else:
-            data = data[int(step)]
-    return tuple(path)
-
-
-def _copy(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {key: _copy(value) for key, value in data.items()}
-    return [_copy(value) for value in data] if isinstance(data, list) else data
-
-
-def _visible(data: Any, path: Path_) -> Path_:
-    """`path` without the steps that the schema adds and the document does not have (`blocks.0.layers.0` of a lone layer)."""
+    Args:
+        keep_last: the last step names a key that is missing.
+    """
     seen: list[str | int] = []
     for position, step in enumerate(path):
         if isinstance(data, dict) and step in data:
             data = data[step]
         elif isinstance(data, list) and isinstance(step, int) and step < len(data):
             data = data[step]
-        elif not (position == len(path) - 1 and isinstance(step, str) and isinstance(data, dict)):
+        elif not (keep_last and position == len(path) - 1 and isinstance(step, str)):
             continue
         seen.append(step)
     return tuple(seen)
@@ -218,6 +164,20 @@ def _locate(source: Source, overridden: dict[Path_, str], path: Path_) -> str:
             return overridden[path[:cut]]
     below = [where for place, where in overridden.items() if place[: len(path)] == path and path]
     return below[0] if below else source.locate(path)
+
+
+def _merged(problems: Sequence[Problem]) -> list[Problem]:
+    """One line where a value fits none of several types, instead of one for each."""
+    merged: dict[tuple[str, str, str], Problem] = {}
+    for problem in problems:
+        received, allowed, rest = problem.message.partition("; allowed: ")
+        key = (problem.where, problem.path, received if allowed else problem.message)
+        before = merged.get(key)
+        if before is None:
+            merged[key] = problem
+        elif allowed and rest not in before.message:
+            merged[key] = Problem(problem.where, problem.path, f"{before.message} or {rest}")
+    return list(merged.values())
 
 
 def _order(problem: Problem) -> tuple[str, int, int]:

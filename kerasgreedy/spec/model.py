@@ -3,32 +3,33 @@
 import re
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, Field, PositiveInt, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from kerasgreedy.spec.layers import BlockDefaults, Layer
-from kerasgreedy.spec.strict import Strict, fault, faults, show
+from kerasgreedy.errors import did_you_mean
+from kerasgreedy.spec.layers import KINDS, BlockDefaults, Layer
+from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 def _shape(value: Any) -> Any:
-    if not isinstance(value, list) or len(value) != 3 or not all(type(size) is int and size > 0 for size in value):
-        raise ValueError(f"received {show(value)}; allowed: [height, width, channels], all positive whole numbers")
+    if not isinstance(value, list) or len(value) != 3 or not all(type(size) is int and 0 < size <= 65536 for size in value):
+        raise ValueError(f"received {show(value)}; allowed: [height, width, channels], whole numbers from 1 to 65536")
     return value
 
 
 def _width(value: Any) -> Any:
-    relative = isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?x", value) and float(value[:-1]) > 0
-    if not relative and (type(value) is not int or value < 1):
+    relative = isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?x", value) and float(value[:-1]) > 0
+    if not relative and type(value) is not int:
         raise ValueError(
             f"received {show(value)}; allowed: a positive whole number, or a multiple of the block's width such as 2x"
         )
     return value
 
 
-Shape: TypeAlias = Annotated[list[PositiveInt], BeforeValidator(_shape), Field(min_length=3, max_length=3)]
-Multiple: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?x$")]
-Width: TypeAlias = Annotated[PositiveInt | str, BeforeValidator(_width, json_schema_input_type=PositiveInt | Multiple)]
+Shape: TypeAlias = Annotated[list[Count], BeforeValidator(_shape), Field(min_length=3, max_length=3)]
+Multiple: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}(\.[0-9]{1,6})?x$")]
+Width: TypeAlias = Annotated[Count | str, BeforeValidator(_width, json_schema_input_type=Count | Multiple)]
 
 
 class Head(Strict):
@@ -36,8 +37,8 @@ class Head(Strict):
 
     hidden_layers: Annotated[int, Field(ge=0)] = Field(0, description="k - 1 hidden 3x3 convolutions of constant width")
     width: Width = Field("1x", description="filters of the hidden layers: a number, or `2x` the channels of the block")
-    input_pool: PositiveInt = Field(1, description="mean over windows of this size before anything else (VGG-11: 2)")
-    pool_to: PositiveInt = Field(2, description="spatial mean to n x n before the linear layer")
+    input_pool: Count = Field(1, description="mean over windows of this size before anything else (VGG-11: 2)")
+    pool_to: Count = Field(2, description="spatial mean to n x n before the linear layer")
     batch_norm: bool = Field(False, description="after every hidden convolution")
     pooled_batch_norm: bool | None = Field(None, description="after the spatial mean; default: as `batch_norm`")
     layers: list[Layer] | None = Field(None, description="the head's layers in full, instead of the keys above")
@@ -61,8 +62,12 @@ def _as_block(data: Any) -> Any:
     """A lone layer or a list of layers is a block without options."""
     if isinstance(data, list):
         return {"layers": data}
-    if isinstance(data, dict) and "layers" not in data and "repeat" not in data:
-        return {"layers": [data]}
+    if not isinstance(data, dict | Block):
+        what = "a layer such as {conv: 64}, a list of layers, or a mapping with 'layers'"
+        raise ValueError(f"received {show(data)}; allowed: {what}")
+    if isinstance(data, dict) and not set(data) & {"layers", "repeat"}:
+        misspelt = not set(data) & set(KINDS) and any(did_you_mean(key, Block.model_fields) for key in data)
+        return data if misspelt else {"layers": [data]}
     return data
 
 
@@ -71,7 +76,9 @@ class Block(Strict):
 
     layers: list[Layer] = Field(min_length=1, description="run one after the other")
     name: Name | None = Field(None, description="default: `block_` and its number")
-    repeat: PositiveInt = Field(1, description="this many blocks of the same layers, each with weights of its own")
+    repeat: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="this many blocks of the same layers, each with weights of its own"
+    )
     head: Head | None = Field(None, description="its own head; keys left out are those of `auxiliary_head`")
 
 

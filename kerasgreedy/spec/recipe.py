@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
 from kerasgreedy.errors import did_you_mean
 from kerasgreedy.spec.model import Name
-from kerasgreedy.spec.strict import Strict, fault, faults, show
+from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
 Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features"]
 Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
-Size: TypeAlias = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+Side: TypeAlias = Annotated[int, Field(ge=1, le=65536)]
+Size: TypeAlias = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 
 class Augment(Strict):
@@ -34,14 +35,14 @@ class Data(Strict):
     data_dir: str | None = Field(None, description="where `fashion_mnist` idx files or prepared `tfds` copies lie")
     download: bool = Field(False, description="let `tfds` download and prepare what is not there")
     image_size: Size | None = Field(None, description="images are resized to this; default: the spec's, else their own")
-    test_resize: PositiveInt | None = Field(
+    test_resize: Count | None = Field(
         None, description="test images: shorter side resized to this, then the centre is cut out (ImageNet: 256)"
     )
     validation: Annotated[float, Field(gt=0, lt=1)] | NonNegativeInt = Field(
         0.1, description="taken from the training data: a share, a number of images, or 0"
     )
-    train_examples: PositiveInt | None = Field(None, description="use only so many training images, drawn by the seed")
-    test_examples: PositiveInt | None = Field(None, description="use only so many test images, drawn by the seed")
+    train_examples: Count | None = Field(None, description="use only so many training images, drawn by the seed")
+    test_examples: Count | None = Field(None, description="use only so many test images, drawn by the seed")
     augment: Augment = Field(default_factory=Augment, description="see below")
     normalize: Literal["per_channel", "unit"] = Field(
         "per_channel", description="mean 0 and deviation 1 by channel, fitted on training data; or to 0..1"
@@ -81,7 +82,7 @@ class StepSchedule(Strict):
 
     name: Literal["step"] = Field(description="write `step`")
     factor: float = Field(gt=0, le=1, description="CIFAR: 0.2, ImageNet: 0.1")
-    every: PositiveInt = Field(description="epochs; CIFAR: 15, ImageNet: 20")
+    every: Count = Field(description="epochs; CIFAR: 15, ImageNet: 20")
     warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
 
 
@@ -125,14 +126,14 @@ Schedule: TypeAlias = Annotated[
 class Training(Strict):
     """One phase of training; every phase of the plan uses it."""
 
-    epochs: PositiveInt = Field(description="passes over the training data in each phase")
-    batch_size: PositiveInt = Field(128, description="images of one step, over all devices together")
+    epochs: Count = Field(description="passes over the training data in each phase")
+    batch_size: Count = Field(128, description="images of one step, over all devices together")
     optimizer: Optimizer = Field(default_factory=Sgd, description="`sgd` or `adam`, see below")
     schedule: Schedule = Field(default_factory=ConstantSchedule, description="`constant`, `step` or `cosine`, see below")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
     keep: Literal["best", "last"] = Field("last", description="which point of its path a phase ends with")
     monitor: Monitor = Field("validation_accuracy", description="what `best` and early stopping look at")
-    early_stopping: PositiveInt | None = Field(None, description="end a phase after so many epochs without a better point")
+    early_stopping: Count | None = Field(None, description="end a phase after so many epochs without a better point")
     init: Literal["fresh", "identity"] = Field(
         "fresh", description="`identity`: a block starts as the identity with the previous head's weights (greedy, Prop. 3.1)"
     )

@@ -9,10 +9,12 @@ from typing import Any
 
 import yaml
 
-from kerasgreedy.errors import InputError, Problem, SpecError
+from kerasgreedy.errors import Problem, SpecError
+from kerasgreedy.files import user_path
 
 Path_ = tuple[str | int, ...]
 MAX_NODES = 100_000
+MAX_DEPTH = 60
 _PLAIN = {"map", "seq", "str", "int", "float", "bool", "null", "merge"}
 
 
@@ -20,12 +22,13 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2 words: `5e-4` is a number, and only true and false are booleans."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":bool", ":float", ":timestamp"))]
+        first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":bool", ":int", ":float", ":timestamp"))]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789")
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
@@ -59,6 +62,12 @@ class Source:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise SpecError([self._problem(mark, "", f"not valid YAML: {error.problem or error.context}")]) from None
+        except yaml.reader.ReaderError as error:
+            before = text[: error.position]
+            where = f"{name}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+            raise SpecError(
+                [Problem(where, "", f"not valid YAML: character #x{ord(text[error.position]):04x}: {error.reason}")]
+            ) from None
         except (yaml.YAMLError, UnicodeError) as error:
             raise SpecError([Problem(f"{name}:1:1", "", f"not valid YAML: {error}")]) from None
         except RecursionError:
@@ -74,18 +83,19 @@ class Source:
 
     @classmethod
     def read(cls, path: str | Path) -> "Source":
-        """Reads a file, or raises `InputError` naming what is wrong with it."""
-        path = Path(path)
+        """Reads a file, or raises `SpecError` saying what is wrong with it."""
+        path = user_path(path)
         try:
             return cls(path.read_text(encoding="utf-8"), str(path))
         except FileNotFoundError:
-            raise InputError(f"{path}: no such file") from None
+            fault = "no such file"
         except IsADirectoryError:
-            raise InputError(f"{path}: is a folder; allowed: a YAML file") from None
+            fault = "is a folder; allowed: a YAML file"
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 text (byte {error.start}); allowed: a YAML file") from None
+            fault = f"not UTF-8 text (byte {error.start}); allowed: a YAML file"
         except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+            fault = f"cannot be read: {error.strerror}"
+        raise SpecError([Problem(str(path), "", fault)])
 
     def locate(self, path: Path_) -> str:
         """`file:line:column` of the nearest enclosing place that the document holds."""
@@ -93,10 +103,6 @@ class Source:
             path = path[:-1]
         line, column = self._marks.get(path, (1, 1))
         return f"{self.name}:{line}:{column}"
-
-    def relocate(self, path: Path_, where: tuple[int, int]) -> None:
-        """Records where a value stands that was moved (tests and generated documents)."""
-        self._marks[path] = where
 
     def _problem(self, mark: Any, path: str, message: str) -> Problem:
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -106,6 +112,8 @@ class Source:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise SpecError([self._problem(node.start_mark, "", f"more than {MAX_NODES} values once aliases are followed")])
+        if len(self._open) > MAX_DEPTH:
+            raise SpecError([self._problem(node.start_mark, "", f"nested too deeply (more than {MAX_DEPTH} levels)")])
         if id(node) in self._open:
             raise SpecError([self._problem(node.start_mark, "", "an alias that contains itself")])
         self._marks.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))

@@ -1,9 +1,9 @@
 """The base of every schema class: unknown keys are errors that name the nearest known key."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kerasgreedy.errors import did_you_mean
@@ -37,9 +37,15 @@ def message_of(line: Any) -> str:
     if kind == "fault":
         return str(context["message"])
     if kind == "missing":
-        return "required key is missing"
+        return MISSING
     if kind == "value_error":
         return str(context["error"])
+    if kind == "too_short":
+        return f"received {show(received)}; allowed: a list of at least {context['min_length']}"
+    if kind == "string_pattern_mismatch":
+        return f"received {show(received)}; allowed: text of the form {context['pattern']}"
+    if kind == "literal_error" and context["expected"] == "True":
+        return f"received {show(received)}; allowed: true"
     if kind == "literal_error":
         hint = did_you_mean(received, context["expected"].replace("'", "").replace(" or ", ", ").split(", "))
         return f"received {show(received)}; allowed: {context['expected']}{hint}"
@@ -53,10 +59,15 @@ def show(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+MISSING = "required key is missing"
+# Whole numbers that count something; the bound keeps a slip of the finger from asking for the machine's whole memory.
+Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
 class Strict(BaseModel):
     """A mapping with a fixed set of keys; types are not converted (a number in quotes is not a number)."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod

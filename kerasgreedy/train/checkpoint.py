@@ -5,10 +5,8 @@ kill at any moment leaves the checkpoints before it whole. Every file is checked
 Needs no TensorFlow.
 """
 
-import errno
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as format_tensors
 
-from kerasgreedy.errors import CheckpointError, WorkdirError
+from kerasgreedy.errors import CheckpointError
+from kerasgreedy.files import storage_error, write_atomically
 
 Arrays = Mapping[str, np.ndarray]
 FORMAT = 1
@@ -108,7 +107,7 @@ class CheckpointStore:
             content = json.loads(body)
             if content["format"] != FORMAT:
                 raise CheckpointError(f"{path}: written in format {content['format']}; this version reads {FORMAT}")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{path}: damaged ({error})") from None
         arrays = {name: self._read_object(name, digest) for name, digest in content["objects"].items()}
         self._digests = dict(content["objects"])
@@ -147,24 +146,3 @@ class CheckpointStore:
         unnamed = (path for path in self._objects.iterdir() if path.name.partition(".")[0] not in named)
         for path in (*unnamed, *self._folder.rglob("*.tmp")):  # a killed write leaves a .tmp file
             path.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that at any moment either the old or the whole new one is there."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def storage_error(place: Path, error: OSError) -> WorkdirError:
-    """A readable error for a write that failed."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
-    return WorkdirError(f"{place}: {what}; what was saved before is whole: make room, then train --resume")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerasgreedy.data.catalog import DataInfo, describe
-from kerasgreedy.errors import InputError, Problem, ShapeError, SpecError
+from kerasgreedy.errors import DataError, InputError, Problem, ShapeError, SpecError
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import Architecture, Component, architecture
 from kerasgreedy.spec.load import Document
@@ -94,7 +94,11 @@ def prepare(spec: Document[ModelSpec], recipe: Document[Recipe], info: DataInfo 
         SpecError: they do not fit; says where.
         DataError: the data set is not there.
     """
-    info = info or describe(recipe.value.data)
+    if info is None:
+        try:
+            info = describe(recipe.value.data)
+        except InputError as error:
+            raise DataError(f"{recipe.locate(('data', 'dataset'))}: data.dataset: {error}") from None
     shape = _input_shape(spec, recipe, info)
     if spec.value.classes not in (None, info.classes):
         message = f"the spec has {spec.value.classes} classes and data set '{info.dataset}' has {info.classes}; leave it out"
@@ -228,8 +232,11 @@ def _split_sizes(recipe: Document[Recipe], info: DataInfo) -> tuple[int, int, in
     total = min(data.train_examples or info.train_examples, info.train_examples)
     validation = data.validation if isinstance(data.validation, int) else round(data.validation * total)
     train = total - validation
+    if train < 1:
+        message = f"received {data.validation}; there are only {total} training images"
+        raise SpecError([Problem(recipe.locate(("data", "validation")), "data.validation", message)])
     if train < recipe.value.training.batch_size:
-        message = f"received {recipe.value.training.batch_size}; only {max(train, 0)} images are left for training"
+        message = f"received {recipe.value.training.batch_size}; only {train} images are left for training"
         raise SpecError([Problem(recipe.locate(("training", "batch_size")), "training.batch_size", message)])
     if not info.test_examples:
         raise InputError(f"data set '{info.dataset}' has no test images")

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.build import Network
+from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.catalog import DataInfo
 from kerasgreedy.data.pipeline import Part, Pipeline
-from kerasgreedy.data.source import Source, open_data, prepare_arrays
+from kerasgreedy.data.source import ArraySource, Source, open_data, prepare_arrays
 from kerasgreedy.errors import CheckpointError, DataError, InputError
 from kerasgreedy.reports.plots import plot_run
 from kerasgreedy.reports.tables import results_markdown
@@ -28,33 +29,6 @@ from kerasgreedy.train.progress import Reporter, duration
 from kerasgreedy.train.signals import StopRequest
 from kerasgreedy.train.state import RunState
 from kerasgreedy.train.workdir import Workdir, default_workdir, environment
-
-
-@dataclass(frozen=True)
-class ImageArrays:
-    """Images of a caller's own.
-
-    Attributes:
-        train, test: (images, labels): (n, height, width, channels) uint8, or numbers in 0..1 or 0..255; (n,) integers.
-        class_names: default: the numbers of the classes.
-    """
-
-    train: tuple[Any, Any]
-    test: tuple[Any, Any]
-    class_names: Sequence[str] | None = None
-
-    def info(self) -> DataInfo:
-        """Facts of the arrays."""
-        images, labels = np.asarray(self.train[0]), np.asarray(self.train[1])
-        if images.ndim != 4 or not len(labels):
-            raise DataError(f"train images: received shape {images.shape}; allowed: (n, height, width, channels)")
-        highest = int(max(np.max(labels), np.max(self.test[1])))
-        lowest = int(min(np.min(labels), np.min(self.test[1])))
-        names = tuple(self.class_names or map(str, range(highest + 1)))
-        if lowest < 0 or highest >= len(names):
-            raise DataError(f"labels: received {lowest} to {highest}; allowed: 0 to {len(names) - 1}")
-        height, width, channels = images.shape[1:]
-        return DataInfo("arrays", (height, width, channels), names, len(images), len(self.test[0]))
 
 
 @dataclass(frozen=True)
@@ -96,10 +70,11 @@ def train_spec(
     """
     documents = load(spec, recipe, overrides)
     job = prepare(*documents, info=data.info() if data else None)
-    place = Path(workdir) if workdir else default_workdir(job.spec.name, job.recipe.name)
+    place = Workdir.free(workdir or default_workdir(job.spec.name, job.recipe.name))
+    pipeline = _pipeline(job, data)  # before the folder is made: bad data must not leave an empty run
     facts = {**environment(), "seed": job.recipe.seed, "data": _data_facts(job), "arrays": data is not None}
     folder = Workdir.create(place, job.spec, job.recipe, facts, [phase.as_dict() for phase in job.phases])
-    return _run(folder, job, data, strategy, quiet)
+    return _run(folder, job, lambda: pipeline, strategy, quiet)
 
 
 def resume_run(
@@ -107,7 +82,8 @@ def resume_run(
 ) -> Run:
     """Goes on with a run from its newest whole checkpoint, and ends as if it had never stopped."""
     folder = Workdir.open(workdir)
-    return _run(folder, _job(folder, data), data, strategy, quiet)
+    job = _job(folder, data)
+    return _run(folder, job, lambda: _pipeline(job, data), strategy, quiet)
 
 
 def evaluate_run(
@@ -143,7 +119,9 @@ def load_network(workdir: str | Path) -> Network:
     return _restored(folder, Network(job.architecture, job.recipe.seed)).network
 
 
-def _run(folder: Workdir, job: Job, data: ImageArrays | None, strategy: tf.distribute.Strategy | None, quiet: bool) -> Run:
+def _run(
+    folder: Workdir, job: Job, open_pipeline: Callable[[], Pipeline], strategy: tf.distribute.Strategy | None, quiet: bool
+) -> Run:
     strategy = strategy or _strategy(job.recipe)
     with folder.writing(), StopRequest() as stop:
         with strategy.scope():
@@ -152,7 +130,7 @@ def _run(folder: Workdir, job: Job, data: ImageArrays | None, strategy: tf.distr
         faults = state.restore()
         results = folder.results()
         training = job.recipe.training
-        pipeline = _pipeline(job, data) if results is None or state.position.phase < len(job.phases) else None
+        pipeline = open_pipeline() if results is None or state.position.phase < len(job.phases) else None
         steps = pipeline.steps(training.batch_size) if pipeline else 0
         reporter = Reporter(job.phases, steps, training.batch_size, quiet)
         for fault in faults:
@@ -260,6 +238,10 @@ def _pipeline(job: Job, data: ImageArrays | None) -> Pipeline:
         sources = prepare_arrays(data.train, data.test, (height, width), channels)
     else:
         sources = open_data(job.recipe.data, (height, width), channels)
+    for source in sources:
+        if isinstance(source, ArraySource) and source.size and source.labels.max() >= job.data.classes:
+            message = f"a label is {source.labels.max()}; allowed: 0 to {job.data.classes - 1}"
+            raise DataError(f"{job.recipe.data.dataset}: {message}")
     return Pipeline(*sources, job.recipe.data, (height, width), job.recipe.seed)
 
 

@@ -11,6 +11,9 @@ from kerasgreedy.errors import CheckpointError, Diverged
 from kerasgreedy.train.checkpoint import Arrays, CheckpointStore
 from kerasgreedy.train.plan import Phase
 
+# Groups of a checkpoint: components under NETWORK, the best point's under BEST. Block names are the user's own.
+NETWORK, BEST, OPTIMIZER = "network/", "best/", "optimizer"
+
 
 @dataclass
 class Best:
@@ -84,15 +87,17 @@ class RunState:
         if snapshot is None:
             return faults
         self.position = Position.of(snapshot.meta)
+        stored = {group.removeprefix(NETWORK) for group in snapshot.arrays if group.startswith(NETWORK)}
+        odd = stored ^ set(self.network.names)
+        if odd:
+            raise CheckpointError(f"the checkpoint belongs to another network ('{min(odd)}' is in only one of them)")
         for name in self.network.names:
-            if name not in snapshot.arrays:
-                raise CheckpointError(f"the checkpoint has no component '{name}': it belongs to another network")
-            self.network.load_arrays(name, snapshot.arrays[name])
+            self.network.load_arrays(name, snapshot.arrays[NETWORK + name])
         self.best_arrays = {
-            name.removeprefix("best/"): arrays for name, arrays in snapshot.arrays.items() if name.startswith("best/")
+            group.removeprefix(BEST): arrays for group, arrays in snapshot.arrays.items() if group.startswith(BEST)
         }
-        self._restored_optimizer = snapshot.arrays.get("optimizer")
-        self._saved = {*self.network.names, *(f"best/{name}" for name in self.best_arrays)}
+        self._restored_optimizer = snapshot.arrays.get(OPTIMIZER)
+        self._saved = set(snapshot.arrays)
         return faults
 
     def attach(self, optimizer: keras.optimizers.Optimizer) -> None:
@@ -132,20 +137,21 @@ class RunState:
         Raises:
             Diverged: a weight is not finite; nothing was written.
         """
-        names = {*changed, *(set(self.network.names) - self._saved)}
-        arrays: dict[str, Arrays] = {name: self.network.arrays(name) for name in names}
+        network = [NETWORK + name for name in self.network.names]
+        due = {*(NETWORK + name for name in changed), *(set(network) - self._saved)}
+        arrays: dict[str, Arrays] = {group: self.network.arrays(group.removeprefix(NETWORK)) for group in sorted(due)}
         if self._optimizer is not None:
-            arrays["optimizer"] = {key: keras.ops.convert_to_numpy(v) for key, v in self._slots().items()}
-        for group, values in arrays.items():
+            arrays[OPTIMIZER] = {key: keras.ops.convert_to_numpy(v) for key, v in self._slots().items()}
+        for values in arrays.values():
             for key, value in values.items():
                 if np.issubdtype(value.dtype, np.floating) and not np.all(np.isfinite(value)):
-                    raise Diverged(f"{group}: {key} is no longer finite")
-        best = {f"best/{name}" for name in self.best_arrays}
-        fresh = {name for name in best if name not in self._saved or name.removeprefix("best/") in self._fresh_best}
-        arrays |= {name: self.best_arrays[name.removeprefix("best/")] for name in fresh}
-        groups = [*self.network.names, *sorted(best), *(["optimizer"] if self._optimizer else [])]
+                    raise Diverged(f"training diverged: {key} is no longer finite. The last good state is kept")
+        for name, values in self.best_arrays.items():
+            if name in self._fresh_best or BEST + name not in self._saved:
+                arrays[BEST + name] = values
+        groups = [*network, *(BEST + name for name in self.best_arrays), *([OPTIMIZER] if self._optimizer else [])]
         self._store.save(asdict(self.position), arrays, groups)
-        self._saved = {*self.network.names, *best}
+        self._saved = set(groups)
         self._fresh_best = set()
 
     def _slots(self) -> dict[str, keras.Variable]:

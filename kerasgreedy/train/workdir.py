@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import WorkdirError
+from kerasgreedy.files import read_json, storage_error, user_path, write_atomically
+from kerasgreedy.reports.records import read_results
 from kerasgreedy.spec.load import Document, dump, load_recipe, load_spec
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
-from kerasgreedy.train.checkpoint import CheckpointStore, storage_error, write_atomically
+from kerasgreedy.train.checkpoint import CheckpointStore
 
 PACKAGES = ("kerasgreedy", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
@@ -32,7 +34,7 @@ class Workdir:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
+        self.path = user_path(path)
 
     @classmethod
     def create(cls, path: str | Path, spec: ModelSpec, recipe: Recipe, facts: dict[str, Any], plan: list[Any]) -> "Workdir":
@@ -41,11 +43,9 @@ class Workdir:
         Raises:
             WorkdirError: the folder exists and is not empty, or cannot be written.
         """
-        path = Path(path).expanduser()
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            resume = f"; to go on with it: train --resume {path}" if (path / "run.json").is_file() else ""
-            raise WorkdirError(f"{path}: already exists and is not empty; give another --workdir{resume}")
-        beside = path.with_name(f".{path.name}.new")
+        path = cls.free(path)
+        real = path.resolve()
+        beside = real.with_name(f".{real.name}.new")
         try:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
@@ -53,11 +53,26 @@ class Workdir:
             (beside / "recipe.yaml").write_text(dump(recipe))
             (beside / "plan.json").write_text(json.dumps(plan, indent=1))
             (beside / "run.json").write_text(json.dumps(facts, indent=1))
-            beside.replace(path)
+            beside.replace(real)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
-            raise storage_error(path, error) from None
+            raise WorkdirError(f"{path}: cannot be made ({error.strerror or error})") from None
         return cls(path)
+
+    @staticmethod
+    def free(path: str | Path) -> Path:
+        """A path where a run folder can be made.
+
+        Raises:
+            WorkdirError: something is there already.
+        """
+        path = user_path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            resume = f"; to go on with it: train --resume {path}" if (path / "run.json").is_file() else ""
+            raise WorkdirError(f"{path}: already exists and is not empty; give another --workdir{resume}")
+        if path.resolve() == Path.cwd():
+            raise WorkdirError(f"{path}: is the current folder; give another --workdir")
+        return path
 
     @classmethod
     def open(cls, path: str | Path) -> "Workdir":
@@ -85,11 +100,14 @@ class Workdir:
 
     def facts(self) -> dict[str, Any]:
         """`run.json`."""
-        return self._json("run.json")
+        facts = read_json(self.path / "run.json")
+        if not isinstance(facts.get("data"), dict):
+            raise WorkdirError(f"{self.path / 'run.json'}: damaged (no facts of the data)")
+        return facts
 
     def results(self) -> dict[str, Any] | None:
         """`results.json`, or None while the run is not done."""
-        return self._json("results.json") if (self.path / "results.json").is_file() else None
+        return read_results(self.path) if (self.path / "results.json").is_file() else None
 
     def write(self, name: str, content: str) -> None:
         """Writes a file of the folder atomically.
@@ -145,15 +163,6 @@ class Workdir:
             except OSError:
                 raise WorkdirError(f"{self.path}: another process is training in this folder") from None
             yield
-
-    def _json(self, name: str) -> dict[str, Any]:
-        try:
-            content = json.loads((self.path / name).read_text())
-        except (OSError, ValueError) as error:
-            raise WorkdirError(f"{self.path / name}: damaged ({error})") from None
-        if not isinstance(content, dict):
-            raise WorkdirError(f"{self.path / name}: damaged (not a JSON object)")
-        return content
 
 
 def default_workdir(spec: str, recipe: str) -> Path:

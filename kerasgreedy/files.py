@@ -1,0 +1,64 @@
+"""Files that users name or that a kill may cut short: paths, JSON, atomic writes."""
+
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from kerasgreedy.errors import InputError, WorkdirError
+
+
+def user_path(place: str | Path) -> Path:
+    """A path as a user writes it, `~` and `~name` included.
+
+    Raises:
+        InputError: no file can have that name.
+    """
+    try:
+        path = Path(place).expanduser()
+        path.exists()
+    except (RuntimeError, ValueError, OSError) as error:
+        text = str(place)
+        short = text if len(text) <= 80 else text[:77] + "..."
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{short}: not a usable path ({why})") from None
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        WorkdirError: it cannot be read, or is none.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise WorkdirError(f"{path}: damaged ({error})") from None
+    if not isinstance(content, dict):
+        raise WorkdirError(f"{path}: damaged (not a JSON object)")
+    return content
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that at any moment either the old or the whole new one is there."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def storage_error(place: Path, error: OSError) -> WorkdirError:
+    """A readable error for a write into a run folder that failed."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
+    return WorkdirError(f"{place}: {what}; what was saved before is whole: make room, then train --resume")
