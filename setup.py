@@ -22,7 +22,7 @@ setup(
     package_data={"kerasgreedy.model_specs": ["*.yaml"], "kerasgreedy.recipes": ["*.yaml"]},
     install_requires=[
         "tensorflow>=2.19",
-        "keras>=3.10",
+        "keras>=3.13",
         "tensorflow-datasets>=4.9.7",
         "importlib_resources",  # tensorflow-datasets imports it and does not say so
         "numpy>=1.26",
@@ -37,8 +37,8 @@ setup(
         "tensorboard>=2.19",
     ],
     extras_require={
-        "test": ["pytest>=8"],
-        "dev": ["pytest>=8", "ruff==0.17.5", "mypy==2.4.1", "types-PyYAML"],
+        "test": ["pytest>=8", "jsonschema>=4"],
+        "dev": ["pytest>=8", "jsonschema>=4", "ruff==0.17.5", "mypy==2.4.1", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["kerasgreedy=kerasgreedy.cli.main:main"]},
 )

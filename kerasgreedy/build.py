@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerasgreedy.errors import CheckpointError
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
@@ -25,6 +26,8 @@ class Network:
         blocks: block i maps the output of block i - 1 (block 0: normalised images) to its own.
         heads: head i maps the output of block i to logits (batch, classes).
         normalization: (mean, deviation) by channel that `model` applies to raw images of 0..255, or None.
+        depths: of the heads that `model` gives and lets vote; those that were trained, for the network of a run.
+        ensemble_on: what they vote with, `logits` or `probabilities`.
     """
 
     def __init__(self, arch: Architecture, seed: int = 0):
@@ -33,6 +36,8 @@ class Network:
         self.blocks = [_component(block, arch, seed) for block in arch.blocks]
         self.heads = [_component(head, arch, seed) for head in arch.heads]
         self.normalization: tuple[list[float], list[float]] | None = None
+        self.depths = list(range(1, len(self.blocks) + 1))
+        self.ensemble_on = "logits"
         self._by_name = {model.name: model for model in (*self.blocks, *self.heads)}
 
     @property
@@ -86,13 +91,18 @@ class Network:
                 raise CheckpointError(f"{key}: stored shape {arrays[key].shape}, the network has {tuple(variable.shape)}")
             variable.assign(arrays[key])
 
-    def model(self, depths: Sequence[int] | None = None, ensemble_on: str = "logits") -> keras.Model:
+    def model(self, depths: Sequence[int] | None = None) -> keras.Model:
         """One Keras model: raw images of 0..255 to a dict of logits, `depth_1` ... and `ensemble`.
 
-        It shares the weights of this network. Normalisation is part of it.
+        It shares the weights of this network, all of them trainable. Normalisation is part of it.
+
+        Args:
+            depths: default: `self.depths`.
         """
         arch = self.architecture
-        wanted = list(range(1, len(self.blocks) + 1)) if depths is None else list(depths)
+        wanted = self.depths if depths is None else list(depths)
+        for component in (*self.blocks, *self.heads):
+            component.trainable = True
         images = keras.Input(arch.input_shape, name="images", dtype="float32")
         x = images
         if self.normalization:
@@ -103,7 +113,7 @@ class Network:
             x = self.blocks[depth - 1](x)
             if depth in wanted:
                 outputs[f"depth_{depth}"] = self.heads[depth - 1](x)
-        outputs["ensemble"] = Ensemble(wanted, ensemble_on, name="ensemble")(list(outputs.values()))
+        outputs["ensemble"] = Ensemble(wanted, self.ensemble_on, name="ensemble")(list(outputs.values()))
         return keras.Model(images, outputs, name=_keras_name(arch.name))
 
 
@@ -178,7 +188,11 @@ class _Builder:
 
     def batch_norm(self, layer: L.BatchNorm, node: Node) -> keras.layers.Layer:
         return keras.layers.BatchNormalization(
-            momentum=self._defaults.batch_norm_momentum, epsilon=self._defaults.batch_norm_epsilon, name=node.name
+            momentum=self._defaults.batch_norm_momentum,
+            epsilon=self._defaults.batch_norm_epsilon,
+            # Statistics of the global batch: else each device keeps its own, and a checkpoint holds those of the first only.
+            synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
+            name=node.name,
         )
 
     def downsample(self, layer: L.Downsample, node: Node) -> keras.layers.Layer:

@@ -51,6 +51,11 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name too must reach the disk
+        finally:
+            os.close(folder)
     except OSError:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)

@@ -167,9 +167,9 @@ SETS = [
 ]
 DATA = [
     Case("dataset_needs_tfds", PLAN + "data.dataset=cifar10", ("received 'cifar10'", "?tfds:cifar10")),
-    Case("folder_missing", PLAN + IN_FOLDER, ("folder:d: no such folder", "train/<class>/")),
+    Case("folder_missing", PLAN + IN_FOLDER, ("/d: no such folder", "train/<class>/")),
     Case("folder_of_nobody", PLAN + "data.dataset=folder:~nosuchuser/x", ("data.dataset", "~nosuchuser/x: not a usable path")),
-    Case("folder_without_train", PLAN + IN_FOLDER, ("folder:d: no folder 'train'", "trian"), {"d/trian/a/0.jpg": JPG}),
+    Case("folder_without_train", PLAN + IN_FOLDER, ("/d: no folder 'train'", "trian"), {"d/trian/a/0.jpg": JPG}),
     Case("empty_class", PLAN + IN_FOLDER, ("class 'c' has no training image",), {**FOLDER, "d/train/c": None}),
     Case("class_in_test_only", PLAN + IN_FOLDER, ("class 'bb' is in test but not in train",), {**FOLDER, "d/test/bb/0.jpg": JPG}),
     Case("image_truncated", TRAIN + IN_FOLDER, ("d/train/b/2.jpg: not a readable",), {**FOLDER, "d/train/b/2.jpg": JPG[:300]}),
@@ -186,7 +186,7 @@ DATA = [
     ),
     Case("fashion_no_images", TRAIN + IN_FASHION, ("images",), fashion(idx(0, 28, 28), idx(0))),
     Case("fashion_few_images", TRAIN + IN_FASHION + " -s training.batch_size=32", ("10", "images"), fashion()),
-    Case("tfds_not_prepared", PLAN + IN_TFDS, ("tfds:mnist: no prepared copy below t", "data.download=true"), {"t": None}),
+    Case("tfds_not_prepared", PLAN + IN_TFDS, ("tfds:mnist: no prepared copy below /", "data.download=true"), {"t": None}),
     Case("tfds_name", PLAN + "data.dataset=tfds:mnst -s data.data_dir=t", ("tfds:mnst: no prepared copy", "?mnist")),
     Case("tfds_odd_name", PLAN + "data.dataset=tfds:mnist//x -s data.data_dir=t", ("tfds:mnist//x",)),
     Case("tfds_info", PLAN + IN_TFDS, ("t/mnist/3.0.1 is not a prepared",), tfds([])),

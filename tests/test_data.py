@@ -10,8 +10,9 @@ from PIL import Image
 
 from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop
 from kerasgreedy.data.catalog import describe, folder_files
+from kerasgreedy.data.decode import read_idx
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.data.source import ArraySource, FileSource, open_data, read_idx
+from kerasgreedy.data.source import ArraySource, FileSource, open_data
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Augment, Data
 

@@ -1,5 +1,7 @@
 """The step against NumPy, and what it must leave alone."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -23,10 +25,13 @@ def setup(strategy_name, spec=TINY_SPEC, index=0, strategy=None, settings=None, 
     strategy = strategy or tf.distribute.get_strategy()
     arch = architecture(spec_of(spec).value, (8, 8, 1), 10)
     phase = compile_plan(arch, recipe_of(TINY_RECIPE, f"strategy={strategy_name}").value)[index]
+    settings = (settings or Sgd()).model_copy(update={"weight_decay": decay})
+    training = phase.training.model_copy(update={"optimizer": settings, "batch_size": 16, "label_smoothing": smoothing})
+    phase = dataclasses.replace(phase, training=training)
     with strategy.scope():
         network = Network(arch, seed=5)
-        optimizer = make_optimizer(settings or Sgd(), np.array([rate], np.float32))
-    return network, phase, TrainStep(network, phase, optimizer, strategy, 16, decay, smoothing)
+        optimizer = make_optimizer(settings, np.array([rate], np.float32))
+    return network, phase, TrainStep(network, phase, optimizer, strategy)
 
 
 def arrays_of(network):

@@ -76,7 +76,9 @@ def train(
     elif spec is None:
         raise InputError("train needs a SPEC, or --resume WORKDIR")
     elif recipe is None and not quiet:
-        print("no --recipe given: taking quickstart, 1,797 embedded images of digits, minutes on two cores", file=sys.stderr)
+        own_data = any(text.startswith(("data", "recipe.data")) for text in sets or [])
+        about = "" if own_data else ": 1,797 embedded images of digits, minutes on two cores"
+        print(f"no --recipe given: taking quickstart{about}", file=sys.stderr)
     _quiet_tensorflow()
     from kerasgreedy.train import run
 
@@ -156,7 +158,7 @@ def summary(spec: Spec, sets: Sets = None, as_json: Json = False) -> None:
 
 @app.command()
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Model specs and recipes, in any order.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Model specs and recipes, in any order.")],
     as_json: Json = False,
 ) -> None:
     """Check model specs and recipes, and report every error of each."""
@@ -220,7 +222,8 @@ def _quiet_tensorflow() -> None:
     Which devices are used is said by the run's own first lines.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(keras|tensorflow).*")
     if "--debug" in sys.argv:
         return

@@ -1,23 +1,22 @@
 """`validate`: tells a model spec from a recipe and checks it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from kerasgreedy.errors import Problem, ShapeError, SpecError
 from kerasgreedy.spec.architecture import architecture
-from kerasgreedy.spec.load import check
+from kerasgreedy.spec.load import check, find, shipped_files
 from kerasgreedy.spec.model import ModelSpec, Nominal
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.source import Source
 
 
-def validate_files(files: Sequence[Path]) -> dict[Path, str]:
+def validate_files(files: Sequence[str]) -> dict[str, str]:
     """file -> `model spec` or `recipe`.
 
     Raises:
         SpecError: with every problem of every file.
     """
-    kinds: dict[Path, str] = {}
+    kinds: dict[str, str] = {}
     problems: list[Problem] = []
     for file in files:
         try:
@@ -29,8 +28,9 @@ def validate_files(files: Sequence[Path]) -> dict[Path, str]:
     return kinds
 
 
-def _validate(file: Path) -> str:
-    source = Source.read(file)
+def _validate(file: str) -> str:
+    shipped = file in shipped_files("recipe")
+    source = Source.read(find(file, "recipe" if shipped else "spec"))
     if _recipe_like(source):
         check(Recipe, source)
         return "recipe"

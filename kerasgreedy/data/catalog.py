@@ -1,6 +1,7 @@
 """What is known of a data set before its images are read. Imports no TensorFlow: `plan` and `validate` use it."""
 
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -37,6 +38,7 @@ class DataInfo:
         image_shape: (height, width, channels); None where images differ in size.
         class_names: in the order of the labels.
         train_examples, test_examples: images in the two splits, before any limit.
+        fingerprint: of the file names of a folder.
     """
 
     dataset: str
@@ -44,6 +46,7 @@ class DataInfo:
     class_names: tuple[str, ...]
     train_examples: int
     test_examples: int
+    fingerprint: str | None = None
 
     @property
     def classes(self) -> int:
@@ -66,8 +69,13 @@ def describe(data: Data) -> DataInfo:
         return DataInfo("fashion_mnist", (28, 28, 1), FASHION_CLASSES, train, test)
     if kind == "folder" and rest:
         files, class_names = folder_files(rest)
-        with_size = _first_size(files["train"][0][0])
-        return DataInfo(data.dataset, (*with_size, 3), class_names, len(files["train"]), len(files["test"]))
+        firsts = {label: file for file, label in reversed(files["train"])}
+        sizes = {_size(file) for file in firsts.values()}
+        height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+        names = "\n".join(f"{Path(file).relative_to(user_path(rest))}" for split in files.values() for file, _ in split)
+        stamp = hashlib.sha256(names.encode()).hexdigest()
+        counts = len(files["train"]), len(files["test"])
+        return DataInfo(data.dataset, (height, width, 3), class_names, *counts, fingerprint=stamp)
     if kind == "tfds" and rest:
         return _describe_tfds(rest, data)
     allowed = ["digits", "fashion_mnist", "folder:PATH", "tfds:NAME"]
@@ -136,7 +144,7 @@ def folder_files(place: str) -> tuple[dict[str, list[tuple[str, int]]], tuple[st
         if not base.is_dir():
             has = ", ".join(sorted(path.name for path in root.iterdir())[:6]) or "nothing"
             raise DataError(f"folder:{place}: no folder '{split}' inside (it holds {has}); allowed: {split}/<class>/*.jpg")
-        names = tuple(sorted(entry.name for entry in os.scandir(base) if entry.is_dir()))
+        names = tuple(sorted(entry.name for entry in os.scandir(base) if entry.is_dir() and not entry.name.startswith(".")))
         if split == "train":
             class_names = names
             if len(names) < 2:
@@ -148,7 +156,7 @@ def folder_files(place: str) -> tuple[dict[str, list[tuple[str, int]]], tuple[st
             (file.path, class_names.index(name))
             for name in names
             for file in sorted(os.scandir(base / name), key=lambda entry: entry.name)
-            if file.name.lower().endswith(IMAGE_ENDINGS)
+            if file.name.lower().endswith(IMAGE_ENDINGS) and not file.name.startswith(".")
         ]
         if not splits[split]:
             raise DataError(f"folder:{place}: no image in {base}/<class>/; allowed: {', '.join(IMAGE_ENDINGS)}")
@@ -216,7 +224,7 @@ def _tfds_shape(feature: dict[str, dict[str, dict[str, list[str]]]]) -> tuple[in
     return (sizes[0] if sizes[0] > 0 else None, sizes[1] if sizes[1] > 0 else None, sizes[2] if sizes[2] > 0 else 3)
 
 
-def _first_size(file: str) -> tuple[int | None, int | None]:
+def _size(file: str) -> tuple[int, int]:
     from PIL import Image, UnidentifiedImageError
 
     try:

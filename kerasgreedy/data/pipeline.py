@@ -1,6 +1,6 @@
 """Batches for training and evaluation: split, order, augmentation, normalisation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -32,9 +32,18 @@ class Pipeline:
         data: the recipe's data section.
         size: height and width that the network takes.
         seed: of split, order and augmentation.
+        fitted: (mean, deviation) by channel to normalise with; default: fitted on the training part.
     """
 
-    def __init__(self, train: Source, test: Source, data: Data, size: tuple[int, int], seed: int):
+    def __init__(
+        self,
+        train: Source,
+        test: Source,
+        data: Data,
+        size: tuple[int, int],
+        seed: int,
+        fitted: tuple[Sequence[float], Sequence[float]] | None = None,
+    ):
         self._train, self._test, self._data, self._size, self._seed = train, test, data, size, seed
         order = np.random.default_rng((seed, _SPLIT)).permutation(train.size)[: data.train_examples]
         count = data.validation if isinstance(data.validation, int) else round(data.validation * len(order))
@@ -44,7 +53,7 @@ class Pipeline:
             "validation": np.sort(order[:count]),
             "test": np.sort(test_order),
         }
-        self.mean, self.deviation = self._fit()
+        self.mean, self.deviation = [np.asarray(part, np.float32) for part in fitted] if fitted else self._fit()
 
     def steps(self, batch_size: int) -> int:
         """Steps of one training epoch; a remainder smaller than a batch waits for another epoch's order."""

@@ -1,17 +1,16 @@
 """Where images come from: arrays in memory, files, or a TFDS data set."""
 
-import gzip
-import zlib
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.data import catalog
+from kerasgreedy.data.decode import read_idx, read_image
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Data
 
@@ -65,10 +64,16 @@ class ArraySource(Source):
         self.labels = self.labels.astype(np.int32)
         self.size = len(self.images)
 
+    @functools.cached_property
+    def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Made once, in the host's memory: every epoch reads the same copy."""
+        with tf.device("CPU:0"):
+            return tf.constant(self.images), tf.constant(self.labels)
+
     def batches(
         self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool, first: int = 0, seed: int | None = None
     ) -> tf.data.Dataset:
-        images, labels = tf.constant(self.images), tf.constant(self.labels)
+        images, labels = self._tensors
         indices = tf.data.Dataset.from_tensor_slices(order[first:]).batch(batch_size, drop_remainder=drop_remainder)
         return indices.map(
             lambda index: (index, tf.gather(images, index), tf.gather(labels, index)),
@@ -92,7 +97,8 @@ class FileSource(Source):
         self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool, first: int = 0, seed: int | None = None
     ) -> tf.data.Dataset:
         count = len(order) // batch_size * batch_size if drop_remainder else len(order)
-        files, labels = tf.constant(self.files), tf.constant(self.labels)
+        with tf.device("CPU:0"):
+            files, labels = tf.constant(self.files), tf.constant(self.labels)
 
         def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             image = tf.io.decode_image(tf.io.read_file(files[index]), channels=self.channels, expand_animations=False)
@@ -129,13 +135,22 @@ class TfdsSource(Source):
         member = np.zeros(self.size, bool)
         member[order] = True
         mask = tf.constant(member)
-        data = self._builder.as_dataset(split=self._split, shuffle_files=False).enumerate()
+        import tensorflow_datasets as tfds
+
+        # Images stay encoded until they are known to be wanted, which also keeps the shuffle buffer small.
+        image = self._builder.info.features["image"]
+        encoded = {"image": tfds.decode.SkipDecoding()}
+        data = self._builder.as_dataset(split=self._split, shuffle_files=False, decoders=encoded).enumerate()
         data = data.filter(lambda index, _: mask[index])
         if seed is not None:
             data = data.shuffle(self.BUFFER, seed=seed)
         if drop_remainder:
             data = data.take(len(order) // batch_size * batch_size)
-        return data.skip(first).map(lambda i, x: (i, _channels(x["image"], self.channels), tf.cast(x["label"], tf.int32)))
+        return data.skip(first).map(
+            lambda i, x: (i, _channels(image.decode_example(x["image"]), self.channels), tf.cast(x["label"], tf.int32)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
 
 
 def open_data(data: Data, size: tuple[int, int], channels: int) -> tuple[Source, Source]:
@@ -164,24 +179,6 @@ def prepare_arrays(train: Any, test: Any, size: tuple[int, int], channels: int) 
     return _resized((ArraySource(*train), ArraySource(*test)), size, channels)
 
 
-def read_image(file: str, channels: int, size: tuple[int, int] | None) -> "NDArray[np.uint8]":
-    """One image file as (height, width, channels) uint8.
-
-    Raises:
-        DataError: naming the file.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as image:
-            picture = image.convert("L" if channels == 1 else "RGB")
-            if size is not None and picture.size != (size[1], size[0]):
-                picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            return np.asarray(picture).reshape(picture.height, picture.width, channels)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{file}: not a readable image ({error})") from None
-
-
 def _digits() -> tuple[ArraySource, ArraySource]:
     """scikit-learn's digits, 8x8, 0..16; a fixed stratified fifth (360 of 1,797) is the test split."""
     from sklearn.datasets import load_digits
@@ -201,16 +198,6 @@ def _fashion(data: Data) -> tuple[ArraySource, ArraySource]:
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise DataError(f"{files[f'{split}_images']}: {images.shape} images do not go with {labels.shape} labels")
     return tuple(ArraySource(arrays[f"{s}_images"][..., None], arrays[f"{s}_labels"]) for s in ("train", "test"))  # type: ignore[return-value]
-
-
-def read_idx(path: Path) -> "NDArray[np.uint8]":
-    """An idx file of bytes, as MNIST and Fashion-MNIST use."""
-    shape = catalog.idx_shape(path)
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: damaged idx file ({error})") from None
 
 
 def _folder(place: str, data: Data, size: tuple[int, int], channels: int) -> tuple[Source, Source]:
@@ -254,7 +241,8 @@ def _open_tfds(builder: Any, test: str, data: Data, size: tuple[int, int], chann
 
     shape = builder.info.features["image"].shape
     examples = sum(int(builder.info.splits[split].num_examples) for split in ("train", test))
-    if None not in shape and examples * int(np.prod(shape)) <= IN_MEMORY_BYTES and not data.augment.random_resized_crop:
+    cut = data.augment.random_resized_crop or data.test_resize is not None
+    if None not in shape and examples * int(np.prod(shape)) <= IN_MEMORY_BYTES and not cut:
         arrays = [tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1)) for split in ("train", test)]
         return _resized(tuple(ArraySource(a["image"], a["label"]) for a in arrays), size, channels)  # type: ignore[arg-type]
     return TfdsSource(builder, "train", channels), TfdsSource(builder, test, channels)
@@ -274,11 +262,14 @@ def _fit(source: ArraySource, size: tuple[int, int], channels: int) -> ArraySour
 
 
 def _channels(images: tf.Tensor, channels: int) -> tf.Tensor:
-    if images.shape[-1] == channels:
+    given = images.shape[-1]
+    if given == channels:
         return images
-    if channels == 3:
-        return tf.image.grayscale_to_rgb(images[..., :1])
-    return tf.image.rgb_to_grayscale(images)
+    if (given, channels) == (1, 3):
+        return tf.image.grayscale_to_rgb(images)
+    if (given, channels) == (3, 1):
+        return tf.image.rgb_to_grayscale(images)
+    raise DataError(f"images have {given} channels and the network takes {channels}; 1 and 3 convert into each other, no others")
 
 
 def _as_bytes(images: "NDArray[Any]") -> "NDArray[np.uint8]":

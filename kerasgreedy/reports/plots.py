@@ -7,6 +7,7 @@ from typing import Any
 from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.files import user_path
 from kerasgreedy.reports.records import RunRecord, read_metrics
+from kerasgreedy.reports.tables import run_names
 
 
 def plot_run(path: Path, results: dict[str, Any]) -> None:
@@ -21,7 +22,7 @@ def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:
     target = user_path(target)
     if target.is_dir() or not target.name:
         raise InputError(f"{target}: is a folder; allowed: a PNG file")
-    _write(target, _draw_depths([(run.path.name, run.results) for run in runs]))
+    _write(target, _draw_depths(list(zip(run_names(runs), (run.results for run in runs), strict=True))))
 
 
 def _figure(width: float, height: float) -> Any:

@@ -31,9 +31,15 @@ def scores_rows(results: dict[str, Any]) -> tuple[list[str], Rows]:
     return ["depth", "top-1 %", "top-5 %", "loss"], rows
 
 
+def run_names(runs: Sequence[RunRecord]) -> list[str]:
+    """Folder names, or whole paths where two folders have the same name."""
+    names = [run.path.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+
+
 def compare_rows(runs: Sequence[RunRecord]) -> tuple[list[str], Rows]:
     """Runs side by side: facts, then accuracy at each depth."""
-    header = ["", *(run.path.name for run in runs)]
+    header = ["", *run_names(runs)]
     facts = [
         ("spec", lambda r: r["spec"]),
         ("strategy", lambda r: r["strategy"]),

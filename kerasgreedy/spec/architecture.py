@@ -9,6 +9,9 @@ from kerasgreedy.spec.lower import Lowering, Node, Path_, Shape, show
 from kerasgreedy.spec.model import Head, ModelSpec, Nominal, merged_head
 from kerasgreedy.spec.strict import Strict
 
+# Names of layers around the blocks in the whole model.
+RESERVED = ("images", "normalize", "ensemble")
+
 
 @dataclass(frozen=True)
 class Component:
@@ -100,13 +103,15 @@ def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, clas
             raise ShapeError(f"block {number}: {error.message} (network input {show(shape)})", error.path) from None
         blocks.append(Component(name, nodes, enters, nodes[-1].output_shape, path))
         last = number == len(places)
-        head = (spec.final_head or spec.auxiliary_head) if last else merged_head(spec.auxiliary_head, block.head)
-        if last and block.head is not None:
-            head = merged_head(spec.auxiliary_head, block.head)
-        own_path = (*path, "head") if block.head else ("final_head",) if last and spec.final_head else ("auxiliary_head",)
+        own = spec.final_head if last and spec.final_head else block.head
+        head = merged_head(spec.auxiliary_head, own)
+        own_path = ("final_head",) if last and spec.final_head else (*path, "head") if block.head else ("auxiliary_head",)
         heads.append(_head(head, number, nodes[-1].output_shape, count, spec.block_defaults, own_path))
     names = [component.name for component in (*blocks, *heads)]
     double = next((name for name in names if names.count(name) > 1), None)
+    taken = next((name for name in names if name in RESERVED), None)
+    if taken:
+        raise ShapeError(f"the name '{taken}' is used by the network itself; give the block another name", ("blocks",))
     if double:
         raise ShapeError(f"the name '{double}' stands for two blocks or heads; give the block another name", ("blocks",))
     return Architecture(spec.name, shape, count, tuple(blocks), tuple(heads), spec.block_defaults)

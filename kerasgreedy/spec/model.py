@@ -66,6 +66,10 @@ def _as_block(data: Any) -> Any:
         what = "a layer such as {conv: 64}, a list of layers, or a mapping with 'layers'"
         raise ValueError(f"received {show(data)}; allowed: {what}")
     if isinstance(data, dict) and not set(data) & {"layers", "repeat"}:
+        options = set(data) & set(KINDS) and set(data) & {"head", "name"}
+        if options:
+            option = min(options)
+            raise faults("Block", [fault(f"'{option}' belongs to a block: write {{layers: [...], {option}: ...}}", at=(option,))])
         misspelt = not set(data) & set(KINDS) and any(did_you_mean(key, Block.model_fields) for key in data)
         return data if misspelt else {"layers": [data]}
     return data
@@ -102,11 +106,11 @@ class ModelSpec(Strict):
         min_length=1, description="a layer, a list of layers, or a mapping with `layers`"
     )
     auxiliary_head: Head = Field(default_factory=Head, description="the head of every block but the last")
-    final_head: Head | None = Field(None, description="the head of the last block; default: `auxiliary_head`")
+    final_head: Head | None = Field(None, description="the head of the last block; keys left out are those of `auxiliary_head`")
 
     @model_validator(mode="after")
     def _one_final_head(self) -> "ModelSpec":
-        if self.final_head is not None and self.blocks[-1].head is not None:
+        if self.final_head is not None and self.blocks[-1].head is not None and self.blocks[-1].repeat == 1:
             last = len(self.blocks) - 1
             raise faults("ModelSpec", [fault("the last block's head is 'final_head'; give one", at=("blocks", last, "head"))])
         names = [block.name for block in self.blocks if block.name]

@@ -11,6 +11,7 @@ from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features"]
 Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=65536)]
+Examples: TypeAlias = Annotated[int, Field(ge=1)]
 Size: TypeAlias = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 
@@ -36,13 +37,15 @@ class Data(Strict):
     download: bool = Field(False, description="let `tfds` download and prepare what is not there")
     image_size: Size | None = Field(None, description="images are resized to this; default: the spec's, else their own")
     test_resize: Count | None = Field(
-        None, description="test images: shorter side resized to this, then the centre is cut out (ImageNet: 256)"
+        None,
+        description="images that are not cut at random: shorter side resized to this, then the centre is cut out "
+        "(ImageNet: 256); for `folder` and `tfds`",
     )
     validation: Annotated[float, Field(gt=0, lt=1)] | NonNegativeInt = Field(
         0.1, description="taken from the training data: a share, a number of images, or 0"
     )
-    train_examples: Count | None = Field(None, description="use only so many training images, drawn by the seed")
-    test_examples: Count | None = Field(None, description="use only so many test images, drawn by the seed")
+    train_examples: Examples | None = Field(None, description="use only so many training images, drawn by the seed")
+    test_examples: Examples | None = Field(None, description="use only so many test images, drawn by the seed")
     augment: Augment = Field(default_factory=Augment, description="see below")
     normalize: Literal["per_channel", "unit"] = Field(
         "per_channel", description="mean 0 and deviation 1 by channel, fitted on training data; or to 0..1"
@@ -132,11 +135,18 @@ class Training(Strict):
     schedule: Schedule = Field(default_factory=ConstantSchedule, description="`constant`, `step` or `cosine`, see below")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
     keep: Literal["best", "last"] = Field("last", description="which point of its path a phase ends with")
-    monitor: Monitor = Field("validation_accuracy", description="what `best` and early stopping look at")
+    monitor: Monitor = Field(
+        "validation_accuracy", description="what `best` and early stopping look at; with several heads, the deepest one's"
+    )
     early_stopping: Count | None = Field(None, description="end a phase after so many epochs without a better point")
     init: Literal["fresh", "identity"] = Field(
         "fresh", description="`identity`: a block starts as the identity with the previous head's weights (greedy, Prop. 3.1)"
     )
+
+    @property
+    def watches(self) -> bool:
+        """Whether the monitored figure decides anything."""
+        return self.keep == "best" or self.early_stopping is not None
 
 
 class Ensemble(Strict):
@@ -158,11 +168,15 @@ class Recipe(Strict):
     distribute: Literal["none", "mirrored"] = Field("none", description="`mirrored`: all local devices, one copy on each")
     checkpoint_minutes: float = Field(10.0, gt=0, description="also save inside an epoch that takes longer than this")
 
+    @property
+    def watches_validation(self) -> bool:
+        """Whether validation data decides anything."""
+        return self.training.watches and self.training.monitor != "train_loss"
+
     @model_validator(mode="after")
     def _monitor_exists(self) -> "Recipe":
         training = self.training
-        watches = training.keep == "best" or training.early_stopping is not None
-        if watches and self.data.validation == 0 and training.monitor != "train_loss":
+        if self.watches_validation and self.data.validation == 0:
             message = f"'{training.monitor}' needs data.validation above 0; or use monitor: train_loss"
             raise faults("Recipe", [fault(message, at=("training", "monitor"))])
         if training.init == "identity" and self.strategy != "greedy":

@@ -35,9 +35,10 @@ auxiliary_head: {hidden_layers: 2, width: 2x, batch_norm: true}
 final_head: {layers: [{global_avg_pool: true}, {dropout: 0.5}]}
 ```
 
-A head given by `hidden_layers`, `width`, ... is: mean over `input_pool` windows, hidden 3x3 convolutions with ReLU, spatial
-mean to `pool_to`, batch norm where asked for, and a linear layer to the classes (Belilovsky et al. 2019, eq. 2, k =
-`hidden_layers` + 1). A head given as `layers` must end in a vector; the linear layer is added to it.
+A head given by `hidden_layers`, `width`, ... is: mean over `input_pool` windows (left out where the map is smaller), hidden 3x3
+convolutions with the activation of `block_defaults`, spatial mean to `pool_to`, batch norm where asked for, and a linear layer to
+the classes (Belilovsky et al. 2019, eq. 2, k = `hidden_layers` + 1). On a block that ends in a vector the hidden layers are dense,
+and nothing is pooled. `final_head` and a block's `head` take the keys that they leave out from `auxiliary_head`. A head given as `layers` must end in a vector; the linear layer is added to it.
 
 A network of `summary` and of the reports counts blocks and the final head, not the auxiliary heads. Batch norm counts its
 scale and shift, not its moving statistics. Multiply-adds are those of convolutions and dense layers, for one image.

@@ -50,6 +50,7 @@ class CheckpointStore:
         self._objects = folder / "objects"
         self._keep = keep
         self._digests: dict[str, str] = {}
+        self._damaged: set[str] = set()
 
     def save(self, meta: Mapping[str, Any], changed: Mapping[str, Arrays], groups: list[str]) -> None:
         """Writes a checkpoint.
@@ -118,6 +119,7 @@ class CheckpointStore:
         try:
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() != digest:
+                self._damaged.add(digest)
                 raise CheckpointError(f"{path}: damaged (its checksum differs), holds {name}")
             return parse_tensors(content)
         except (OSError, SafetensorError) as error:
@@ -127,8 +129,9 @@ class CheckpointStore:
         content = format_tensors({key: np.require(arrays[key], requirements="C") for key in sorted(arrays)})
         digest = hashlib.sha256(content).hexdigest()
         path = self._objects / f"{digest}.safetensors"
-        if not path.exists():
+        if not path.exists() or digest in self._damaged:
             write_atomically(path, content)
+            self._damaged.discard(digest)
         return digest
 
     def _collect(self) -> None:

@@ -49,6 +49,7 @@ class Loop:
     ):
         self.job, self.state, self.pipeline, self.strategy = job, state, pipeline, strategy
         self.log, self.reporter, self.stop = log, reporter, stop
+        # Of the running phase.
         self.training = job.recipe.training
         self.steps = pipeline.steps(self.training.batch_size)
         self._saved_at = time.monotonic()
@@ -66,20 +67,14 @@ class Loop:
 
     def _phase(self, phase: Phase) -> None:
         self.reporter.phase(phase)
+        self.training = phase.training
+        self.steps = self.pipeline.steps(phase.training.batch_size)
         rates = learning_rates(self.training.optimizer.learning_rate, self.training.schedule, phase.epochs, self.steps)
-        if not self.state.position.started and phase.init == "identity":
-            start_as_identity(self.state.network, phase.index)
+        if not self.state.position.started and phase.init == "identity" and phase.block is not None:
+            start_as_identity(self.state.network, phase.block)
         with self.strategy.scope():
             optimizer = make_optimizer(self.training.optimizer, rates)
-        step = TrainStep(
-            self.state.network,
-            phase,
-            optimizer,
-            self.strategy,
-            self.training.batch_size,
-            self.training.optimizer.weight_decay,
-            self.training.label_smoothing,
-        )
+        step = TrainStep(self.state.network, phase, optimizer, self.strategy)
         self.state.attach(optimizer)
         evaluator = self._evaluator(phase)
         if not self.state.position.started:
@@ -90,14 +85,13 @@ class Loop:
         self.state.finish_phase(phase, self.training.keep == "best")
         self._save(phase.trains)
 
-    def _start(self, phase: Phase, evaluator: Evaluator | None) -> None:
+    def _start(self, phase: Phase, evaluator: Evaluator) -> None:
         """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""
         self.state.position.started = True
-        if evaluator and self._watches:
-            scores = self._evaluate(phase, evaluator)
+        if self.training.watches:
+            scores = self._evaluate(phase, evaluator)[self._monitored_part]
             self.state.position.best = Best(self._score(scores), 0)
             self.state.keep_best(phase)
-            self._record(phase, self._monitored_part, scores)
         self._save(phase.trains)
 
     def _epoch(self, phase: Phase, step: TrainStep) -> dict[str, Any]:
@@ -140,17 +134,14 @@ class Loop:
                 sums[head] = [old[0] + loss, old[1] + right, old[2] + self.training.batch_size]
         pending.clear()
 
-    def _after_epoch(self, phase: Phase, train: dict[str, Any], evaluator: Evaluator | None, rate: float) -> None:
+    def _after_epoch(self, phase: Phase, train: dict[str, Any], evaluator: Evaluator, rate: float) -> None:
         position = self.state.position
         position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
         self._record(phase, "train", train, learning_rate=rate)
-        scores: dict[str, Any] = {}
-        if evaluator:
-            scores = self._evaluate(phase, evaluator)
-            self._record(phase, self._monitored_part, scores, exact=True)
+        scores = self._evaluate(phase, evaluator)
         note = ""
-        if scores and self._watches and position.best:
-            score = self._score(scores)
+        if position.best:
+            score = self._score(scores[self._monitored_part])
             if score > position.best.score:
                 position.best = Best(score, position.epoch)
                 self.state.keep_best(phase)
@@ -158,7 +149,7 @@ class Loop:
             else:
                 position.best.waited += 1
         last = phase.losses[-1]
-        self.reporter.epoch(phase, position.epoch, train[last], scores.get(last, {}), note)
+        self.reporter.epoch(phase, position.epoch, train[last], scores.get("validation", {}).get(last, {}), note)
         if self.stop.name or time.monotonic() - self._saved_at > SAVE_SHARE * self._save_seconds:
             self._save(phase.trains)
         if self.stop.name and not (self._phase_done(phase) and phase.index + 1 == len(self.job.phases)):
@@ -171,27 +162,27 @@ class Loop:
         return position.epoch >= phase.epochs or (patience is not None and waited >= patience)
 
     @property
-    def _watches(self) -> bool:
-        return self.training.keep == "best" or self.training.early_stopping is not None
-
-    @property
     def _monitored_part(self) -> Part:
-        return "train" if self.training.monitor == "train_loss" and self._watches else "validation"
+        return "train" if self.training.monitor == "train_loss" else "validation"
 
-    def _evaluator(self, phase: Phase) -> Evaluator | None:
-        if not len(self.pipeline.parts[self._monitored_part]):
-            return None
+    def _evaluator(self, phase: Phase) -> Evaluator:
         names = [head.name for head in self.state.network.heads]
         return Evaluator(self.state.network, [names.index(head) + 1 for head in phase.losses], self.strategy)
 
-    def _evaluate(self, phase: Phase, evaluator: Evaluator) -> dict[str, Any]:
-        """head -> loss, accuracy, top5, in inference mode."""
-        scores, _, _ = evaluator(self.pipeline.evaluation(self._monitored_part, self.training.batch_size))
-        result = {}
-        for head, values in zip(phase.losses, scores.values(), strict=True):
-            if not math.isfinite(values["loss"]):
-                raise Diverged(self._diverged(phase, f"the {self._monitored_part} loss of {head} is {values['loss']}"))
-            result[head] = {"loss": values["loss"], "accuracy": values["top1"], "top5": values["top5"]}
+    def _evaluate(self, phase: Phase, evaluator: Evaluator) -> dict[Part, dict[str, Any]]:
+        """part -> head -> loss, accuracy, top5, in inference mode: the validation data, and what is monitored; logged."""
+        parts: list[Part] = ["validation"] if len(self.pipeline.parts["validation"]) else []
+        if self.training.watches and self._monitored_part == "train":
+            parts.append("train")
+        result: dict[Part, dict[str, Any]] = {}
+        for part in parts:
+            scores, _, _ = evaluator(self.pipeline.evaluation(part, self.training.batch_size))
+            result[part] = {}
+            for head, values in zip(phase.losses, scores.values(), strict=True):
+                if not math.isfinite(values["loss"]):
+                    raise Diverged(self._diverged(phase, f"the {part} loss of {head} is {values['loss']}"))
+                result[part][head] = {"loss": values["loss"], "accuracy": values["top1"], "top5": values["top5"]}
+            self._record(phase, "train_exact" if part == "train" else part, result[part])
         return result
 
     def _score(self, scores: dict[str, Any]) -> tuple[float, float]:
@@ -201,17 +192,17 @@ class Loop:
             return deepest["accuracy"], -deepest["loss"]
         return -deepest["loss"], deepest["accuracy"]
 
-    def _record(self, phase: Phase, split: str, scores: dict[str, Any], exact: bool = False, **more: float) -> None:
+    def _record(self, phase: Phase, split: str, scores: dict[str, Any], **more: float) -> None:
         """Logs the figures of each head. The split `train_exact` is the training data in inference mode."""
         position = self.state.position
-        name = "train_exact" if split == "train" and (exact or position.epoch == 0) else split
         for head, values in scores.items():
-            place = {"phase": phase.index, "phase_name": phase.name, "epoch": position.epoch, "split": name, "head": head}
+            place = {"phase": phase.index, "phase_name": phase.name, "epoch": position.epoch, "split": split, "head": head}
             self.log.write({**place, **values, **more}, self._overall_step(phase))
 
     def _overall_step(self, phase: Phase) -> int:
-        before = sum(entry["epochs"] for entry in self.state.position.kept[: phase.index])
-        return before * self.steps + self._phase_step()
+        done = zip(self.job.phases[: phase.index], self.state.position.kept, strict=False)
+        before = sum(entry["epochs"] * self.pipeline.steps(earlier.training.batch_size) for earlier, entry in done)
+        return before + self._phase_step()
 
     def _phase_step(self) -> int:
         return self.state.position.epoch * self.steps + self.state.position.step

@@ -6,12 +6,13 @@ from typing import Any
 
 from kerasgreedy.data.catalog import DataInfo, describe
 from kerasgreedy.errors import DataError, InputError, Problem, ShapeError, SpecError
+from kerasgreedy.files import user_path
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import Architecture, Component, architecture
 from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.lower import show
 from kerasgreedy.spec.model import ModelSpec
-from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.spec.recipe import Recipe, Training
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Phase:
         frozen: components that the phase runs but does not change.
         losses: heads that have a loss; the phase minimises the sum of their losses.
         stop_gradient: no gradient passes from one block to the one before.
-        epochs: passes over the training data.
+        training: epochs, optimiser, schedule, what is kept.
+        block: index of the block that a greedy phase trains; None where a phase trains several.
         solver: how the phase's problem is solved.
         cache: where the input of the first trained block comes from; `none`: computed for each batch.
         init: `fresh`, or `identity`: block and head start from the previous ones (greedy, Prop. 3.1).
@@ -41,18 +43,25 @@ class Phase:
     frozen: tuple[str, ...]
     losses: tuple[str, ...]
     stop_gradient: bool
-    epochs: int
+    training: Training
     parameters: int
     multiply_adds: int
     training_multiply_adds: int
     init: str = "fresh"
     init_reason: str = ""
+    block: int | None = None
     solver: str = "sgd"
     cache: str = "none"
 
+    @property
+    def epochs(self) -> int:
+        """Passes over the training data."""
+        return self.training.epochs
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return {**plain, "epochs": self.epochs, "training": self.training.model_dump(mode="json")}
 
 
 @dataclass(frozen=True)
@@ -94,11 +103,11 @@ def prepare(spec: Document[ModelSpec], recipe: Document[Recipe], info: DataInfo 
         SpecError: they do not fit; says where.
         DataError: the data set is not there.
     """
-    if info is None:
-        try:
-            info = describe(recipe.value.data)
-        except InputError as error:
-            raise DataError(f"{recipe.locate(('data', 'dataset'))}: data.dataset: {error}") from None
+    try:
+        recipe = _absolute(recipe)
+        info = info or describe(recipe.value.data)
+    except InputError as error:
+        raise DataError(f"{recipe.locate(('data', 'dataset'))}: data.dataset: {error}") from None
     shape = _input_shape(spec, recipe, info)
     if spec.value.classes not in (None, info.classes):
         message = f"the spec has {spec.value.classes} classes and data set '{info.dataset}' has {info.classes}; leave it out"
@@ -126,7 +135,7 @@ def _greedy(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
             reason = identity_obstacle(arch, index)
             init = "fresh" if reason else "identity"
         frozen = arch.blocks[:index]
-        phases.append(_phase(index, f"{block.name}", (block, head), frozen, (head,), True, recipe, init, reason))
+        phases.append(_phase(index, f"{block.name}", (block, head), frozen, (head,), True, recipe, init, reason, index))
     return tuple(phases)
 
 
@@ -165,6 +174,7 @@ def _phase(
     recipe: Recipe,
     init: str = "fresh",
     init_reason: str = "",
+    block: int | None = None,
 ) -> Phase:
     trained = sum(component.multiply_adds for component in trains)
     forward = trained + sum(component.multiply_adds for component in frozen)
@@ -175,12 +185,13 @@ def _phase(
         tuple(component.name for component in frozen),
         tuple(component.name for component in losses),
         stop_gradient,
-        recipe.training.epochs,
+        recipe.training,
         sum(component.parameters for component in trains),
         forward,
         forward + 2 * trained,
         init,
         init_reason,
+        block,
     )
 
 
@@ -227,13 +238,34 @@ def _input_shape(spec: Document[ModelSpec], recipe: Document[Recipe], info: Data
     return height, width, channels
 
 
+def _absolute(recipe: Document[Recipe]) -> Document[Recipe]:
+    """The recipe with its data paths made absolute, so that a run does not depend on where it was started."""
+    data = recipe.value.data
+    kind, _, place = data.dataset.partition(":")
+    update: dict[str, str] = {}
+    if kind == "folder" and place:
+        update["dataset"] = f"folder:{user_path(place).absolute()}"
+    if data.data_dir:
+        update["data_dir"] = str(user_path(data.data_dir).absolute())
+    if not update:
+        return recipe
+    value = recipe.value.model_copy(update={"data": data.model_copy(update=update)})
+    return Document(value, recipe.source, recipe.overridden)
+
+
 def _split_sizes(recipe: Document[Recipe], info: DataInfo) -> tuple[int, int, int]:
     data = recipe.value.data
+    if data.test_resize and not data.dataset.startswith(("folder:", "tfds:")):
+        message = f"'{info.dataset}' is held in memory at the network's size and is not cut; leave it out"
+        raise SpecError([Problem(recipe.locate(("data", "test_resize")), "data.test_resize", message)])
     total = min(data.train_examples or info.train_examples, info.train_examples)
     validation = data.validation if isinstance(data.validation, int) else round(data.validation * total)
     train = total - validation
     if train < 1:
         message = f"received {data.validation}; there are only {total} training images"
+        raise SpecError([Problem(recipe.locate(("data", "validation")), "data.validation", message)])
+    if data.validation and not validation and recipe.value.watches_validation:
+        message = f"received {data.validation}, which is no image of {total}; training.monitor needs some"
         raise SpecError([Problem(recipe.locate(("data", "validation")), "data.validation", message)])
     if train < recipe.value.training.batch_size:
         message = f"received {recipe.value.training.batch_size}; only {train} images are left for training"

@@ -16,7 +16,7 @@ from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.catalog import DataInfo
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.data.source import ArraySource, Source, open_data, prepare_arrays
-from kerasgreedy.errors import CheckpointError, DataError, InputError
+from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError
 from kerasgreedy.reports.plots import plot_run
 from kerasgreedy.reports.tables import results_markdown
 from kerasgreedy.spec.load import load
@@ -72,7 +72,13 @@ def train_spec(
     job = prepare(*documents, info=data.info() if data else None)
     place = Workdir.free(workdir or default_workdir(job.spec.name, job.recipe.name))
     pipeline = _pipeline(job, data)  # before the folder is made: bad data must not leave an empty run
-    facts = {**environment(), "seed": job.recipe.seed, "data": _data_facts(job), "arrays": data is not None}
+    facts = {
+        **environment(),
+        "seed": job.recipe.seed,
+        "data": _data_facts(job),
+        "arrays": data is not None,
+        "normalization": [value.tolist() for value in (pipeline.mean, pipeline.deviation)],
+    }
     folder = Workdir.create(place, job.spec, job.recipe, facts, [phase.as_dict() for phase in job.phases])
     return _run(folder, job, lambda: pipeline, strategy, quiet)
 
@@ -83,7 +89,7 @@ def resume_run(
     """Goes on with a run from its newest whole checkpoint, and ends as if it had never stopped."""
     folder = Workdir.open(workdir)
     job = _job(folder, data)
-    return _run(folder, job, lambda: _pipeline(job, data), strategy, quiet)
+    return _run(folder, job, lambda: _pipeline(job, data, folder), strategy, quiet)
 
 
 def evaluate_run(
@@ -102,21 +108,17 @@ def evaluate_run(
     job = _job(folder, data)
     strategy = strategy or _strategy(job.recipe)
     with strategy.scope():
-        state = _restored(folder, Network(job.architecture, job.recipe.seed))
-    done = [depth for depth in job.trained_depths if _is_trained(job, state, depth)]
-    if not done:
-        raise CheckpointError(f"{folder.path}: no head is trained yet; train --resume {folder.path}")
-    pipeline = _pipeline(job, data)
+        network = _restored(folder, job)
+    pipeline = _pipeline(job, data, folder)
     with pipeline.named_failures():
-        return _scores(job, state.network, pipeline, strategy, done, part, batch_size)
+        return _scores(job, network, pipeline, strategy, part, batch_size)
 
 
 def load_network(workdir: str | Path) -> Network:
-    """The network of a run with the weights of its newest whole checkpoint."""
+    """The network of a run with the weights of its newest whole checkpoint; needs no data."""
     folder = Workdir.open(workdir)
     spec, recipe = folder.documents()
-    job = prepare(spec, recipe, _stored_info(folder))
-    return _restored(folder, Network(job.architecture, job.recipe.seed)).network
+    return _restored(folder, prepare(spec, recipe, _stored_info(folder)))
 
 
 def _run(
@@ -125,22 +127,20 @@ def _run(
     strategy = strategy or _strategy(job.recipe)
     with folder.writing(), StopRequest() as stop:
         with strategy.scope():
-            network = Network(job.architecture, job.recipe.seed)
+            network = _network(folder, job)
         state = RunState(network, folder.checkpoints)
         faults = state.restore()
         results = folder.results()
-        training = job.recipe.training
-        pipeline = open_pipeline() if results is None or state.position.phase < len(job.phases) else None
-        steps = pipeline.steps(training.batch_size) if pipeline else 0
-        reporter = Reporter(job.phases, steps, training.batch_size, quiet)
+        if results is not None and state.position.phase == len(job.phases):
+            Reporter((), 0, 0, quiet).say(f"{folder.path}: training is already done")
+            return Run(folder.path, results, network)
+        pipeline = open_pipeline()
+        batch_size = job.recipe.training.batch_size
+        _check_batch(batch_size, strategy)
+        reporter = Reporter(job.phases, pipeline.steps(batch_size), batch_size, quiet)
         for fault in faults:
             reporter.warn(f"passed over a damaged checkpoint: {fault}")
-        if pipeline is None or (results is not None and state.position.phase == len(job.phases)):
-            reporter.say(f"{folder.path}: training is already done")
-            return Run(folder.path, results or {}, network)
         _announce(reporter, folder, job, state, strategy)
-        network.normalization = (np.broadcast_to(pipeline.mean, job.architecture.input_shape[-1:]).tolist(),
-                                 np.broadcast_to(pipeline.deviation, job.architecture.input_shape[-1:]).tolist())  # fmt: skip
         log = MetricsLog(folder.path, state.position.log_bytes)
         try:
             with folder.readable_faults(), pipeline.named_failures():
@@ -157,8 +157,7 @@ def _finish(
 ) -> Run:
     """Looks at the test data, for the first and only time, and writes the results, the plots and the model."""
     reporter.say("evaluating on the test data")
-    depths = job.trained_depths
-    scores = _scores(job, state.network, pipeline, strategy, depths, "test", None)
+    scores = _scores(job, state.network, pipeline, strategy, "test", None)
     results = {
         "spec": job.spec.name,
         "recipe": job.recipe.name,
@@ -172,7 +171,7 @@ def _finish(
         "epochs": sum(entry["epochs"] for entry in state.position.kept),
         "training_seconds": round(state.position.seconds, 1),
     }
-    _save_model(folder, state.network, depths, job.recipe.ensemble.on)
+    _save_model(folder, state.network)
     plot_run(folder.path, results)
     folder.write("results.md", results_markdown(results))
     written = json.dumps(results, indent=1)
@@ -181,38 +180,47 @@ def _finish(
     return Run(folder.path, json.loads(written), state.network)
 
 
-def _save_model(folder: Workdir, network: Network, depths: Sequence[int], ensemble_on: str) -> None:
+def _save_model(folder: Workdir, network: Network) -> None:
     beside = folder.path / ".model.new.keras"
-    network.model(depths, ensemble_on).save(beside)
+    network.model().save(beside)
     beside.replace(folder.path / "model.keras")
 
 
 def _scores(
-    job: Job,
-    network: Network,
-    pipeline: Pipeline,
-    strategy: tf.distribute.Strategy,
-    depths: Sequence[int],
-    part: Part,
-    batch_size: int | None,
+    job: Job, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy, part: Part, batch_size: int | None
 ) -> dict[str, Any]:
     if not len(pipeline.parts[part]):
         raise InputError(f"part '{part}' holds no images")
-    evaluator = Evaluator(network, depths, strategy, job.recipe.ensemble.on)
-    scores, ensemble, examples = evaluator(pipeline.evaluation(part, batch_size or job.recipe.training.batch_size))
+    batch_size = batch_size or job.recipe.training.batch_size
+    _check_batch(batch_size, strategy)
+    evaluator = Evaluator(network, network.depths, strategy, network.ensemble_on)
+    scores, ensemble, examples = evaluator(pipeline.evaluation(part, batch_size))
     return {
         "depths": [{"depth": depth, **values} for depth, values in scores.items()],
-        "ensemble": {**(ensemble or {}), "on": job.recipe.ensemble.on},
+        "ensemble": {**(ensemble or {}), "on": network.ensemble_on},
         "examples": examples,
         "part": part,
     }
 
 
+def _check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
+    if batch_size < strategy.num_replicas_in_sync:
+        raise InputError(f"batch size {batch_size} is too small for {strategy.num_replicas_in_sync} devices")
+
+
 def _job(folder: Workdir, data: ImageArrays | None) -> Job:
+    """The job of a run folder; refuses data that changed since the run began."""
     spec, recipe = folder.documents()
-    if folder.facts().get("arrays") and data is None:
+    facts = folder.facts()
+    if facts.get("arrays") and data is None:
         raise DataError(f"{folder.path}: this run was trained on arrays of its caller; give them again")
-    return prepare(spec, recipe, info=data.info() if data else None)
+    job = prepare(spec, recipe, info=data.info() if data else None)
+    now = json.loads(json.dumps(_data_facts(job)))
+    for key, value in facts["data"].items():
+        if now.get(key) != value:
+            what = f"{key} was {value} and is {now.get(key)}" if key != "fingerprint" else "files were added, removed or renamed"
+            raise DataError(f"{folder.path}: the data changed since the run began ({what})")
+    return job
 
 
 def _stored_info(folder: Workdir) -> DataInfo:
@@ -223,6 +231,7 @@ def _stored_info(folder: Workdir) -> DataInfo:
         tuple(facts["class_names"]),
         facts["train_examples"],
         facts["test_examples"],
+        facts.get("fingerprint"),
     )
 
 
@@ -231,32 +240,53 @@ def _data_facts(job: Job) -> dict[str, Any]:
     return {**vars(job.data), **images}
 
 
-def _pipeline(job: Job, data: ImageArrays | None) -> Pipeline:
+def _pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = None) -> Pipeline:
+    """Batches of a job; those of an existing run are normalised as it was when the run began."""
     height, width, channels = job.architecture.input_shape
     sources: tuple[Source, Source]
     if data is not None:
-        sources = prepare_arrays(data.train, data.test, (height, width), channels)
+        sources = prepare_arrays(data.split("train"), data.split("test"), (height, width), channels)
     else:
         sources = open_data(job.recipe.data, (height, width), channels)
     for source in sources:
         if isinstance(source, ArraySource) and source.size and source.labels.max() >= job.data.classes:
             message = f"a label is {source.labels.max()}; allowed: 0 to {job.data.classes - 1}"
             raise DataError(f"{job.recipe.data.dataset}: {message}")
-    return Pipeline(*sources, job.recipe.data, (height, width), job.recipe.seed)
+    fitted = _normalization(folder) if folder else None
+    return Pipeline(*sources, job.recipe.data, (height, width), job.recipe.seed, fitted)
 
 
-def _restored(folder: Workdir, network: Network) -> RunState:
+def _normalization(folder: Workdir) -> tuple[list[float], list[float]]:
+    try:
+        mean, deviation = ([float(value) for value in part] for part in folder.facts()["normalization"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorkdirError(f"{folder.path / 'run.json'}: damaged (normalization: {error!r})") from None
+    return mean, deviation
+
+
+def _network(folder: Workdir, job: Job) -> Network:
+    """The network of a run with fresh weights, knowing how its images are normalised and which heads will be trained."""
+    network = Network(job.architecture, job.recipe.seed)
+    channels = job.architecture.input_shape[-1:]
+    mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder))
+    network.normalization = mean, deviation
+    network.depths, network.ensemble_on = job.trained_depths, job.recipe.ensemble.on
+    return network
+
+
+def _restored(folder: Workdir, job: Job) -> Network:
+    """The network with its newest weights; its `depths` are those of the heads that have been trained so far."""
+    network = _network(folder, job)
     state = RunState(network, folder.checkpoints)
     for fault in state.restore():
         print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
-    if not state.position.started and not state.position.kept:
+    position = state.position
+    begun = position.phase + (position.epoch > 0 or position.step > 0)
+    heads = {head for phase in job.phases[:begun] for head in phase.losses}
+    network.depths = [depth for depth in network.depths if network.heads[depth - 1].name in heads]
+    if not network.depths:
         raise CheckpointError(f"{folder.path}: nothing is trained yet; train --resume {folder.path}")
-    return state
-
-
-def _is_trained(job: Job, state: RunState, depth: int) -> bool:
-    head = job.architecture.heads[depth - 1].name
-    return any(head in phase.losses for phase in job.phases[: state.position.phase + 1])
+    return network
 
 
 def _strategy(recipe: Recipe) -> tf.distribute.Strategy:

@@ -57,9 +57,8 @@ class TrainStep:
 
     Args:
         network: built under the strategy's scope.
-        phase: what trains and where the losses stand.
+        phase: what trains, where the losses stand, global batch size, weight decay, label smoothing.
         optimizer: built here, with exactly the variables of this phase.
-        batch_size: of the global batch.
     """
 
     def __init__(
@@ -68,13 +67,10 @@ class TrainStep:
         phase: Phase,
         optimizer: keras.optimizers.Optimizer,
         strategy: tf.distribute.Strategy,
-        batch_size: int,
-        weight_decay: float = 0.0,
-        label_smoothing: float = 0.0,
     ):
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
-        self._batch_size, self._smoothing = batch_size, label_smoothing
-        self._decay = weight_decay / strategy.num_replicas_in_sync
+        self._batch_size, self._smoothing = phase.training.batch_size, phase.training.label_smoothing
+        self._decay = phase.training.optimizer.weight_decay / strategy.num_replicas_in_sync
         for name in network.names:
             network.component(name).trainable = name in phase.trains
         self.variables = [v for name in phase.trains for v in network.component(name).trainable_variables]
