@@ -12,7 +12,7 @@ from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_re
 from kerasgreedy.data.catalog import describe, folder_files
 from kerasgreedy.data.decode import read_idx
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.data.source import ArraySource, FileSource, open_data
+from kerasgreedy.data.source import ArraySource, FileSource, open_data, prepare_arrays
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Augment, Data
 
@@ -199,3 +199,38 @@ def test_arrays_that_cannot_be_images_are_refused(images, labels, message):
 def test_floats_in_0_to_1_become_bytes():
     source = ArraySource(np.array([[[[0.0], [1.0]]], [[[0.5], [0.2]]]]), np.array([0, 1]))
     np.testing.assert_array_equal(source.images.ravel(), [0, 255, 128, 51])
+
+
+def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
+    make_folder(tmp_path)
+    Image.fromarray((np.arange(36, dtype=np.uint16) * 1800).reshape(6, 6)).save(tmp_path / "train/cat/0.png")
+    train, _ = open_data(Data(dataset=f"folder:{tmp_path}"), (6, 6), 1)
+    np.testing.assert_array_equal(train.images[0].ravel(), np.arange(36) * 1800 // 256)
+
+
+def test_images_of_several_sizes_are_said_to_be(tmp_path):
+    make_folder(tmp_path)
+    Image.new("RGB", (9, 9)).save(tmp_path / "train/dog/0.png")
+    assert describe(Data(dataset=f"folder:{tmp_path}")).image_shape == (None, None, 3)
+
+
+def test_hidden_files_and_folders_are_no_data(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "train/.cache").mkdir()
+    (tmp_path / "train/cat/._0.png").write_bytes(b"x")
+    files, names = folder_files(str(tmp_path))
+    assert names == ("cat", "dog") and len(files["train"]) == 8
+
+
+def test_four_channels_do_not_become_three(tmp_path):
+    images, labels = np.zeros((4, 6, 6, 4), np.uint8), np.arange(4)
+    with pytest.raises(DataError, match="images have 4 channels and the network takes 3"):
+        prepare_arrays((images, labels), (images, labels), (6, 6), 3)
+
+
+def test_every_epoch_reads_the_same_copy_of_the_images():
+    source = arrays()
+    assert source._tensors[0] is source._tensors[0]
+    for _ in range(2):
+        source.batches(np.arange(10), 5, True)
+    assert "_tensors" in vars(source)

@@ -10,7 +10,7 @@ from conftest import two_devices
 
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.errors import DataError, Diverged, Stopped, WorkdirError
+from kerasgreedy.errors import DataError, Diverged, InputError, Stopped, WorkdirError
 from kerasgreedy.reports.records import read_metrics, read_run
 from kerasgreedy.train import loop
 from kerasgreedy.train.checkpoint import CheckpointStore
@@ -163,27 +163,128 @@ def test_training_again_from_the_written_documents_gives_the_same(finished, tmp_
     same_weights(weights(again.workdir), weights(finished.workdir))
 
 
-def test_two_devices_train_a_run(files, tmp_path):
-    """Batch norm is not synchronised, so weights differ a little; without it they agree."""
-    overrides = ["block_defaults.batch_norm=false", "auxiliary_head.batch_norm=false", "training.optimizer.learning_rate=0.01",
-                 "blocks.1=[{conv: 6, downsample: invertible}]"]  # fmt: skip
-    one = train_spec(*files, overrides, tmp_path / "one", quiet=True)
-    two = train_spec(*files, overrides, tmp_path / "two", strategy=two_devices(), quiet=True)
-    for key, value in weights(one.workdir).items():
-        np.testing.assert_allclose(weights(two.workdir)[key], value, atol=1e-5, err_msg=key)
+NO_DROPOUT = ["blocks.1=[{conv: 6, downsample: invertible}]", "training.keep=last", "training.optimizer.learning_rate=0.01"]
+
+
+def test_two_devices_give_the_run_of_one_batch_norm_included(files, tmp_path):
+    one = train_spec(*files, NO_DROPOUT, tmp_path / "one", quiet=True)
+    two = train_spec(*files, NO_DROPOUT, tmp_path / "two", strategy=two_devices(), quiet=True)
+    expected = weights(one.workdir)
+    for key, value in weights(two.workdir).items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-5, err_msg=key)
     assert two.results["examples"] == 50
+    again = evaluate_run(two.workdir, strategy=two_devices())
+    assert [d["loss"] for d in again["depths"]] == pytest.approx([d["loss"] for d in two.results["depths"]], abs=1e-7)
 
 
 def test_two_devices_stop_and_resume(files, tmp_path, monkeypatch):
-    overrides = ["blocks.1=[{conv: 6, downsample: invertible}]"]
-    whole = train_spec(*files, overrides, tmp_path / "whole", strategy=two_devices(), quiet=True)
-    monkeypatch.setattr(Reporter, "step", lambda *a: signal.raise_signal(signal.SIGTERM) if a[3] == 2 else None)
+    """Stopped in the second phase, where a frozen batch norm's statistics must come back on both devices."""
+    whole = train_spec(*files, NO_DROPOUT, tmp_path / "whole", strategy=two_devices(), quiet=True)
+
+    def stop(self, phase, epoch, step, *rest):
+        if (phase.index, epoch, step) == (1, 0, 2):
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Reporter, "step", stop)
     with pytest.raises(Stopped):
-        train_spec(*files, overrides, tmp_path / "part", strategy=two_devices(), quiet=True)
+        train_spec(*files, NO_DROPOUT, tmp_path / "part", strategy=two_devices(), quiet=True)
     monkeypatch.undo()
     part = resume_run(tmp_path / "part", strategy=two_devices(), quiet=True)
     for key, value in weights(whole.workdir).items():
         np.testing.assert_allclose(weights(part.workdir)[key], value, atol=1e-6, err_msg=key)
+    with pytest.raises(InputError, match="batch size 1 is too small for 2 devices"):
+        evaluate_run(part.workdir, strategy=two_devices(), batch_size=1)
+
+
+def test_a_loaded_network_takes_raw_images_like_the_saved_model(finished):
+    import keras
+
+    raw = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1)).astype(np.float32)
+    saved = keras.models.load_model(finished.workdir / "model.keras")(raw)
+    loaded = load_network(finished.workdir).model()
+    assert all(layer.trainable for layer in loaded.layers)
+    for key, value in loaded(raw).items():
+        np.testing.assert_allclose(value, saved[key], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(resume_run(finished.workdir, quiet=True).network.model()(raw)[key], saved[key], atol=1e-4)
+
+
+def test_the_model_of_a_run_holds_only_the_heads_that_were_trained(files, tmp_path):
+    run = train_spec(*files, ["strategy=end_to_end", "ensemble.on=probabilities"], tmp_path / "run", quiet=True)
+    assert set(run.network.model().output) == {"depth_3", "ensemble"} == set(load_network(run.workdir).model().output)
+    assert run.network.model().get_layer("ensemble").on == "probabilities"
+
+
+def test_an_unfinished_run_reports_the_heads_that_moved(finished, files, tmp_path, monkeypatch):
+    original = loop.Loop._epoch
+
+    def die(self, phase, step):
+        if phase.index == 1:
+            raise SystemError("killed")
+        return original(self, phase, step)
+
+    monkeypatch.setattr(loop.Loop, "_epoch", die)
+    with pytest.raises(SystemError):
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    scores = evaluate_run(tmp_path / "run")
+    assert [d["depth"] for d in scores["depths"]] == [1]
+    assert scores["ensemble"]["top1"] == scores["depths"][0]["top1"] == finished.results["depths"][0]["top1"]
+
+
+def test_a_damaged_object_is_written_again_by_the_resumed_run(finished, files, tmp_path, monkeypatch):
+    """Training is deterministic: after the fall-back the same content, with the same name, has to replace the bad file."""
+    monkeypatch.setattr(loop.Loop, "_save_is_due", lambda self: False)
+    monkeypatch.setattr(
+        Reporter, "epoch", lambda self, phase, epoch, *a: signal.raise_signal(signal.SIGTERM) if epoch == 2 else None
+    )
+    with pytest.raises(Stopped):
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    folder = tmp_path / "run/checkpoints"
+    newest = sorted(folder.glob("*.json"))[-1]
+    digest = json.loads(json.loads(newest.read_text())["body"])["objects"]["network/block_1"]
+    path = folder / f"objects/{digest}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    done = resume_run(tmp_path / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(finished.workdir))
+
+
+def test_early_stopping_and_resume(files, tmp_path, monkeypatch):
+    overrides = ["training.epochs=5", "training.early_stopping=2", "training.optimizer={name: adam, learning_rate: 0.01}"]
+    whole = train_spec(*files, overrides, tmp_path / "whole", quiet=True)
+    calls = []
+
+    def stop(self, *arguments):
+        calls.append(1)
+        if len(calls) == 9:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Reporter, "step", stop)
+    with pytest.raises(Stopped):
+        train_spec(*files, overrides, tmp_path / "part", quiet=True)
+    monkeypatch.undo()
+    part = resume_run(tmp_path / "part", quiet=True)
+    same_weights(weights(part.workdir), weights(whole.workdir))
+    assert part.results["phases"] == whole.results["phases"]
+
+
+def test_data_that_changed_since_the_run_began_is_refused(tmp_path, files, monkeypatch):
+    from test_data import make_folder
+
+    make_folder(tmp_path / "images")
+    spec, _ = files
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: r\ndata: {dataset: 'folder:images', validation: 2}\ntraining: {epochs: 1, batch_size: 4}\n")
+    monkeypatch.chdir(tmp_path)
+    run = train_spec(spec, recipe, workdir="run", quiet=True)
+    monkeypatch.chdir("/")  # the recipe in the run folder does not depend on where it was started
+    assert evaluate_run(tmp_path / "run")["examples"] == 4
+    assert run.results["dataset"] == f"folder:{tmp_path / 'images'}"
+    (tmp_path / "images/train/cat/0.png").rename(tmp_path / "images/train/cat/9.png")
+    with pytest.raises(DataError, match="the data changed since the run began"):
+        evaluate_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize("strategy", ["decoupled", "end_to_end", "deep_supervision", "random_features"])
@@ -234,9 +335,9 @@ def test_a_huge_rate_really_diverges(files, tmp_path):
 
 def test_own_arrays_from_a_notebook(files, tmp_path):
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 96)
-    images = (rng.uniform(size=(96, 8, 8, 1)) * 0.2 + labels[:, None, None, None] * 0.4).clip(0, 1)
-    data = ImageArrays((images[:64], labels[:64]), (images[64:], labels[64:]), ["dark", "grey", "light"])
+    labels = rng.integers(0, 3, 96)[:, None]  # as keras.datasets gives them
+    images = (rng.uniform(size=(96, 8, 8, 1)) * 0.2 + labels[:, :, None, None] * 0.4).clip(0, 1)
+    data = ImageArrays((images[:64], labels[:64]), (images[64:], labels[64:]), np.array(["dark", "grey", "light"]))
     overrides = ["data={dataset: mine, validation: 0}", "training.keep=last", "training.epochs=4", "training.batch_size=16"]
     run = train_spec(*files, overrides, tmp_path / "run", data=data, quiet=True)
     assert run.results["ensemble"]["top1"] > 0.9 and run.results["dataset"] == "arrays"

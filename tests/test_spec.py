@@ -160,3 +160,27 @@ def test_a_block_may_have_a_head_of_its_own():
     arch = architecture(spec)
     # hidden convolution 9*4*w + w, mean to 2x2, linear 4w*3 + 3; and 4*3 + 3 after global pooling
     assert [head.parameters for head in arch.heads] == [9 * 4 * 5 + 5 + 60 + 3, 9 * 4 * 7 + 7 + 84 + 3, 15]
+
+
+def test_the_final_head_takes_what_it_leaves_out_from_the_auxiliary_one():
+    spec = spec_of(
+        "name: s\ninput_shape: [8, 8, 1]\nclasses: 3\nblocks: [{conv: 4}, {conv: 4}]\n"
+        "auxiliary_head: {hidden_layers: 1, width: 5}\nfinal_head: {width: 7}\n"
+    ).value
+    assert [head.parameters for head in architecture(spec).heads] == [9 * 4 * 5 + 5 + 60 + 3, 9 * 4 * 7 + 7 + 84 + 3]
+
+
+@pytest.mark.parametrize("name", ["ensemble", "images", "normalize", "head_1"])
+def test_names_that_the_network_needs_are_refused(name):
+    text = f"name: s\ninput_shape: [8, 8, 1]\nclasses: 3\nblocks: [{{name: {name}, layers: [{{conv: 4}}]}}]\n"
+    with pytest.raises(ShapeError, match=f"'{name}'"):
+        architecture(spec_of(text).value)
+
+
+def test_a_share_that_is_no_image_cannot_choose_the_best_point():
+    from kerasgreedy.train.plan import prepare
+
+    with pytest.raises(SpecError, match="received 0.001, which is no image of 160"):
+        prepare(spec_of(TINY_SPEC), recipe_of(TINY_RECIPE, "data.validation=0.001"))
+    with pytest.raises(SpecError, match="data.test_resize: 'digits' is held in memory"):
+        prepare(spec_of(TINY_SPEC), recipe_of(TINY_RECIPE, "data.test_resize=16"))
