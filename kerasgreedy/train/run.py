@@ -2,28 +2,32 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
-from kerasgreedy.data.catalog import DataInfo
 from kerasgreedy.data.pipeline import Part, Pipeline
-from kerasgreedy.data.source import ArraySource, Source, open_data, prepare_arrays
-from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError
+from kerasgreedy.errors import InputError
 from kerasgreedy.reports.plots import plot_run
 from kerasgreedy.reports.tables import results_markdown
 from kerasgreedy.spec.load import load
-from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.loop import Loop
+from kerasgreedy.train.opening import (
+    data_facts,
+    fresh_network,
+    open_job,
+    open_pipeline,
+    stored_info,
+    strategy_of,
+    trained_network,
+)
 from kerasgreedy.train.plan import Job, prepare
 from kerasgreedy.train.progress import Reporter, duration
 from kerasgreedy.train.signals import StopRequest
@@ -71,11 +75,11 @@ def train_spec(
     documents = load(spec, recipe, overrides)
     job = prepare(*documents, info=data.info() if data else None)
     place = Workdir.free(workdir or default_workdir(job.spec.name, job.recipe.name))
-    pipeline = _pipeline(job, data)  # before the folder is made: bad data must not leave an empty run
+    pipeline = open_pipeline(job, data)  # before the folder is made: bad data must not leave an empty run
     facts = {
         **environment(),
         "seed": job.recipe.seed,
-        "data": _data_facts(job),
+        "data": data_facts(job),
         "arrays": data is not None,
         "normalization": [value.tolist() for value in (pipeline.mean, pipeline.deviation)],
     }
@@ -88,8 +92,8 @@ def resume_run(
 ) -> Run:
     """Goes on with a run from its newest whole checkpoint, and ends as if it had never stopped."""
     folder = Workdir.open(workdir)
-    job = _job(folder, data)
-    return _run(folder, job, lambda: _pipeline(job, data, folder), strategy, quiet)
+    job = open_job(folder, data)
+    return _run(folder, job, lambda: open_pipeline(job, data, folder), strategy, quiet)
 
 
 def evaluate_run(
@@ -105,11 +109,11 @@ def evaluate_run(
         `depths` (depth, top1, top5, loss), `ensemble` (top1, top5, loss), `examples`, `part`.
     """
     folder = Workdir.open(workdir)
-    job = _job(folder, data)
-    strategy = strategy or _strategy(job.recipe)
+    job = open_job(folder, data)
+    strategy = strategy or strategy_of(job.recipe)
     with strategy.scope():
-        network = _restored(folder, job)
-    pipeline = _pipeline(job, data, folder)
+        network = trained_network(folder, job)
+    pipeline = open_pipeline(job, data, folder)
     with pipeline.named_failures():
         return _scores(job, network, pipeline, strategy, part, batch_size)
 
@@ -118,23 +122,23 @@ def load_network(workdir: str | Path) -> Network:
     """The network of a run with the weights of its newest whole checkpoint; needs no data."""
     folder = Workdir.open(workdir)
     spec, recipe = folder.documents()
-    return _restored(folder, prepare(spec, recipe, _stored_info(folder)))
+    return trained_network(folder, prepare(spec, recipe, stored_info(folder)))
 
 
 def _run(
-    folder: Workdir, job: Job, open_pipeline: Callable[[], Pipeline], strategy: tf.distribute.Strategy | None, quiet: bool
+    folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], strategy: tf.distribute.Strategy | None, quiet: bool
 ) -> Run:
-    strategy = strategy or _strategy(job.recipe)
+    strategy = strategy or strategy_of(job.recipe)
     with folder.writing(), StopRequest() as stop:
         with strategy.scope():
-            network = _network(folder, job)
+            network = fresh_network(folder, job)
         state = RunState(network, folder.checkpoints)
         faults = state.restore()
         results = folder.results()
         if results is not None and state.position.phase == len(job.phases):
             Reporter((), 0, 0, quiet).say(f"{folder.path}: training is already done")
             return Run(folder.path, results, network)
-        pipeline = open_pipeline()
+        pipeline = make_pipeline()
         batch_size = job.recipe.training.batch_size
         _check_batch(batch_size, strategy)
         reporter = Reporter(job.phases, pipeline.steps(batch_size), batch_size, quiet)
@@ -206,93 +210,6 @@ def _scores(
 def _check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
     if batch_size < strategy.num_replicas_in_sync:
         raise InputError(f"batch size {batch_size} is too small for {strategy.num_replicas_in_sync} devices")
-
-
-def _job(folder: Workdir, data: ImageArrays | None) -> Job:
-    """The job of a run folder; refuses data that changed since the run began."""
-    spec, recipe = folder.documents()
-    facts = folder.facts()
-    if facts.get("arrays") and data is None:
-        raise DataError(f"{folder.path}: this run was trained on arrays of its caller; give them again")
-    job = prepare(spec, recipe, info=data.info() if data else None)
-    now = json.loads(json.dumps(_data_facts(job)))
-    for key, value in facts["data"].items():
-        if now.get(key) != value:
-            what = f"{key} was {value} and is {now.get(key)}" if key != "fingerprint" else "files were added, removed or renamed"
-            raise DataError(f"{folder.path}: the data changed since the run began ({what})")
-    return job
-
-
-def _stored_info(folder: Workdir) -> DataInfo:
-    facts = folder.facts()["data"]
-    return DataInfo(
-        facts["dataset"],
-        tuple(facts["image_shape"]),
-        tuple(facts["class_names"]),
-        facts["train_examples"],
-        facts["test_examples"],
-        facts.get("fingerprint"),
-    )
-
-
-def _data_facts(job: Job) -> dict[str, Any]:
-    images = {"train_images": job.train_images, "validation_images": job.validation_images, "test_images": job.test_images}
-    return {**vars(job.data), **images}
-
-
-def _pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = None) -> Pipeline:
-    """Batches of a job; those of an existing run are normalised as it was when the run began."""
-    height, width, channels = job.architecture.input_shape
-    sources: tuple[Source, Source]
-    if data is not None:
-        sources = prepare_arrays(data.split("train"), data.split("test"), (height, width), channels)
-    else:
-        sources = open_data(job.recipe.data, (height, width), channels)
-    for source in sources:
-        if isinstance(source, ArraySource) and source.size and source.labels.max() >= job.data.classes:
-            message = f"a label is {source.labels.max()}; allowed: 0 to {job.data.classes - 1}"
-            raise DataError(f"{job.recipe.data.dataset}: {message}")
-    fitted = _normalization(folder) if folder else None
-    return Pipeline(*sources, job.recipe.data, (height, width), job.recipe.seed, fitted)
-
-
-def _normalization(folder: Workdir) -> tuple[list[float], list[float]]:
-    try:
-        mean, deviation = ([float(value) for value in part] for part in folder.facts()["normalization"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise WorkdirError(f"{folder.path / 'run.json'}: damaged (normalization: {error!r})") from None
-    return mean, deviation
-
-
-def _network(folder: Workdir, job: Job) -> Network:
-    """The network of a run with fresh weights, knowing how its images are normalised and which heads will be trained."""
-    network = Network(job.architecture, job.recipe.seed)
-    channels = job.architecture.input_shape[-1:]
-    mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder))
-    network.normalization = mean, deviation
-    network.depths, network.ensemble_on = job.trained_depths, job.recipe.ensemble.on
-    return network
-
-
-def _restored(folder: Workdir, job: Job) -> Network:
-    """The network with its newest weights; its `depths` are those of the heads that have been trained so far."""
-    network = _network(folder, job)
-    state = RunState(network, folder.checkpoints)
-    for fault in state.restore():
-        print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
-    position = state.position
-    begun = position.phase + (position.epoch > 0 or position.step > 0)
-    heads = {head for phase in job.phases[:begun] for head in phase.losses}
-    network.depths = [depth for depth in network.depths if network.heads[depth - 1].name in heads]
-    if not network.depths:
-        raise CheckpointError(f"{folder.path}: nothing is trained yet; train --resume {folder.path}")
-    return network
-
-
-def _strategy(recipe: Recipe) -> tf.distribute.Strategy:
-    if recipe.distribute == "mirrored":
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
 
 
 def _announce(reporter: Reporter, folder: Workdir, job: Job, state: RunState, strategy: tf.distribute.Strategy) -> None:

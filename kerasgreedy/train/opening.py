@@ -1,0 +1,109 @@
+"""From a run folder to its job, data and network."""
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.build import Network
+from kerasgreedy.data.arrays import ImageArrays
+from kerasgreedy.data.catalog import DataInfo
+from kerasgreedy.data.pipeline import Pipeline
+from kerasgreedy.data.source import ArraySource, Source, open_data, prepare_arrays
+from kerasgreedy.errors import CheckpointError, DataError, WorkdirError
+from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.train.plan import Job, prepare
+from kerasgreedy.train.state import RunState
+from kerasgreedy.train.workdir import Workdir
+
+
+def open_job(folder: Workdir, data: ImageArrays | None) -> Job:
+    """The job of a run folder; refuses data that changed since the run began."""
+    spec, recipe = folder.documents()
+    facts = folder.facts()
+    if facts.get("arrays") and data is None:
+        raise DataError(f"{folder.path}: this run was trained on arrays of its caller; give them again")
+    job = prepare(spec, recipe, info=data.info() if data else None)
+    now = json.loads(json.dumps(data_facts(job)))
+    for key, value in facts["data"].items():
+        if now.get(key) != value:
+            what = f"{key} was {value} and is {now.get(key)}" if key != "fingerprint" else "files were added, removed or renamed"
+            raise DataError(f"{folder.path}: the data changed since the run began ({what})")
+    return job
+
+
+def stored_info(folder: Workdir) -> DataInfo:
+    """Facts of the data as they were when the run began."""
+    facts = folder.facts()["data"]
+    return DataInfo(
+        facts["dataset"],
+        tuple(facts["image_shape"]),
+        tuple(facts["class_names"]),
+        facts["train_examples"],
+        facts["test_examples"],
+        facts.get("fingerprint"),
+    )
+
+
+def data_facts(job: Job) -> dict[str, Any]:
+    """What `run.json` says of the data."""
+    images = {"train_images": job.train_images, "validation_images": job.validation_images, "test_images": job.test_images}
+    return {**vars(job.data), **images}
+
+
+def open_pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = None) -> Pipeline:
+    """Batches of a job; those of an existing run are normalised as it was when the run began."""
+    height, width, channels = job.architecture.input_shape
+    sources: tuple[Source, Source]
+    if data is not None:
+        sources = prepare_arrays(data.split("train"), data.split("test"), (height, width), channels)
+    else:
+        sources = open_data(job.recipe.data, (height, width), channels)
+    for source in sources:
+        if isinstance(source, ArraySource) and source.size and source.labels.max() >= job.data.classes:
+            message = f"a label is {source.labels.max()}; allowed: 0 to {job.data.classes - 1}"
+            raise DataError(f"{job.recipe.data.dataset}: {message}")
+    fitted = _normalization(folder) if folder else None
+    return Pipeline(*sources, job.recipe.data, (height, width), job.recipe.seed, fitted)
+
+
+def _normalization(folder: Workdir) -> tuple[list[float], list[float]]:
+    try:
+        mean, deviation = ([float(value) for value in part] for part in folder.facts()["normalization"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorkdirError(f"{folder.path / 'run.json'}: damaged (normalization: {error!r})") from None
+    return mean, deviation
+
+
+def fresh_network(folder: Workdir, job: Job) -> Network:
+    """The network of a run with fresh weights, knowing how its images are normalised and which heads will be trained."""
+    network = Network(job.architecture, job.recipe.seed)
+    channels = job.architecture.input_shape[-1:]
+    mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder))
+    network.normalization = mean, deviation
+    network.depths, network.ensemble_on = job.trained_depths, job.recipe.ensemble.on
+    return network
+
+
+def trained_network(folder: Workdir, job: Job) -> Network:
+    """The network with its newest weights; its `depths` are those of the heads that have been trained so far."""
+    network = fresh_network(folder, job)
+    state = RunState(network, folder.checkpoints)
+    for fault in state.restore():
+        print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
+    position = state.position
+    begun = position.phase + (position.epoch > 0 or position.step > 0)
+    heads = {head for phase in job.phases[:begun] for head in phase.losses}
+    network.depths = [depth for depth in network.depths if network.heads[depth - 1].name in heads]
+    if not network.depths:
+        raise CheckpointError(f"{folder.path}: nothing is trained yet; train --resume {folder.path}")
+    return network
+
+
+def strategy_of(recipe: Recipe) -> tf.distribute.Strategy:
+    """The strategy that the recipe's `distribute` names."""
+    if recipe.distribute == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
