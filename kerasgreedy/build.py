@@ -33,8 +33,8 @@ class Network:
     def __init__(self, arch: Architecture, seed: int = 0):
         self.architecture = arch
         self.seed = seed
-        self.blocks = [_component(block, arch, seed) for block in arch.blocks]
-        self.heads = [_component(head, arch, seed) for head in arch.heads]
+        self.blocks = [build_component(block, arch, seed) for block in arch.blocks]
+        self.heads = [build_component(head, arch, seed) for head in arch.heads]
         self.normalization: tuple[list[float], list[float]] | None = None
         self.depths = list(range(1, len(self.blocks) + 1))
         self.ensemble_on = "logits"
@@ -237,7 +237,8 @@ _LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
 }
 
 
-def _component(component: Component, arch: Architecture, seed: int) -> keras.Model:
+def build_component(component: Component, arch: Architecture, seed: int) -> keras.Model:
+    """One block or head as a Keras model; its weights depend on the seed and their place only."""
     images = keras.Input(component.input_shape, name="input")
     output = _Builder(component.name, arch.defaults, seed).sequence(component.nodes, images)
     return keras.Model(images, output, name=_keras_name(component.name))
