@@ -6,14 +6,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasgreedy.reports.records import read_metrics
 from kerasgreedy.spec.load import Document, check
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.overrides import parse_override
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.source import Source
+from kerasgreedy.train.checkpoint import CheckpointStore
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,3 +65,31 @@ def two_devices() -> tf.distribute.Strategy:
     """Two replicas on one CPU; the reduction that allows several strategies in one process."""
     reduce = tf.distribute.HierarchicalCopyAllReduce()
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=reduce)
+
+
+def weights(workdir):
+    snapshot, faults = CheckpointStore(workdir / "checkpoints").load()
+    assert faults == []
+    return {key: value for arrays in snapshot.arrays.values() for key, value in arrays.items()}
+
+
+def same_weights(one, two):
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        np.testing.assert_array_equal(value, two[key], err_msg=key)
+
+
+def without_time(workdir):
+    records = read_metrics(workdir)
+    return [{k: v for k, v in r.items() if k not in ("time", "images_per_second")} for r in records]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run of the small spec and recipe, shared by all tests; they must not change it."""
+    from kerasgreedy.train.run import train_spec
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY_SPEC)
+    (folder / "fast.yaml").write_text(TINY_RECIPE)
+    return train_spec(folder / "tiny.yaml", folder / "fast.yaml", workdir=folder / "run", quiet=True)

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, weights
 
 from kerasgreedy.reports.records import read_metrics
 from kerasgreedy.train.checkpoint import CheckpointStore
@@ -31,12 +31,6 @@ def start(*arguments):
 def end(process, timeout=300):
     _, err = process.communicate(timeout=timeout)
     assert process.returncode == 0, err
-
-
-def weights(workdir):
-    snapshot, faults = CheckpointStore(workdir / "checkpoints").load()
-    assert faults == []
-    return {key: value for arrays in snapshot.arrays.values() for key, value in arrays.items()}
 
 
 @pytest.mark.slow

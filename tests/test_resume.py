@@ -1,0 +1,151 @@
+"""Runs that stop, die or are damaged, and go on."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from conftest import same_weights, two_devices, weights, without_time
+
+from kerasgreedy.errors import InputError, Stopped, WorkdirError
+from kerasgreedy.train import loop
+from kerasgreedy.train.progress import Reporter
+from kerasgreedy.train.run import evaluate_run, resume_run, train_spec
+
+NO_DROPOUT = ["blocks.1=[{conv: 6, downsample: invertible}]", "training.keep=last", "training.optimizer.learning_rate=0.01"]
+
+
+@pytest.mark.parametrize("at", [1, 3, 6, 9, 14, 23])
+def test_stopped_at_any_step_and_resumed_equals_never_stopped(finished, files, tmp_path, monkeypatch, at):
+    """24 steps in all. A SIGTERM saves inside the epoch; weights, slots, random state and metrics end bit for bit equal."""
+    seen = []
+
+    def step(self, *arguments):
+        seen.append(1)
+        if len(seen) == at:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Reporter, "step", step)
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    done = resume_run(tmp_path / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(finished.workdir))
+    assert without_time(done.workdir) == without_time(finished.workdir)
+    assert done.results["depths"] == finished.results["depths"]
+
+
+@pytest.mark.parametrize(("what", "count"), [("step", 7), ("save", 1), ("save", 4), ("record", 5), ("finish", 1)])
+def test_dying_anywhere_and_resumed_equals_never_stopped(finished, files, tmp_path, monkeypatch, what, count):
+    """The process dies without a word: in a step, before a save, after a log line, before the results."""
+    target, name = {
+        "step": (Reporter, "step"),
+        "save": (loop.Loop, "_save"),
+        "record": (loop.Loop, "_record"),
+        "finish": (loop.Loop, "run"),
+    }[what]
+    original, calls = getattr(target, name), []
+
+    def die(self, *arguments, **more):
+        calls.append(1)
+        if len(calls) > count or what == "finish":
+            if what in ("record", "finish"):
+                original(self, *arguments, **more)
+            raise SystemError("killed")
+        return original(self, *arguments, **more)
+
+    monkeypatch.setattr(target, name, die)
+    with pytest.raises(SystemError):
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    done = resume_run(tmp_path / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(finished.workdir))
+    assert without_time(done.workdir) == without_time(finished.workdir)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    before = (finished.workdir / "results.json").read_bytes()
+    assert resume_run(finished.workdir, quiet=True).results == finished.results
+    assert (finished.workdir / "results.json").read_bytes() == before
+
+
+def test_two_devices_stop_and_resume(files, tmp_path, monkeypatch):
+    """Stopped in the second phase, where a frozen batch norm's statistics must come back on both devices."""
+    whole = train_spec(*files, NO_DROPOUT, tmp_path / "whole", strategy=two_devices(), quiet=True)
+
+    def stop(self, phase, epoch, step, *rest):
+        if (phase.index, epoch, step) == (1, 0, 2):
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Reporter, "step", stop)
+    with pytest.raises(Stopped):
+        train_spec(*files, NO_DROPOUT, tmp_path / "part", strategy=two_devices(), quiet=True)
+    monkeypatch.undo()
+    part = resume_run(tmp_path / "part", strategy=two_devices(), quiet=True)
+    for key, value in weights(whole.workdir).items():
+        np.testing.assert_allclose(weights(part.workdir)[key], value, atol=1e-6, err_msg=key)
+    with pytest.raises(InputError, match="batch size 1 is too small for 2 devices"):
+        evaluate_run(part.workdir, strategy=two_devices(), batch_size=1)
+
+
+def test_an_unfinished_run_reports_the_heads_that_moved(finished, files, tmp_path, monkeypatch):
+    original = loop.Loop._epoch
+
+    def die(self, phase, step):
+        if phase.index == 1:
+            raise SystemError("killed")
+        return original(self, phase, step)
+
+    monkeypatch.setattr(loop.Loop, "_epoch", die)
+    with pytest.raises(SystemError):
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    scores = evaluate_run(tmp_path / "run")
+    assert [d["depth"] for d in scores["depths"]] == [1]
+    assert scores["ensemble"]["top1"] == scores["depths"][0]["top1"] == finished.results["depths"][0]["top1"]
+
+
+def test_a_damaged_object_is_written_again_by_the_resumed_run(finished, files, tmp_path, monkeypatch):
+    """Training is deterministic: after the fall-back the same content, with the same name, has to replace the bad file."""
+    monkeypatch.setattr(loop.Loop, "_save_is_due", lambda self: False)
+    monkeypatch.setattr(
+        Reporter, "epoch", lambda self, phase, epoch, *a: signal.raise_signal(signal.SIGTERM) if epoch == 2 else None
+    )
+    with pytest.raises(Stopped):
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    folder = tmp_path / "run/checkpoints"
+    newest = sorted(folder.glob("*.json"))[-1]
+    digest = json.loads(json.loads(newest.read_text())["body"])["objects"]["network/block_1"]
+    path = folder / f"objects/{digest}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    done = resume_run(tmp_path / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(finished.workdir))
+
+
+def test_early_stopping_and_resume(files, tmp_path, monkeypatch):
+    overrides = ["training.epochs=5", "training.early_stopping=2", "training.optimizer={name: adam, learning_rate: 0.01}"]
+    whole = train_spec(*files, overrides, tmp_path / "whole", quiet=True)
+    calls = []
+
+    def stop(self, *arguments):
+        calls.append(1)
+        if len(calls) == 9:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Reporter, "step", stop)
+    with pytest.raises(Stopped):
+        train_spec(*files, overrides, tmp_path / "part", quiet=True)
+    monkeypatch.undo()
+    part = resume_run(tmp_path / "part", quiet=True)
+    same_weights(weights(part.workdir), weights(whole.workdir))
+    assert part.results["phases"] == whole.results["phases"]
+
+
+def test_a_folder_in_use_is_left_alone(finished):
+    from kerasgreedy.train.workdir import Workdir
+
+    with Workdir.open(finished.workdir).writing(), pytest.raises(WorkdirError, match="another process is training"):
+        resume_run(finished.workdir, quiet=True)
