@@ -86,7 +86,9 @@ Frozen blocks run in inference mode: their batch norm statistics do not move.
 | `tfds:NAME` | any TFDS image classification set, such as `tfds:cifar10` | a prepared copy, or `download: true` |
 
 Grey images are repeated over three channels where the spec wants three, colour images become luminance where it wants one.
-Validation data is taken from the training split. Test data is looked at once, after training.
+Small sets are held in memory at the network's size (up to 2 GiB). With `random_resized_crop` or `test_resize` files are read anew
+for each batch by TensorFlow's decoder, which takes fewer kinds of JPEG than Pillow does (no CMYK). Files and folders whose names
+start with a dot are passed over. Validation data is taken from the training split. Test data is looked at once, after training.
 """
 
 
