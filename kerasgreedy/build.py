@@ -1,7 +1,7 @@
 """Spec -> Network. The only place where YAML words become Keras layers."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.errors import CheckpointError
+from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.spec import layers as L
@@ -17,14 +18,14 @@ from kerasgreedy.spec.architecture import Architecture, Component, architecture
 from kerasgreedy.spec.lower import Node
 from kerasgreedy.spec.model import ModelSpec
 
+FLOAT32 = "float32"
+
 
 class Network:
-    """Blocks and heads as Keras models.
+    """Blocks and heads as Keras models. Weights are float32; `compute_in` chooses what they are computed in.
 
     Attributes:
         architecture: shapes and costs; `architecture.blocks[i]` describes `blocks[i]`.
-        blocks: block i maps the output of block i - 1 (block 0: normalised images) to its own.
-        heads: head i maps the output of block i to logits (batch, classes).
         normalization: (mean, deviation) by channel that `model` applies to raw images of 0..255, or None.
         depths: of the heads that `model` gives and lets vote; those that were trained, for the network of a run.
         ensemble_on: what they vote with, `logits` or `probabilities`.
@@ -33,32 +34,52 @@ class Network:
     def __init__(self, arch: Architecture, seed: int = 0):
         self.architecture = arch
         self.seed = seed
-        self.blocks = [build_component(block, arch, seed) for block in arch.blocks]
-        self.heads = [build_component(head, arch, seed) for head in arch.heads]
         self.normalization: tuple[list[float], list[float]] | None = None
-        self.depths = list(range(1, len(self.blocks) + 1))
+        self.depths = list(range(1, len(arch.blocks) + 1))
         self.ensemble_on = "logits"
-        self._by_name = {model.name: model for model in (*self.blocks, *self.heads)}
+        self._models = {name: build_component(component, arch, seed) for name, component in arch.components.items()}
+        self._precisions = dict.fromkeys(self._models, FLOAT32)
 
     @property
     def names(self) -> list[str]:
         """Names of all components, blocks first."""
-        return list(self._by_name)
+        return list(self._models)
+
+    @property
+    def blocks(self) -> list[keras.Model]:
+        """Block i maps the output of block i - 1 (block 0: normalised images) to its own."""
+        return [self._models[block.name] for block in self.architecture.blocks]
+
+    @property
+    def heads(self) -> list[keras.Model]:
+        """Head i maps the output of block i to logits (batch, classes), float32."""
+        return [self._models[head.name] for head in self.architecture.heads]
 
     def component(self, name: str) -> keras.Model:
         """The block or head of that name."""
-        return self._by_name[name]
+        return self._models[name]
 
-    def logits(self, images: Any, depths: Sequence[int] | None = None) -> list[Any]:
+    def compute_in(self, precision: str, names: Iterable[str] | None = None) -> None:
+        """Lets components (default: all) compute in `float32`, `mixed_bfloat16` or `mixed_float16`; their weights stay.
+
+        A component that changes is built anew: call this under the strategy's scope, before its variables are used elsewhere.
+        """
+        for name in self.names if names is None else names:
+            if self._precisions[name] != precision:
+                arrays = self.arrays(name)
+                self._models[name] = build_component(self.architecture.components[name], self.architecture, self.seed, precision)
+                self._precisions[name] = precision
+                self.load_arrays(name, arrays)
+
+    def logits(self, x: Any, depths: Sequence[int] | None = None, first_block: int = 0) -> list[Any]:
         """Logits of the heads at the given depths (1 is the first block; default: all), in inference mode.
 
         Args:
-            images: (batch, height, width, channels), normalised.
+            x: normalised images (batch, height, width, channels), or with `first_block` = i the output of the first i blocks.
         """
         wanted = set(range(1, len(self.blocks) + 1) if depths is None else depths)
         result = []
-        x = images
-        for depth in range(1, max(wanted) + 1):
+        for depth in range(first_block + 1, max(wanted) + 1):
             x = self.blocks[depth - 1](x, training=False)
             if depth in wanted:
                 result.append(self.heads[depth - 1](x, training=False))
@@ -92,7 +113,7 @@ class Network:
             variable.assign(arrays[key])
 
     def model(self, depths: Sequence[int] | None = None) -> keras.Model:
-        """One Keras model: raw images of 0..255 to a dict of logits, `depth_1` ... and `ensemble`.
+        """One Keras model in float32: raw images of 0..255 to a dict of logits, `depth_1` ... and `ensemble`.
 
         It shares the weights of this network, all of them trainable. Normalisation is part of it.
 
@@ -101,6 +122,7 @@ class Network:
         """
         arch = self.architecture
         wanted = self.depths if depths is None else list(depths)
+        self.compute_in(FLOAT32)
         for component in (*self.blocks, *self.heads):
             component.trainable = True
         images = keras.Input(arch.input_shape, name="images", dtype="float32")
@@ -136,10 +158,12 @@ def build_network(
 class _Builder:
     """Turns primitive layers into Keras layers, for one component."""
 
-    def __init__(self, component: str, defaults: L.BlockDefaults, seed: int):
+    def __init__(self, component: str, defaults: L.BlockDefaults, seed: int, precision: str, logits: Node | None):
         self._component = component
         self._defaults = defaults
         self._seed = seed
+        self._precision = precision
+        self._logits = logits
 
     def sequence(self, nodes: Sequence[Node], x: Any) -> Any:
         for node in nodes:
@@ -150,12 +174,18 @@ class _Builder:
         layer = node.layer
         if isinstance(layer, L.Residual):
             body, shortcut = (self.sequence(child, x) for child in node.children)
-            return keras.layers.Add(name=node.name)([body, shortcut])
+            return self._typed(keras.layers.Add(name=node.name), node)([body, shortcut])
         if isinstance(layer, L.Branches):
-            return keras.layers.Concatenate(name=node.name)([self.sequence(child, x) for child in node.children])
+            concatenate = self._typed(keras.layers.Concatenate(name=node.name), node)
+            return concatenate([self.sequence(child, x) for child in node.children])
         if isinstance(layer, L.Conv | L.MaxPool) and isinstance(layer.padding, int) and layer.padding:
-            x = _pad(layer, node, x)
-        return _LAYERS[type(layer)](self, layer, node)(x)
+            x = self._typed(_pad(layer, node), node)(x)
+        return self._typed(_LAYERS[type(layer)](self, layer, node), node)(x)
+
+    def _typed(self, layer: keras.layers.Layer, node: Node) -> keras.layers.Layer:
+        """The layer in the component's precision; the layer that gives the logits computes in float32."""
+        layer.dtype_policy = FLOAT32 if node is self._logits else self._precision
+        return layer
 
     def kernel(self, node: Node) -> keras.initializers.Initializer:
         """An initializer whose draw depends on the seed and the layer's place only.
@@ -187,7 +217,7 @@ class _Builder:
         )
 
     def batch_norm(self, layer: L.BatchNorm, node: Node) -> keras.layers.Layer:
-        return keras.layers.BatchNormalization(
+        return FusedBatchNormalization(
             momentum=self._defaults.batch_norm_momentum,
             epsilon=self._defaults.batch_norm_epsilon,
             # Statistics of the global batch: else each device keeps its own, and a checkpoint holds those of the first only.
@@ -208,12 +238,12 @@ class _Builder:
         return keras.layers.AdaptiveAveragePooling2D((rows, columns), name=node.name)
 
 
-def _pad(layer: L.Conv | L.MaxPool, node: Node, x: Any) -> Any:
+def _pad(layer: L.Conv | L.MaxPool, node: Node) -> keras.layers.Layer:
     """Explicit padding: zeros before a convolution, the lowest number before a maximum."""
     name = f"{node.name}_pad"
     if isinstance(layer, L.Conv):
-        return keras.layers.ZeroPadding2D(layer.padding, name=name)(x)
-    return PadLowest(int(layer.padding), name=name)(x)
+        return keras.layers.ZeroPadding2D(layer.padding, name=name)
+    return PadLowest(int(layer.padding), name=name)
 
 
 _LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
@@ -237,11 +267,17 @@ _LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
 }
 
 
-def build_component(component: Component, arch: Architecture, seed: int) -> keras.Model:
-    """One block or head as a Keras model; its weights depend on the seed and their place only."""
-    images = keras.Input(component.input_shape, name="input")
-    output = _Builder(component.name, arch.defaults, seed).sequence(component.nodes, images)
-    return keras.Model(images, output, name=_keras_name(component.name))
+def build_component(component: Component, arch: Architecture, seed: int, precision: str = FLOAT32) -> keras.Model:
+    """One block or head as a Keras model; its weights depend on the seed and their place only.
+
+    Args:
+        precision: `float32`, `mixed_bfloat16` or `mixed_float16`: what it takes, computes in and, but for logits, gives.
+    """
+    # Its own type: a float32 input would be a detour of two casts between blocks of lower precision.
+    x = keras.Input(component.input_shape, name="input", dtype=keras.DTypePolicy(precision).compute_dtype)
+    logits = component.nodes[-1] if component in arch.heads else None
+    output = _Builder(component.name, arch.defaults, seed, precision, logits).sequence(component.nodes, x)
+    return keras.Model(x, output, name=_keras_name(component.name))
 
 
 def _keras_name(name: str) -> str:

@@ -20,7 +20,7 @@ def test_greedy_trains_one_block_and_its_head_after_the_other():
         (("block_2", "head_2"), ("block_1",), ("head_2",)),
         (("block_3", "head_3"), ("block_1", "block_2"), ("head_3",)),
     ]
-    assert all(p.epochs == 2 and p.init == "fresh" and p.solver == "sgd" and p.cache == "none" for p in phases)
+    assert all(p.epochs == 2 and p.init == "fresh" and p.solver == "sgd" and not p.cache.used for p in phases)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,7 @@ Part: TypeAlias = Literal["train", "validation", "test"]
 FIT_EXAMPLES = 10_000
 # Streams of random numbers that must not meet.
 _SPLIT, _ORDER, _DRAW, _LIMIT = 1, 2, 3, 4
+_PARALLEL: dict[str, Any] = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
 
 class Pipeline:
@@ -55,31 +56,45 @@ class Pipeline:
         }
         self.mean, self.deviation = [np.asarray(part, np.float32) for part in fitted] if fitted else self._fit()
 
+    @property
+    def augments(self) -> bool:
+        """Whether training images are changed."""
+        return self._data.augment.changes
+
     def steps(self, batch_size: int) -> int:
         """Steps of one training epoch; a remainder smaller than a batch waits for another epoch's order."""
         return len(self.parts["train"]) // batch_size
 
     def training(self, phase: int, epoch: int, batch_size: int, first_step: int = 0) -> tf.data.Dataset:
         """Batches (image float32, label int32) of one training epoch, from `first_step` on."""
-        rng = np.random.default_rng((self._seed, _ORDER, phase, epoch))
-        order, seed = rng.permutation(self.parts["train"]), int(rng.integers(2**31))
-        draws = tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, phase, epoch)).uniform)
-        augment = self._data.augment
+        order, seed = self._order(phase, epoch)
+        views = self._data.augment_views
+        draws = self._draws((phase, epoch) if views is None else (epoch % views,))
         batches = self._train.batches(order, batch_size, drop_remainder=True, first=first_step * batch_size, seed=seed)
-        if not self._train.uniform:
-            batches = self._cut(batches, draws if augment.random_resized_crop else None).batch(batch_size, drop_remainder=True)
+        return self._images(self._train, batches, draws, batch_size).map(_without_index, **_PARALLEL).prefetch(2)
 
-        def prepare(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            drawn = tf.gather(draws, index)
-            if augment.random_resized_crop and self._train.uniform:
-                image = tf.map_fn(
-                    lambda pair: random_resized_crop(pair[0], pair[1], self._size),
-                    (image, drawn),
-                    fn_output_signature=tf.TensorSpec((*self._size, image.shape[-1]), tf.float32),
-                )
-            return self._normalize(augment_batch(image, drawn, augment)), label
+    def rows(self, phase: int, epoch: int) -> "NDArray[np.int64]":
+        """The order of `training` as rows of the training part, for what is stored by row."""
+        return np.searchsorted(self.parts["train"], self._order(phase, epoch)[0])
 
-        return batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+    def view(self, part: Part, view: int | None, batch_size: int) -> tf.data.Dataset:
+        """Full batches (row int64, image float32, label int32) of a part, in one of its views or (None) unaugmented.
+
+        The row is an example's place in the part; the last batch is filled up with images of row -1.
+        """
+        source = self._test if part == "test" else self._train
+        draws = None if view is None else self._draws((view,))
+        batches = source.batches(self.parts[part], batch_size, drop_remainder=False)
+        places = tf.constant(self.parts[part])
+
+        def fill(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            missing = [[0, batch_size - tf.shape(label)[0]]]
+            rows = tf.searchsorted(places, tf.cast(index, places.dtype), out_type=tf.int64)
+            image = tf.pad(image, [*missing, [0, 0], [0, 0], [0, 0]])
+            shape = (batch_size, *self._size, image.shape[-1])
+            return tf.pad(rows, missing, constant_values=-1), tf.ensure_shape(image, shape), tf.pad(label, missing)
+
+        return self._images(source, batches, draws, batch_size).map(fill, **_PARALLEL).prefetch(2)
 
     def evaluation(self, part: Part, batch_size: int) -> tf.data.Dataset:
         """Batches (image float32, label int32, weight float32) of a part in fixed order, unaugmented.
@@ -87,19 +102,9 @@ class Pipeline:
         Every batch is full: the last one is filled up with images of weight 0, so that each example counts once on any
         number of devices.
         """
-        source = self._test if part == "test" else self._train
-        batches = source.batches(self.parts[part], batch_size, drop_remainder=False)
-        if not source.uniform:
-            batches = self._cut(batches, None).batch(batch_size)
-
-        def prepare(_: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            missing = batch_size - tf.shape(label)[0]
-            weight = tf.pad(tf.ones_like(label, tf.float32), [[0, missing]])
-            image = tf.pad(self._normalize(image), [[0, missing], [0, 0], [0, 0], [0, 0]])
-            shape = (batch_size, *self._size, image.shape[-1])
-            return tf.ensure_shape(image, shape), tf.pad(label, [[0, missing]]), weight
-
-        return batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+        return self.view(part, None, batch_size).map(
+            lambda row, image, label: (image, label, tf.cast(row >= 0, tf.float32)), **_PARALLEL
+        )
 
     @contextmanager
     def named_failures(self) -> Iterator[None]:
@@ -115,6 +120,35 @@ class Pipeline:
                 raise DataError(f"{self._data.dataset}: the images cannot be read ({type(error).__name__}, {error.op})") from None
             raise
 
+    def _order(self, phase: int, epoch: int) -> tuple["NDArray[np.int64]", int]:
+        """The training examples in the order of an epoch, and a seed for sources that cannot follow it."""
+        rng = np.random.default_rng((self._seed, _ORDER, phase, epoch))
+        return rng.permutation(self.parts["train"]), int(rng.integers(2**31))
+
+    def _draws(self, place: tuple[int, ...]) -> tf.Tensor:
+        """The random numbers of one view: of a (phase, epoch), or of a numbered (view,) for the whole run."""
+        return tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, *place)).uniform)
+
+    def _images(self, source: Source, batches: tf.data.Dataset, draws: tf.Tensor | None, batch_size: int) -> tf.data.Dataset:
+        """Batches (index, image, label) at the network's size, changed by `draws` if there are any, and normalised."""
+        augment = self._data.augment
+        if not source.uniform:
+            batches = self._cut(batches, draws if augment.random_resized_crop else None).batch(batch_size)
+
+        def prepare(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            if draws is not None:
+                drawn = tf.gather(draws, index)
+                if augment.random_resized_crop and source.uniform:
+                    image = tf.map_fn(
+                        lambda pair: random_resized_crop(pair[0], pair[1], self._size),
+                        (image, drawn),
+                        fn_output_signature=tf.TensorSpec((*self._size, image.shape[-1]), tf.float32),
+                    )
+                image = augment_batch(image, drawn, augment)
+            return index, self._normalize(image), label
+
+        return batches.map(prepare, **_PARALLEL)
+
     def _cut(self, examples: tf.data.Dataset, draws: tf.Tensor | None) -> tf.data.Dataset:
         shorter = self._data.test_resize
 
@@ -127,7 +161,7 @@ class Pipeline:
                 image = tf.image.resize(image, self._size, antialias=True)
             return index, image, label
 
-        return examples.map(cut, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return examples.map(cut, **_PARALLEL)
 
     def _normalize(self, image: tf.Tensor) -> tf.Tensor:
         return (tf.cast(image, tf.float32) - self.mean) / self.deviation
@@ -156,3 +190,7 @@ class Pipeline:
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
         return mean.astype(np.float32), np.maximum(deviation, 1.0).astype(np.float32)
+
+
+def _without_index(_: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return image, label

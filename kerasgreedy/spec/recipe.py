@@ -10,6 +10,7 @@ from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
 Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features"]
 Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
+Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=65536)]
 Examples: TypeAlias = Annotated[int, Field(ge=1)]
 Size: TypeAlias = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
@@ -21,6 +22,11 @@ class Augment(Strict):
     pad_crop: NonNegativeInt = Field(0, description="pad by n zeros on each side, cut a random window of the old size")
     random_resized_crop: bool = Field(False, description="cut 8-100 % of the area at a ratio of 3:4 to 4:3 and resize it")
     horizontal_flip: bool = Field(False, description="mirror half of the images")
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is done to the images."""
+        return bool(self.pad_crop or self.random_resized_crop or self.horizontal_flip)
 
     @model_validator(mode="after")
     def _one_crop(self) -> "Augment":
@@ -47,9 +53,25 @@ class Data(Strict):
     train_examples: Examples | None = Field(None, description="use only so many training images, drawn by the seed")
     test_examples: Examples | None = Field(None, description="use only so many test images, drawn by the seed")
     augment: Augment = Field(default_factory=Augment, description="see below")
+    augment_views: Count | None = Field(
+        None,
+        description="draw so many views of each training image once, for the whole run, and let epochs take turns with them, so "
+        "that they can be cached; default: every epoch of every phase draws anew",
+    )
     normalize: Literal["per_channel", "unit"] = Field(
         "per_channel", description="mean 0 and deviation 1 by channel, fitted on training data; or to 0..1"
     )
+
+    @property
+    def views(self) -> int | None:
+        """How many different views of the training data there are; None where every epoch has a new one."""
+        return self.augment_views if self.augment.changes else 1
+
+    @model_validator(mode="after")
+    def _views_of_something(self) -> "Data":
+        if self.augment_views and not self.augment.changes:
+            raise faults("Data", [fault("without 'augment' all views are the same; leave it out", at=("augment_views",))])
+        return self
 
 
 class Sgd(Strict):
@@ -131,6 +153,11 @@ class Training(Strict):
 
     epochs: Count = Field(description="passes over the training data in each phase")
     batch_size: Count = Field(128, description="images of one step, over all devices together")
+    accumulation: Count = Field(
+        1,
+        description="the batch goes through in so many equal parts before one update: less memory, the same gradient "
+        "(batch norm sees a part at a time)",
+    )
     optimizer: Optimizer = Field(default_factory=Sgd, description="`sgd` or `adam`, see below")
     schedule: Schedule = Field(default_factory=ConstantSchedule, description="`constant`, `step` or `cosine`, see below")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
@@ -143,10 +170,34 @@ class Training(Strict):
         "fresh", description="`identity`: a block starts as the identity with the previous head's weights (greedy, Prop. 3.1)"
     )
 
+    @model_validator(mode="after")
+    def _equal_parts(self) -> "Training":
+        if self.batch_size % self.accumulation:
+            message = f"received {self.accumulation}; batch_size {self.batch_size} cannot be divided by it"
+            raise faults("Training", [fault(message, at=("accumulation",))])
+        return self
+
     @property
     def watches(self) -> bool:
         """Whether the monitored figure decides anything."""
         return self.keep == "best" or self.early_stopping is not None
+
+
+class Cache(Strict):
+    """The output of the frozen blocks, computed once for each view of the data and read by every epoch of the phase.
+
+    Nothing is cached where every epoch draws new views, where views are not read twice, or where it does not fit; `plan` says
+    what is done and why. Results are those of computing it anew: bit for bit with `dtype` left out.
+    """
+
+    store: Literal["auto", "memory", "disk", "none"] = Field(
+        "auto", description="where it is kept; `auto`: in memory if it fits, else on disk if it fits, else nowhere"
+    )
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        None, description="what it is kept in, after each block; default: the type that the frozen blocks compute in"
+    )
+    memory_gb: float = Field(4.0, ge=0, description="at most so many gigabytes (10^9 bytes) of memory")
+    disk_gb: float = Field(20.0, ge=0, description="at most so many gigabytes in the run folder; removed when the phase ends")
 
 
 class Ensemble(Strict):
@@ -163,10 +214,22 @@ class Recipe(Strict):
     data: Data = Field(description="see below")
     strategy: Strategy = Field("greedy", description="which plan is compiled, see below")
     training: Training = Field(description="see below")
+    precision: Precision = Field(
+        "float32",
+        description="what the trained components compute in; weights, batch norm statistics, losses and optimiser state stay "
+        "float32. `mixed_float16` scales the loss",
+    )
+    prefix_precision: Precision | None = Field(None, description="the same for frozen blocks; default: as `precision`")
+    cache: Cache = Field(default_factory=Cache, description="see below")
     ensemble: Ensemble = Field(default_factory=Ensemble, description="see below")
     seed: NonNegativeInt = Field(0, description="of initial weights, splits, order and augmentation")
     distribute: Literal["none", "mirrored"] = Field("none", description="`mirrored`: all local devices, one copy on each")
     checkpoint_minutes: float = Field(10.0, gt=0, description="also save inside an epoch that takes longer than this")
+
+    @property
+    def frozen_precision(self) -> Precision:
+        """What frozen blocks compute in."""
+        return self.prefix_precision or self.precision
 
     @property
     def watches_validation(self) -> bool:

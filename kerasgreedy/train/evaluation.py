@@ -19,11 +19,19 @@ class Evaluator:
     Args:
         depths: of the heads (1 is the first block).
         ensemble_on: `logits` or `probabilities` to score their vote too; None for the heads alone.
+        first_block: blocks before it are left out; the batches hold their output.
     """
 
-    def __init__(self, network: Network, depths: Sequence[int], strategy: tf.distribute.Strategy, ensemble_on: str | None = None):
+    def __init__(
+        self,
+        network: Network,
+        depths: Sequence[int],
+        strategy: tf.distribute.Strategy,
+        ensemble_on: str | None = None,
+        first_block: int = 0,
+    ):
         self.depths = list(depths)
-        self._network, self._strategy = network, strategy
+        self._network, self._strategy, self._first_block = network, strategy, first_block
         self._ensemble = Ensemble(self.depths, ensemble_on) if ensemble_on else None
         self._step = tf.function(self._global)
 
@@ -47,7 +55,7 @@ class Evaluator:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     def _replica(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        logits = self._network.logits(images, self.depths)
+        logits = self._network.logits(images, self.depths, self._first_block)
         if self._ensemble:
             logits = [*logits, self._ensemble(logits)]
         return tf.stack([_sums(z, labels, weights) for z in logits])

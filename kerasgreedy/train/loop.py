@@ -9,12 +9,15 @@ import tensorflow as tf
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import Diverged, Stopped
 from kerasgreedy.train.evaluation import Evaluator
+from kerasgreedy.train.feature_store import StoreFolder
+from kerasgreedy.train.features import FeatureInput, ImageInput, PhaseInput
 from kerasgreedy.train.identity import start_as_identity
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.plan import Job, Phase
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.schedules import learning_rates, make_optimizer
 from kerasgreedy.train.signals import StopRequest
+from kerasgreedy.train.speed import Speed, means
 from kerasgreedy.train.state import Best, RunState
 from kerasgreedy.train.step import TrainStep
 
@@ -35,6 +38,7 @@ class Loop:
         log: metrics.
         reporter: progress.
         stop: asks to stop.
+        features: where cached features lie, if on disk.
     """
 
     def __init__(
@@ -46,11 +50,14 @@ class Loop:
         log: MetricsLog,
         reporter: Reporter,
         stop: StopRequest,
+        features: StoreFolder,
     ):
         self.job, self.state, self.pipeline, self.strategy = job, state, pipeline, strategy
         self.log, self.reporter, self.stop = log, reporter, stop
+        self.features = features
         # Of the running phase.
         self.training = job.recipe.training
+        self.input: PhaseInput = ImageInput(job.phases[0], pipeline)  # while a phase begins, that of the phase before
         self.steps = pipeline.steps(self.training.batch_size)
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
@@ -64,6 +71,7 @@ class Loop:
         """
         while self.state.position.phase < len(self.job.phases):
             self._phase(self.job.phases[self.state.position.phase])
+        self.features.keep_only()
 
     def _phase(self, phase: Phase) -> None:
         self.reporter.phase(phase)
@@ -73,8 +81,11 @@ class Loop:
         if not self.state.position.started and phase.init == "identity" and phase.block is not None:
             start_as_identity(self.state.network, phase.block)
         with self.strategy.scope():
-            optimizer = make_optimizer(self.training.optimizer, rates)
-        step = TrainStep(self.state.network, phase, optimizer, self.strategy)
+            self.state.network.compute_in(phase.precision, phase.trains)
+            self.state.network.compute_in(phase.prefix_precision, phase.frozen)
+            optimizer = make_optimizer(self.training.optimizer, rates, phase.precision)
+        self.input = self._open_input(phase)
+        step = TrainStep(self.state.network, phase, optimizer, self.strategy, self.input.first_block)
         self.state.attach(optimizer)
         evaluator = self._evaluator(phase)
         if not self.state.position.started:
@@ -84,6 +95,31 @@ class Loop:
             self._after_epoch(phase, train, evaluator, float(rates[min(self._phase_step(), len(rates)) - 1]))
         self.state.finish_phase(phase, self.training.keep == "best")
         self._save(phase.trains)
+
+    def _open_input(self, phase: Phase) -> PhaseInput:
+        """Images, or the features that the plan caches; images too where there is no room after all."""
+        before = self.input if isinstance(self.input, FeatureInput) else None
+        self.input = ImageInput(phase, self.pipeline)
+        self.features.keep_only(*([before.phase_index] if before else []), phase.index)
+        if not phase.cache.used or self._phase_done(phase):
+            self.features.keep_only()
+            return self.input
+        if before and not before.fits_beside(phase, self.job.recipe.cache):
+            before = None
+        try:
+            cached = FeatureInput(phase, self.state.network, self.pipeline, self.strategy, self.features)
+            cached.open(range(self.state.position.epoch, phase.epochs), self._watched_parts())
+        except (OSError, MemoryError) as error:
+            self.reporter.warn(f"no room for the cache ({error}): the frozen blocks are run for each batch instead")
+            return self.input
+        started = time.monotonic()
+        for done, total in cached.fill(before):
+            self.reporter.filling(phase, done, total)
+            if self.stop.name:
+                raise Stopped(self._stopped(phase))
+        self.state.position.seconds += time.monotonic() - started
+        self.features.keep_only(phase.index)
+        return cached
 
     def _start(self, phase: Phase, evaluator: Evaluator) -> None:
         """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""
@@ -98,9 +134,9 @@ class Loop:
         """Trains what is left of the running epoch; returns its means."""
         position = self.state.position
         batch_size = self.training.batch_size
-        batches = self.pipeline.training(phase.index, position.epoch, batch_size, position.step)
+        batches = self.input.training(position.epoch, position.step)
         pending: list[Any] = []
-        speed = _Speed(batch_size)
+        speed = Speed(batch_size)
         last = phase.losses[-1]
         for batch in self.strategy.experimental_distribute_dataset(batches):
             pending.append(step(*batch))
@@ -111,8 +147,8 @@ class Loop:
             lap = speed.lap(counts=step.warm)
             step.warm = True
             position.seconds += lap
-            means = {**(_means(position.sums[last]) if position.sums else {}), **speed.figures()}
-            self.reporter.step(phase, position.epoch, position.step, lap, means)
+            figures = {**(means(position.sums[last]) if position.sums else {}), **speed.figures()}
+            self.reporter.step(phase, position.epoch, position.step, lap, figures)
             stopping = self.stop.name is not None and position.step < self.steps
             if stopping or self._save_is_due():
                 self._absorb(phase, pending)
@@ -120,7 +156,7 @@ class Loop:
                 speed.restart()
             if stopping:
                 raise Stopped(self._stopped(phase))
-        return {head: {**_means(sums), **speed.figures()} for head, sums in position.sums.items()}
+        return {head: {**means(sums), **speed.figures()} for head, sums in position.sums.items()}
 
     def _absorb(self, phase: Phase, pending: list[Any]) -> None:
         """Adds the sums of steps that were sent off to those of the epoch, and looks whether they are finite."""
@@ -167,16 +203,19 @@ class Loop:
 
     def _evaluator(self, phase: Phase) -> Evaluator:
         names = [head.name for head in self.state.network.heads]
-        return Evaluator(self.state.network, [names.index(head) + 1 for head in phase.losses], self.strategy)
+        depths = [names.index(head) + 1 for head in phase.losses]
+        return Evaluator(self.state.network, depths, self.strategy, first_block=self.input.first_block)
+
+    def _watched_parts(self) -> list[Part]:
+        """The validation data, and what is monitored."""
+        parts: list[Part] = ["validation"] if len(self.pipeline.parts["validation"]) else []
+        return [*parts, "train"] if self.training.watches and self._monitored_part == "train" else parts
 
     def _evaluate(self, phase: Phase, evaluator: Evaluator) -> dict[Part, dict[str, Any]]:
         """part -> head -> loss, accuracy, top5, in inference mode: the validation data, and what is monitored; logged."""
-        parts: list[Part] = ["validation"] if len(self.pipeline.parts["validation"]) else []
-        if self.training.watches and self._monitored_part == "train":
-            parts.append("train")
         result: dict[Part, dict[str, Any]] = {}
-        for part in parts:
-            scores, _, _ = evaluator(self.pipeline.evaluation(part, self.training.batch_size))
+        for part in self._watched_parts():
+            scores, _, _ = evaluator(self.input.evaluation(part))
             result[part] = {}
             for head, values in zip(phase.losses, scores.values(), strict=True):
                 if not math.isfinite(values["loss"]):
@@ -228,39 +267,3 @@ class Loop:
             f"training diverged in phase {phase.name}, epoch {position.epoch + 1}: {what}. "
             "The last good state is kept; a smaller training.optimizer.learning_rate or a warm-up usually helps"
         )
-
-
-class _Speed:
-    """Images a second of one epoch. The first step of a phase traces its graph and is left out."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._images, self._seconds = 0, 0.0
-        self._before = self._looked = time.perf_counter()
-
-    @property
-    def seconds_since_look(self) -> float:
-        return time.perf_counter() - self._looked
-
-    def look(self) -> None:
-        """The figures were fetched from the device."""
-        self._looked = time.perf_counter()
-
-    def restart(self) -> None:
-        """What was done since the last lap is not training."""
-        self._before = time.perf_counter()
-
-    def lap(self, counts: bool) -> float:
-        """Seconds of the step that just ended."""
-        now = time.perf_counter()
-        seconds, self._before = now - self._before, now
-        if counts:
-            self._images, self._seconds = self._images + self._batch_size, self._seconds + seconds
-        return seconds
-
-    def figures(self) -> dict[str, float]:
-        return {"images_per_second": self._images / self._seconds} if self._seconds else {}
-
-
-def _means(sums: list[float]) -> dict[str, float]:
-    return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}

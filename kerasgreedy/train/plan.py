@@ -1,8 +1,8 @@
 """Recipe + spec -> an ordered list of phases: plain data that is printed before anything runs. Imports no TensorFlow."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from kerasgreedy.data.catalog import DataInfo, describe
 from kerasgreedy.errors import DataError, InputError, Problem, ShapeError, SpecError
@@ -13,6 +13,9 @@ from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.lower import show
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe, Training
+from kerasgreedy.train.caching import CachePlan, plan_cache
+
+Components: TypeAlias = tuple[Component, ...]
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,16 @@ class Phase:
         training: epochs, optimiser, schedule, what is kept.
         block: index of the block that a greedy phase trains; None where a phase trains several.
         solver: how the phase's problem is solved.
-        cache: where the input of the first trained block comes from; `none`: computed for each batch.
+        prefix: blocks before the first that trains or has a loss at its head; all of them are frozen.
+        cache: how the prefix's output reaches the phase.
+        precision, prefix_precision: what trained and frozen components compute in.
         init: `fresh`, or `identity`: block and head start from the previous ones (greedy, Prop. 3.1).
         init_reason: why `identity` was asked for and cannot be done here, else empty.
         parameters: number of weights that move.
         multiply_adds: of one image, forward, through all that the phase runs.
-        training_multiply_adds: of one image's step: forward, and twice as much again for what trains.
+        prefix_multiply_adds: of them, those of the prefix.
+        training_multiply_adds: of one image's step: forward, and twice as much again for what trains. A cached prefix does not
+            count: it is run once for each view.
     """
 
     index: int
@@ -46,12 +53,16 @@ class Phase:
     training: Training
     parameters: int
     multiply_adds: int
+    prefix_multiply_adds: int
     training_multiply_adds: int
     init: str = "fresh"
     init_reason: str = ""
     block: int | None = None
     solver: str = "sgd"
-    cache: str = "none"
+    prefix: int = 0
+    cache: CachePlan = field(default_factory=CachePlan)
+    precision: str = "float32"
+    prefix_precision: str = "float32"
 
     @property
     def epochs(self) -> int:
@@ -61,7 +72,14 @@ class Phase:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        return {**plain, "epochs": self.epochs, "training": self.training.model_dump(mode="json")}
+        cache = {"cache": self.cache.store} | {f"cache_{key}": value for key, value in vars(self.cache).items() if key != "store"}
+        return {**plain, **cache, "epochs": self.epochs, "training": self.training.model_dump(mode="json")}
+
+    def total_multiply_adds(self, images: int) -> int:
+        """Of the whole phase on so many training images, evaluation left out."""
+        return images * (
+            self.epochs * self.training_multiply_adds + self.cache.views * self.prefix_multiply_adds * self.cache.used
+        )
 
 
 @dataclass(frozen=True)
@@ -118,81 +136,87 @@ def prepare(spec: Document[ModelSpec], recipe: Document[Recipe], info: DataInfo 
         raise spec.shape_problem(error) from None
     resolved = spec.value.model_copy(update={"input_shape": list(shape), "classes": info.classes})
     train, validation, test = _split_sizes(recipe, info)
-    return Job(resolved, recipe.value, info, arch, compile_plan(arch, recipe.value), train, validation, test)
+    return Job(resolved, recipe.value, info, arch, compile_plan(arch, recipe.value, (train, validation)), train, validation, test)
 
 
-def compile_plan(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
-    """The phases of a recipe's strategy on an architecture."""
-    return _STRATEGIES[recipe.strategy](arch, recipe)
+def compile_plan(arch: Architecture, recipe: Recipe, images: tuple[int, int] = (0, 0)) -> tuple[Phase, ...]:
+    """The phases of a recipe's strategy on an architecture.
+
+    Args:
+        images: in the training and in the validation part; they decide whether a cache fits.
+    """
+    return _STRATEGIES[recipe.strategy](_Compiler(arch, recipe, images))
 
 
-def _greedy(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
+@dataclass(frozen=True)
+class _Compiler:
+    """Fills in what follows from a phase's components."""
+
+    arch: Architecture
+    recipe: Recipe
+    images: tuple[int, int]
+
+    def phase(self, name: str, trains: Components, losses: Components, stop_gradient: bool, **more: Any) -> Phase:
+        arch, recipe = self.arch, self.recipe
+        deepest = max(arch.heads.index(head) for head in losses)
+        frozen = tuple(block for block in arch.blocks[: deepest + 1] if block not in trains)
+        places = [i for i, pair in enumerate(zip(arch.blocks, arch.heads, strict=True)) if pair[0] in trains or pair[1] in losses]
+        cache = plan_cache(arch, recipe, places[0], self.images)
+        trained, fixed = (sum(component.multiply_adds for component in part) for part in (trains, frozen))
+        prefix = sum(block.multiply_adds for block in arch.blocks[: places[0]])
+        return Phase(
+            name=name,
+            trains=tuple(component.name for component in trains),
+            frozen=tuple(component.name for component in frozen),
+            losses=tuple(component.name for component in losses),
+            stop_gradient=stop_gradient,
+            training=recipe.training,
+            parameters=sum(component.parameters for component in trains),
+            multiply_adds=trained + fixed,
+            prefix_multiply_adds=prefix,
+            training_multiply_adds=3 * trained + fixed - prefix * cache.used,
+            prefix=places[0],
+            cache=cache,
+            precision=recipe.precision,
+            prefix_precision=recipe.frozen_precision,
+            **{"index": 0, **more},
+        )
+
+
+def _greedy(plan: _Compiler) -> tuple[Phase, ...]:
     phases = []
-    for index, (block, head) in enumerate(zip(arch.blocks, arch.heads, strict=True)):
-        reason = ""
-        init = "fresh"
-        if recipe.training.init == "identity" and index > 0:
-            reason = identity_obstacle(arch, index)
-            init = "fresh" if reason else "identity"
-        frozen = arch.blocks[:index]
-        phases.append(_phase(index, f"{block.name}", (block, head), frozen, (head,), True, recipe, init, reason, index))
+    for index, (block, head) in enumerate(zip(plan.arch.blocks, plan.arch.heads, strict=True)):
+        wanted = plan.recipe.training.init == "identity" and index > 0
+        reason = identity_obstacle(plan.arch, index) if wanted else ""
+        init = "identity" if wanted and not reason else "fresh"
+        more = {"index": index, "block": index, "init": init, "init_reason": reason}
+        phases.append(plan.phase(block.name, (block, head), (head,), True, **more))
     return tuple(phases)
 
 
-def _decoupled(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
-    return (_phase(0, "decoupled", (*arch.blocks, *arch.heads), (), arch.heads, True, recipe),)
+def _decoupled(plan: _Compiler) -> tuple[Phase, ...]:
+    return (plan.phase("decoupled", (*plan.arch.blocks, *plan.arch.heads), plan.arch.heads, True),)
 
 
-def _end_to_end(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
-    return (_phase(0, "end_to_end", (*arch.blocks, arch.heads[-1]), (), arch.heads[-1:], False, recipe),)
+def _end_to_end(plan: _Compiler) -> tuple[Phase, ...]:
+    return (plan.phase("end_to_end", (*plan.arch.blocks, plan.arch.heads[-1]), plan.arch.heads[-1:], False),)
 
 
-def _deep_supervision(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
-    return (_phase(0, "deep_supervision", (*arch.blocks, *arch.heads), (), arch.heads, False, recipe),)
+def _deep_supervision(plan: _Compiler) -> tuple[Phase, ...]:
+    return (plan.phase("deep_supervision", (*plan.arch.blocks, *plan.arch.heads), plan.arch.heads, False),)
 
 
-def _random_features(arch: Architecture, recipe: Recipe) -> tuple[Phase, ...]:
-    return (_phase(0, "random_features", arch.heads, arch.blocks, arch.heads, True, recipe),)
+def _random_features(plan: _Compiler) -> tuple[Phase, ...]:
+    return (plan.phase("random_features", plan.arch.heads, plan.arch.heads, True),)
 
 
-_STRATEGIES: dict[str, Callable[[Architecture, Recipe], tuple[Phase, ...]]] = {
+_STRATEGIES: dict[str, Callable[[_Compiler], tuple[Phase, ...]]] = {
     "greedy": _greedy,
     "decoupled": _decoupled,
     "end_to_end": _end_to_end,
     "deep_supervision": _deep_supervision,
     "random_features": _random_features,
 }
-
-
-def _phase(
-    index: int,
-    name: str,
-    trains: tuple[Component, ...],
-    frozen: tuple[Component, ...],
-    losses: tuple[Component, ...],
-    stop_gradient: bool,
-    recipe: Recipe,
-    init: str = "fresh",
-    init_reason: str = "",
-    block: int | None = None,
-) -> Phase:
-    trained = sum(component.multiply_adds for component in trains)
-    forward = trained + sum(component.multiply_adds for component in frozen)
-    return Phase(
-        index,
-        name,
-        tuple(component.name for component in trains),
-        tuple(component.name for component in frozen),
-        tuple(component.name for component in losses),
-        stop_gradient,
-        recipe.training,
-        sum(component.parameters for component in trains),
-        forward,
-        forward + 2 * trained,
-        init,
-        init_reason,
-        block,
-    )
 
 
 def identity_obstacle(arch: Architecture, index: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from kerasgreedy.train.caching import gigabytes
 from kerasgreedy.train.plan import Phase
 
 PLAIN_SECONDS = 20.0
@@ -51,14 +52,29 @@ class Reporter:
         if phase.init_reason:
             init = f", fresh start: {phase.init_reason}"
         trains = f"{phase.parameters:,} weights"
-        self.say(f"phase {phase.index + 1}/{len(self._phases)} {phase.name}: trains {trains}, {phase.epochs} epochs{init}")
+        cache = ""
+        if phase.cache.used:
+            views = f"{phase.cache.views} views" if phase.cache.views > 1 else "1 view"
+            cache = f", input cached: {views}, {gigabytes(phase.cache.bytes)} in {phase.cache.store} as {phase.cache.dtype}"
+        self.say(f"phase {phase.index + 1}/{len(self._phases)} {phase.name}: trains {trains}, {phase.epochs} epochs{init}{cache}")
+
+    def filling(self, phase: Phase, done: int, total: int) -> None:
+        """So many images have gone through the frozen blocks into the cache."""
+        if done == total:
+            self._close_bar()
+        elif self._live:
+            self._draw(f"{phase.name} filling the cache", done, total, "")
+        elif time.monotonic() - self._spoken > PLAIN_SECONDS:
+            self._spoken = time.monotonic()
+            self.say(f"  filling the cache: {done:,} of {total:,} images")
 
     def step(self, phase: Phase, epoch: int, step: int, seconds: float, running: dict[str, Any]) -> None:
         """A step is done; `seconds` is how long the last one took, `running` the epoch's means so far."""
         self._work += phase.training_multiply_adds * self._batch
         self._busy += seconds
         if self._live:
-            self._draw(phase, epoch, step, running)
+            note = f"{_figures(running)}, {self.left(phase, epoch, step)}"
+            self._draw(f"{phase.name} epoch {epoch + 1}/{phase.epochs}", step, self._steps, note)
         elif time.monotonic() - self._spoken > PLAIN_SECONDS:
             self._spoken = time.monotonic()
             self.say(
@@ -87,15 +103,14 @@ class Reporter:
         """Takes the bar off the screen."""
         self._close_bar()
 
-    def _draw(self, phase: Phase, epoch: int, step: int, running: dict[str, Any]) -> None:
+    def _draw(self, what: str, done: int, total: int, note: str) -> None:
         if self._bar is None:
             columns = (TextColumn("  {task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
             self._bar = Progress(*columns, console=self._console, transient=True, refresh_per_second=4)
             self._bar.start()
-            self._task = self._bar.add_task("", total=self._steps, note="")
+            self._task = self._bar.add_task("", total=total, note="")
         assert self._task is not None
-        note = f"{_figures(running)}, {self.left(phase, epoch, step)}"
-        self._bar.update(self._task, completed=step, description=f"{phase.name} epoch {epoch + 1}/{phase.epochs}", note=note)
+        self._bar.update(self._task, completed=done, description=what, note=note)
 
     def _close_bar(self) -> None:
         if self._bar is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasgreedy.build import Network
+from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import InputError
@@ -17,6 +17,7 @@ from kerasgreedy.reports.plots import plot_run
 from kerasgreedy.reports.tables import results_markdown
 from kerasgreedy.spec.load import load
 from kerasgreedy.train.evaluation import Evaluator
+from kerasgreedy.train.feature_store import StoreFolder
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.loop import Loop
 from kerasgreedy.train.opening import (
@@ -140,7 +141,7 @@ def _run(
             return Run(folder.path, results, network)
         pipeline = make_pipeline()
         batch_size = job.recipe.training.batch_size
-        _check_batch(batch_size, strategy)
+        _check_batch(batch_size, strategy, job.recipe.training.accumulation)
         reporter = Reporter(job.phases, pipeline.steps(batch_size), batch_size, quiet)
         for fault in faults:
             reporter.warn(f"passed over a damaged checkpoint: {fault}")
@@ -148,7 +149,7 @@ def _run(
         log = MetricsLog(folder.path, state.position.log_bytes)
         try:
             with folder.readable_faults(), pipeline.named_failures():
-                Loop(job, state, pipeline, strategy, log, reporter, stop).run()
+                Loop(job, state, pipeline, strategy, log, reporter, stop, StoreFolder(folder.path / "cache")).run()
                 return _finish(folder, job, state, pipeline, strategy, reporter)
         finally:
             reporter.close()
@@ -197,6 +198,8 @@ def _scores(
         raise InputError(f"part '{part}' holds no images")
     batch_size = batch_size or job.recipe.training.batch_size
     _check_batch(batch_size, strategy)
+    with strategy.scope():
+        network.compute_in(FLOAT32)  # as the saved model does, whatever it was trained in
     evaluator = Evaluator(network, network.depths, strategy, network.ensemble_on)
     scores, ensemble, examples = evaluator(pipeline.evaluation(part, batch_size))
     return {
@@ -207,9 +210,14 @@ def _scores(
     }
 
 
-def _check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
-    if batch_size < strategy.num_replicas_in_sync:
-        raise InputError(f"batch size {batch_size} is too small for {strategy.num_replicas_in_sync} devices")
+def _check_batch(batch_size: int, strategy: tf.distribute.Strategy, parts: int = 1) -> None:
+    devices = strategy.num_replicas_in_sync
+    if batch_size < devices:
+        raise InputError(f"batch size {batch_size} is too small for {devices} devices")
+    if parts > 1 and batch_size % (parts * devices):
+        raise InputError(
+            f"training.accumulation: batch size {batch_size} cannot be divided into {parts} equal parts on {devices} devices"
+        )
 
 
 def _announce(reporter: Reporter, folder: Workdir, job: Job, state: RunState, strategy: tf.distribute.Strategy) -> None:

@@ -51,9 +51,15 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"rates": self.rates.tolist()}
 
 
-def make_optimizer(settings: Sgd | Adam, rates: "NDArray[np.float32]") -> keras.optimizers.Optimizer:
-    """The Keras optimiser of a phase. Weight decay is not its business: the step adds coupled L2 to the gradient."""
+def make_optimizer(settings: Sgd | Adam, rates: "NDArray[np.float32]", precision: str = "float32") -> keras.optimizers.Optimizer:
+    """The Keras optimiser of a phase. Weight decay is not its business: the step adds coupled L2 to the gradient.
+
+    float16 gets dynamic loss scaling: its small gradients would vanish otherwise. A step whose scaled gradients overflow is
+    skipped and the scale halved; after 2,000 steps without one it is doubled.
+    """
     schedule = TableSchedule(rates)
     if isinstance(settings, Adam):
-        return keras.optimizers.Adam(schedule, settings.beta_1, settings.beta_2, settings.epsilon)
-    return keras.optimizers.SGD(schedule, momentum=settings.momentum, nesterov=settings.nesterov)
+        optimizer = keras.optimizers.Adam(schedule, settings.beta_1, settings.beta_2, settings.epsilon)
+    else:
+        optimizer = keras.optimizers.SGD(schedule, momentum=settings.momentum, nesterov=settings.nesterov)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer

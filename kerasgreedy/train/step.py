@@ -27,22 +27,24 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float =
     return loss
 
 
-def phase_logits(network: Network, phase: Phase, images: tf.Tensor, training: bool = True) -> dict[str, tf.Tensor]:
+def phase_logits(network: Network, phase: Phase, x: tf.Tensor, first_block: int = 0) -> dict[str, tf.Tensor]:
     """Logits of the heads that the phase has a loss at; no other head is computed, no later block is run.
 
     Frozen components run in inference mode. Under `stop_gradient`, and out of frozen blocks, no gradient passes.
+
+    Args:
+        x: images, or with `first_block` = i the output of the first i blocks, all of them frozen.
 
     Returns:
         head name -> (b, classes).
     """
     result = {}
-    x = images
-    for block, head in zip(network.blocks, network.heads, strict=True):
+    for block, head in list(zip(network.blocks, network.heads, strict=True))[first_block:]:
         trained = block.name in phase.trains
-        x = block(x, training=training and trained)
+        x = block(x, training=trained)
         if head.name in phase.losses:
             inside = tf.stop_gradient(x) if not trained else x
-            result[head.name] = head(inside, training=training and head.name in phase.trains)
+            result[head.name] = head(inside, training=head.name in phase.trains)
         if len(result) == len(phase.losses):
             break
         if phase.stop_gradient or not trained:
@@ -54,11 +56,14 @@ class TrainStep:
     """One optimiser step of a phase on a global batch.
 
     Minimises the sum over the phase's heads of the mean cross entropy, plus weight_decay / 2 * |w|^2 over all that trains.
+    With `accumulation` = n the batch goes through in n parts, one after the other, and their gradients are summed before the
+    one update: the peak of memory is that of a part. Batch norm then sees a part at a time.
 
     Args:
-        network: built under the strategy's scope.
+        network: built under the strategy's scope, in the precision of the phase.
         phase: what trains, where the losses stand, global batch size, weight decay, label smoothing.
         optimizer: built here, with exactly the variables of this phase.
+        first_block: blocks before it are left out; the step is fed their output (see `phase_logits`).
     """
 
     def __init__(
@@ -67,8 +72,10 @@ class TrainStep:
         phase: Phase,
         optimizer: keras.optimizers.Optimizer,
         strategy: tf.distribute.Strategy,
+        first_block: int = 0,
     ):
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
+        self._first_block, self._parts = first_block, phase.training.accumulation
         self._batch_size, self._smoothing = phase.training.batch_size, phase.training.label_smoothing
         self._decay = phase.training.optimizer.weight_decay / strategy.num_replicas_in_sync
         for name in network.names:
@@ -79,30 +86,46 @@ class TrainStep:
         self.warm = False  # the first call traces the graph; for those who time steps
         self._compiled = tf.function(self._global)
 
-    def __call__(self, images: Any, labels: Any) -> Sums:
+    def __call__(self, x: Any, labels: Any) -> Sums:
         """Runs the step; returns head -> (sum of losses, number right) over the global batch."""
-        return self._compiled(images, labels)
+        return self._compiled(x, labels)
 
-    def _global(self, images: Any, labels: Any) -> Sums:
-        sums = self._strategy.run(self._replica, args=(images, labels))
+    def _global(self, x: Any, labels: Any) -> Sums:
+        sums = self._strategy.run(self._replica, args=(x, labels))
         return tf.nest.map_structure(lambda x: self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), sums)
 
-    def _replica(self, images: tf.Tensor, labels: tf.Tensor) -> Sums:
+    def _replica(self, x: tf.Tensor, labels: tf.Tensor) -> Sums:
+        gradients, sums = self._gradients(x, labels) if self._parts == 1 else self._accumulated(x, labels)
+        if self._decay:
+            # The optimiser sums over replicas, so each contributes its share of the decay. A scaled loss scales it too.
+            decay = self._optimizer.scale_loss(self._decay)
+            gradients = [g + decay * tf.convert_to_tensor(v.value) for g, v in zip(gradients, self.variables, strict=True)]
+        self._optimizer.apply(gradients, self.variables)
+        return sums
+
+    def _gradients(self, x: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
         values = [variable.value for variable in self.variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            logits = phase_logits(self._network, self._phase, images)
+            logits = phase_logits(self._network, self._phase, x, self._first_block)
             losses = {head: tf.reduce_sum(cross_entropy(z, labels, self._smoothing)) for head, z in logits.items()}
-            objective = tf.add_n(list(losses.values())) / self._batch_size
-        gradients = tape.gradient(objective, values)
-        if self._decay:
-            # The optimiser sums over replicas, so each contributes its share of the decay.
-            gradients = [g + self._decay * tf.convert_to_tensor(v) for g, v in zip(gradients, values, strict=True)]
-        self._optimizer.apply(gradients, self.variables)
-        return {
-            head: tf.stack([losses[head], tf.reduce_sum(tf.cast(tf.equal(_decide(z), labels), tf.float32))])
-            for head, z in logits.items()
-        }
+            objective = self._optimizer.scale_loss(tf.add_n(list(losses.values())) / self._batch_size)
+        right = {head: tf.reduce_sum(tf.cast(tf.equal(_decide(z), labels), tf.float32)) for head, z in logits.items()}
+        return tape.gradient(objective, values), {head: tf.stack([losses[head], right[head]]) for head in logits}
+
+    def _accumulated(self, x: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
+        """A loop and not `n` copies of the graph: parts that may run at the same time would save no memory."""
+        size = tf.shape(labels)[0] // self._parts
+
+        def add(part: tf.Tensor, gradients: list[tf.Tensor], sums: Sums) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
+            rows = slice(part * size, (part + 1) * size)
+            more = self._gradients(x[rows], labels[rows])
+            return part + 1, *tf.nest.map_structure(tf.add, (gradients, sums), more)
+
+        zeros = [tf.zeros(v.shape, v.dtype) for v in self.variables]
+        start = (tf.constant(0), zeros, {head: tf.zeros(2) for head in self._phase.losses})
+        _, gradients, sums = tf.while_loop(lambda part, *_: part < self._parts, add, start, parallel_iterations=1)
+        return gradients, sums
 
 
 def _decide(logits: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,127 @@
+"""Rows of features in memory or in a file, and whether a file that was left behind can be trusted. Needs no TensorFlow."""
+
+import contextlib
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kerasgreedy.files import write_atomically
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ALIGNMENT = 64
+_CHUNK = 1 << 26
+
+
+class FeatureStore:
+    """A table of features, one row an example, with the examples' labels.
+
+    Half types are kept as uint16, bit for bit: NumPy has no bfloat16.
+
+    Args:
+        rows: number of examples.
+        shape: of one example's features.
+        dtype: `float32`, `bfloat16` or `float16`.
+        file: where the rows are kept; None: in memory.
+        stamp: what a file must have been made from to be used again.
+    """
+
+    def __init__(self, rows: int, shape: tuple[int, ...], dtype: str, file: Path | None, stamp: dict[str, Any]):
+        self.shape, self.dtype = shape, dtype
+        self.item = np.dtype(np.float32 if dtype == "float32" else np.uint16)
+        self.labels = np.zeros(rows, np.int32)
+        self.filled = False
+        self._file, self._stamp = file, {**stamp, "rows": rows, "shape": list(shape), "dtype": dtype}
+        self.array: NDArray[Any] = self._reopened() if file and file.exists() else self._fresh()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def put(self, rows: "NDArray[np.int64]", features: "NDArray[Any]", labels: "NDArray[np.int32]") -> None:
+        """Stores a batch; rows below 0 are fillers and are left out."""
+        real = rows >= 0
+        self.array[rows[real]], self.labels[rows[real]] = features[real], labels[real]
+
+    def take(self, rows: "NDArray[np.int64]") -> "NDArray[Any]":
+        """The features of some rows, at an address that TensorFlow takes without another copy."""
+        size = len(rows) * int(np.prod(self.shape)) * self.item.itemsize
+        buffer = np.empty(size + ALIGNMENT, np.uint8)
+        start = -buffer.ctypes.data % ALIGNMENT
+        out = buffer[start : start + size].view(self.item).reshape(len(rows), *self.shape)
+        return np.take(self.array, rows, axis=0, out=out, mode="clip")  # `raise` would buffer the output
+
+    def finish(self) -> None:
+        """All rows are there. A file gets its seal: what it was made from, the labels and a checksum."""
+        self.filled = True
+        if self._file and isinstance(self.array, np.memmap):
+            self.array.flush()
+            seal = {**self._stamp, "labels": self.labels.tolist(), "crc32": self._checksum()}
+            write_atomically(self._seal, json.dumps(seal).encode())
+
+    @property
+    def _seal(self) -> Path:
+        assert self._file is not None
+        return self._file.with_suffix(".json")
+
+    def _fresh(self) -> "NDArray[Any]":
+        shape = (len(self), *self.shape)
+        if self._file is None:
+            return np.empty(shape, self.item)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._file, "wb") as file:
+            # A full disk shows here, as an error; a write through the map of a file with holes would kill the process.
+            os.posix_fallocate(file.fileno(), 0, max(int(np.prod(shape)) * self.item.itemsize, 1))
+        return np.memmap(self._file, self.item, "r+", shape=shape)
+
+    def _reopened(self) -> "NDArray[Any]":
+        """The file of an earlier process, if it is whole and was made from the same; else a fresh one."""
+        assert self._file is not None
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            seal = json.loads(self._seal.read_bytes())
+            labels = np.array(seal.pop("labels"), np.int32)
+            checksum = seal.pop("crc32")
+            if seal == self._stamp and labels.shape == self.labels.shape:
+                self.array = np.memmap(self._file, self.item, "r+", shape=(len(self), *self.shape))
+                if self._checksum() == checksum:
+                    self.labels, self.filled = labels, True
+                    return self.array
+        self._seal.unlink(missing_ok=True)
+        return self._fresh()
+
+    def _checksum(self) -> int:
+        content = self.array.reshape(-1).view(np.uint8)
+        value = 0
+        for start in range(0, content.size, _CHUNK):
+            value = zlib.crc32(content[start : start + _CHUNK].data, value)
+        return value
+
+
+class StoreFolder:
+    """The folder of a run that holds cached features, `cache/`: only the running phase's are in it.
+
+    Args:
+        path: need not exist.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def phase(self, index: int) -> Path:
+        """Where the features of a phase lie."""
+        return self.path / f"phase_{index + 1}"
+
+    def keep_only(self, *phases: int) -> None:
+        """Removes what other phases left."""
+        kept = {self.phase(index) for index in phases}
+        if self.path.is_dir():
+            for folder in self.path.iterdir():
+                if folder not in kept:
+                    shutil.rmtree(folder, ignore_errors=True)
+            if not kept:
+                shutil.rmtree(self.path, ignore_errors=True)

@@ -1,0 +1,177 @@
+"""Where a phase reads its input: images through the frozen prefix, or the prefix's output, kept."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.build import Network
+from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.spec.recipe import Cache
+from kerasgreedy.train.caching import GIGABYTE
+from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
+from kerasgreedy.train.plan import Phase
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# A part of the data in one of its views; None: unaugmented.
+Key: TypeAlias = tuple[Part, int | None]
+
+
+class PhaseInput(Protocol):
+    """What a phase trains and is evaluated on.
+
+    Attributes:
+        first_block: the block that takes the batches; those before it have been run already.
+    """
+
+    first_block: int
+
+    def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
+        """Batches (x, label) of one epoch, from a step on."""
+
+    def evaluation(self, part: Part) -> tf.data.Dataset:
+        """Full batches (x, label, weight) of a part, unaugmented; fillers have weight 0."""
+
+
+class ImageInput:
+    """Images; every batch goes through the frozen prefix."""
+
+    first_block = 0
+
+    def __init__(self, phase: Phase, pipeline: Pipeline):
+        self._phase, self._pipeline = phase, pipeline
+
+    def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
+        return self._pipeline.training(self._phase.index, epoch, self._phase.training.batch_size, first_step)
+
+    def evaluation(self, part: Part) -> tf.data.Dataset:
+        return self._pipeline.evaluation(part, self._phase.training.batch_size)
+
+
+class FeatureInput:
+    """The output of the frozen prefix, computed once for each view.
+
+    Order, views and labels are those of `ImageInput`, so the same weights come out: bit for bit when the features are kept in the
+    type that the prefix computes in.
+
+    Args:
+        phase: with a cache in its plan.
+        network: in the precisions of the phase.
+        folder: for a cache on disk; a file of it that is whole and was made from the same weights is used again.
+
+    Raises:
+        OSError, MemoryError: there is no room.
+    """
+
+    def __init__(self, phase: Phase, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy, folder: StoreFolder):
+        self.first_block, self.cache = phase.prefix, phase.cache
+        self._phase, self._network, self._pipeline, self._strategy = phase, network, pipeline, strategy
+        self._folder = folder
+        self._augments = pipeline.augments
+        self._stores: dict[Key, FeatureStore] = {}
+        self._prefix_stamp = self._stamp() if self.cache.store == "disk" else ""
+
+    @property
+    def phase_index(self) -> int:
+        """Of the phase that reads it."""
+        return self._phase.index
+
+    def fits_beside(self, phase: Phase, limits: Cache) -> bool:
+        """Whether these features and those of a later phase stay within the limits together."""
+        if self.cache.store != phase.cache.store:
+            return True
+        limit = limits.memory_gb if self.cache.store == "memory" else limits.disk_gb
+        return self.cache.bytes + phase.cache.bytes <= limit * GIGABYTE
+
+    def open(self, epochs: range, parts: list[Part]) -> None:
+        """Makes room for all that these epochs and the evaluation of these parts will read."""
+        keys: list[Key] = [("train", self._view(epoch)) for epoch in epochs]
+        for key in dict.fromkeys([*keys, *((part, None) for part in parts)]):
+            part, view = key
+            file = self._folder.phase(self._phase.index) / f"{part}_{view}.bin" if self.cache.store == "disk" else None
+            shape = self._network.architecture.blocks[self.first_block - 1].output_shape
+            stamp = {"prefix": self._prefix_stamp, "part": part, "view": view}
+            self._stores[key] = FeatureStore(len(self._pipeline.parts[part]), shape, self.cache.dtype, file, stamp)
+
+    def fill(self, before: "FeatureInput | None") -> Iterator[tuple[int, int]]:
+        """Computes what is not there yet; yields (images done, images in all) after each batch.
+
+        Args:
+            before: the features of an earlier phase, from which fewer blocks have to be run.
+        """
+        missing = {key: store for key, store in self._stores.items() if not store.filled}
+        total, done = sum(map(len, missing.values())), 0
+        for key, store in missing.items():
+            chained = before is not None and key in before._stores
+            first = before.first_block if before and chained else 0
+            batches = before._in_order(key) if before and chained else self._pipeline.view(*key, self._batch_size)
+            forward = self._forward(first)
+            for batch in self._strategy.experimental_distribute_dataset(batches):
+                outputs = forward(*batch)
+                for rows, features, labels in zip(*map(self._strategy.experimental_local_results, outputs), strict=True):
+                    store.put(rows.numpy(), features.numpy(), labels.numpy())
+                done = min(done + self._batch_size, total)
+                yield done, total
+            store.finish()
+
+    def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
+        store = self._stores["train", self._view(epoch)]
+        rows = self._pipeline.rows(self._phase.index, epoch)[first_step * self._batch_size :]
+        return self._batches(store, rows, drop_remainder=True).map(lambda _, x, label: (x, label)).prefetch(2)
+
+    def evaluation(self, part: Part) -> tf.data.Dataset:
+        weighted = self._in_order((part, None)).map(lambda row, x, label: (x, label, tf.cast(row >= 0, tf.float32)))
+        return weighted.prefetch(2)
+
+    @property
+    def _batch_size(self) -> int:
+        return self._phase.training.batch_size
+
+    def _view(self, epoch: int) -> int | None:
+        return epoch % self.cache.views if self._augments else None
+
+    def _in_order(self, key: Key) -> tf.data.Dataset:
+        """Full batches (row, features, label); the last one is filled up with row -1."""
+        store = self._stores[key]
+        fillers = np.full(-len(store) % self._batch_size, -1)
+        return self._batches(store, np.concatenate([np.arange(len(store)), fillers]), drop_remainder=True)
+
+    def _batches(self, store: FeatureStore, rows: "NDArray[np.int64]", drop_remainder: bool) -> tf.data.Dataset:
+        kept_in, dtype = tf.as_dtype(store.item), tf.as_dtype(store.dtype)
+        labels = tf.constant(store.labels)
+
+        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            x = tf.ensure_shape(tf.numpy_function(store.take, [index], kept_in), (index.shape[0], *store.shape))
+            label = tf.gather(labels, tf.maximum(index, 0))
+            return index, x if kept_in == dtype else tf.bitcast(x, dtype), label
+
+        return tf.data.Dataset.from_tensor_slices(rows).batch(self._batch_size, drop_remainder=drop_remainder).map(read)
+
+    def _forward(self, first: int) -> Callable[..., Any]:
+        """(rows, x, labels) -> (rows, output of the prefix as it is stored, labels), x being the input of block `first`.
+
+        The output is rounded after each block, so that it does not matter where a computation started.
+        """
+        dtype = tf.as_dtype(self.cache.dtype)
+        blocks = self._network.blocks[first : self.first_block]
+
+        def replica(rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            for block in blocks:
+                x = tf.cast(block(x, training=False), dtype)
+            return rows, x if dtype == tf.float32 else tf.bitcast(x, tf.uint16), labels
+
+        return tf.function(lambda *batch: self._strategy.run(replica, args=batch))
+
+    def _stamp(self) -> str:
+        """Of all that the features follow from and that may differ between two attempts at the same phase."""
+        digest = hashlib.sha256()
+        for block in self._network.blocks[: self.first_block]:
+            for key, value in sorted(self._network.arrays(block.name).items()):
+                digest.update(key.encode() + value.tobytes())
+        for value in (self._pipeline.mean, self._pipeline.deviation):
+            digest.update(value.tobytes())
+        return digest.hexdigest()
