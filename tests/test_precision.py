@@ -142,10 +142,10 @@ def test_an_overflowing_step_is_skipped_and_the_scale_halved():
     optimizer = make_optimizer(Sgd(), np.array([0.05], np.float32), "mixed_float16")
     step = TrainStep(network, phase, optimizer, tf.distribute.get_strategy())
     optimizer.dynamic_scale.assign(3e38)
-    before = {v.path: v.numpy() for v in step.variables}
+    before = [v.numpy() for v in step.variables]
     step(IMAGES * 100, LABELS)
-    for v in step.variables:
-        np.testing.assert_array_equal(v, before[v.path])
+    for variable, value in zip(step.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
     assert float(optimizer.dynamic_scale.numpy()) == pytest.approx(1.5e38)
 
 

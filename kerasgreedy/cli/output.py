@@ -91,7 +91,8 @@ def put_plan(job: Job) -> None:
         start = phase.init if not phase.init_reason else f"fresh ({phase.init_reason})"
         rows.append(
             [str(phase.index + 1), _names(phase.trains), _names(phase.frozen), _names(phase.losses),
-             f"{phase.parameters:,}", count(phase.multiply_adds), count(phase.training_multiply_adds), str(phase.epochs), start]
+             f"{phase.parameters:,}", count(phase.multiply_adds), count(phase.training_multiply_adds), str(phase.epochs),
+             str(phase.cache), start]
         )  # fmt: skip
     title = (
         f"{job.spec.name} by {job.recipe.name}: strategy {job.recipe.strategy} on {job.data.dataset} "
@@ -107,11 +108,16 @@ def put_plan(job: Job) -> None:
         "forward multiply-adds",
         "step multiply-adds",
         "epochs",
+        "input",
         "start",
     ]
     put_table(header, rows, title)
-    total = sum(phase.training_multiply_adds * phase.epochs for phase in job.phases) * job.train_images
+    total = sum(phase.total_multiply_adds(job.train_images) for phase in job.phases)
     put(f"multiply-adds are those of one image; the whole plan: {count(total)}")
+    precision, frozen = job.recipe.precision, job.recipe.frozen_precision
+    put(f"precision: {precision}" + (f", frozen blocks {frozen}" if frozen != precision else ""))
+    for reason in dict.fromkeys(phase.cache.reason for phase in job.phases if phase.prefix and not phase.cache.used):
+        put(f"frozen blocks are run for each batch where nothing is cached: {reason}")
 
 
 def _names(names: Sequence[str], most: int = 3) -> str:

@@ -33,6 +33,14 @@ class CachePlan:
         """Whether anything is kept."""
         return self.store != "none"
 
+    def __str__(self) -> str:
+        """`cached: 2 views, 1.30 GB in memory as float32`, or `images`."""
+        if not self.used:
+            return "images"
+        views = f"{self.views} view" + "s" * (self.views > 1)
+        place = "in memory" if self.store == "memory" else "on disk"
+        return f"cached: {views}, {gigabytes(self.bytes)} {place} as {self.dtype}"
+
 
 def plan_cache(arch: Architecture, recipe: Recipe, prefix: int, images: tuple[int, int]) -> CachePlan:
     """Chooses for a phase whose first `prefix` blocks are frozen and have no loss.

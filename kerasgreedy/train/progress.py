@@ -6,7 +6,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from kerasgreedy.train.caching import gigabytes
 from kerasgreedy.train.plan import Phase
 
 PLAIN_SECONDS = 20.0
@@ -52,10 +51,7 @@ class Reporter:
         if phase.init_reason:
             init = f", fresh start: {phase.init_reason}"
         trains = f"{phase.parameters:,} weights"
-        cache = ""
-        if phase.cache.used:
-            views = f"{phase.cache.views} views" if phase.cache.views > 1 else "1 view"
-            cache = f", input cached: {views}, {gigabytes(phase.cache.bytes)} in {phase.cache.store} as {phase.cache.dtype}"
+        cache = f", input {phase.cache}" if phase.cache.used else ""
         self.say(f"phase {phase.index + 1}/{len(self._phases)} {phase.name}: trains {trains}, {phase.epochs} epochs{init}{cache}")
 
     def filling(self, phase: Phase, done: int, total: int) -> None:
