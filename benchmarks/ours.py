@@ -1,0 +1,126 @@
+"""This package's side of the measurements: the only file here that knows its training code.
+
+As a program it is a worker, started by `workers.Worker`, not by hand.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.costs import END_TO_END
+from benchmarks.specs import CLASSES, RECIPE, architecture_of, recipe_settings
+from benchmarks.workers import serve
+from kerasgreedy.build import Network
+from kerasgreedy.spec.load import load_recipe
+from kerasgreedy.train.plan import compile_plan
+from kerasgreedy.train.schedules import make_optimizer
+from kerasgreedy.train.step import TrainStep
+
+
+class Session:
+    """What one worker process has built."""
+
+    def build(
+        self,
+        spec: dict[str, Any],
+        phase: int | str,
+        batch: int,
+        precision: str,
+        cached: bool,
+        tuned: bool = False,
+        accumulation: int = 1,
+        learning_rate: float = 0.1,
+        weight_decay: float = 5e-4,
+        scatter: bool = False,
+    ) -> None:
+        """Network, step and two batches of noise for one phase.
+
+        Args:
+            scatter: draw batch norm's parameters and statistics, and biases, at random: fresh ones are zeros and ones, which
+                would hide a layer that uses the wrong ones.
+        """
+        if tuned:
+            raise ValueError("ours runs in the environment that a user has")
+        arch = architecture_of(spec)
+        strategy = END_TO_END if phase == END_TO_END else "greedy"
+        sets = [*recipe_settings(precision, accumulation), f"strategy={strategy}", f"training.batch_size={batch}"]
+        sets += [f"training.optimizer.learning_rate={learning_rate}", f"training.optimizer.weight_decay={weight_decay}"]
+        recipe = load_recipe(RECIPE, sets).value
+        chosen = compile_plan(arch, recipe)[0 if phase == END_TO_END else int(phase) - 1]
+        self.network = Network(arch, seed=0)
+        self.network.compute_in(precision, [*chosen.frozen, *chosen.trains])
+        if scatter:
+            _scatter(self.network)
+        optimizer = make_optimizer(recipe.training.optimizer, np.array([learning_rate], np.float32))
+        first_block = len(chosen.frozen) if cached else 0
+        self.step = TrainStep(self.network, chosen, optimizer, tf.distribute.get_strategy(), first_block)
+        self._head = chosen.losses[-1]
+        rng = np.random.default_rng(1)
+        self.batches = [self._batch(*noise(rng, batch, arch.input_shape), first_block) for _ in range(2)]
+
+    def _batch(self, images: np.ndarray, labels: np.ndarray, first_block: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """A batch as the step takes it: images, or the features that a cache would hold."""
+        x = tf.constant(images)
+        for block in self.network.blocks[:first_block]:
+            x = block(x, training=False)
+        return x, tf.constant(labels)
+
+    def steps(self, count: int) -> float:
+        """Seconds of so many steps."""
+        start = time.perf_counter()
+        for number in range(count):
+            sums = self.step(*self.batches[number % 2])
+        sums[self._head].numpy()
+        return time.perf_counter() - start
+
+    def export(self, file: str) -> None:
+        """Writes all weights as NumPy arrays."""
+        arrays = {key: value for name in self.network.names for key, value in self.network.arrays(name).items()}
+        np.savez(file, **arrays)
+
+    def losses(self, batch: int, count: int, batches: int) -> list[float]:
+        """The loss of each of so many steps on batches drawn from a fixed seed, in turn."""
+        rng = np.random.default_rng(2)
+        shape = self.network.architecture.input_shape
+        drawn = [self._batch(*noise(rng, batch, shape), 0) for _ in range(batches)]
+        sums = [self.step(*drawn[number % batches])[self._head] for number in range(count)]
+        return [float(value[0]) / batch for value in sums]
+
+    def convolution_rate(self, precision: str, batch: int, repeats: int = 20) -> float:
+        """GFLOP/s of a 3x3 convolution 128 -> 128 at 32x32, forward; the best of so many."""
+        kind = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
+        x = tf.cast(tf.random.normal((batch, 32, 32, 128)), kind)
+        w = tf.cast(tf.random.normal((3, 3, 128, 128)), kind)
+        convolve = tf.function(lambda: tf.nn.conv2d(x, w, 1, "SAME")[0, 0, 0, 0])
+        best = float("inf")
+        for _ in range(repeats):
+            start = time.perf_counter()
+            convolve().numpy()
+            best = min(best, time.perf_counter() - start)
+        return 2 * batch * 32 * 32 * 9 * 128 * 128 / best / 1e9
+
+
+def noise(rng: np.random.Generator, batch: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels; `benchmarks.torch_worker` draws the same ones from the same generator."""
+    images = rng.normal(size=(batch, *shape)).astype(np.float32)
+    return images, rng.integers(0, CLASSES, batch).astype(np.int32)
+
+
+def _scatter(network: Network) -> None:
+    rng = np.random.default_rng(3)
+    around_one = ("gamma", "moving_variance")
+    for name in network.names:
+        for key, variable in network.variables(name).items():
+            kind = key.rpartition("/")[2]
+            if kind in around_one:
+                variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+            elif kind in ("beta", "moving_mean", "bias"):
+                variable.assign(rng.normal(0, 0.1, variable.shape))
+
+
+if __name__ == "__main__":
+    session = Session()
+    names = ("build", "steps", "export", "losses", "convolution_rate")
+    serve({name: getattr(session, name) for name in names})

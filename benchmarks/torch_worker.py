@@ -1,0 +1,130 @@
+"""PyTorch's side of the measurements; started by `workers.Worker`, not by hand."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from benchmarks.costs import END_TO_END
+from benchmarks.specs import architecture_of
+from benchmarks.torch_simcnn import GreedyStep, SimCNN, SimCNNNet
+from benchmarks.workers import serve
+
+
+class Session:
+    """What one worker process has built."""
+
+    def build(
+        self,
+        spec: dict[str, Any],
+        phase: int | str,
+        batch: int,
+        precision: str,
+        tuned: bool,
+        cached: bool = False,
+        accumulation: int = 1,
+        learning_rate: float = 0.1,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        """Network, step and two batches of noise for one phase."""
+        if cached:
+            raise ValueError("the PyTorch contenders compute their prefix, as the paper's code does")
+        torch.manual_seed(0)
+        self.numbers = SimCNN.of(architecture_of(spec))
+        self.net = SimCNNNet(self.numbers, tuned, precision)
+        depth = None if phase == END_TO_END else int(phase)
+        self.step = GreedyStep(self.net, depth, learning_rate, weight_decay=weight_decay, accumulation=accumulation)
+        rng = np.random.default_rng(1)
+        self.batches = [self.batch(*noise(rng, batch, self.numbers)) for _ in range(2)]
+
+    def batch(self, images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """NumPy images (b, h, w, c) in the network's layout."""
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=self.net.memory_format)
+        return x, torch.from_numpy(labels).long()
+
+    def steps(self, count: int) -> float:
+        """Seconds of so many steps."""
+        start = time.perf_counter()
+        for number in range(count):
+            loss, _ = self.step(*self.batches[number % 2])
+        float(loss)
+        return time.perf_counter() - start
+
+    def losses(self, file: str, batch: int, count: int, batches: int) -> list[float]:
+        """Loads our weights and gives the loss of each of so many steps on batches drawn from a fixed seed, in turn."""
+        with np.load(file) as arrays:
+            load_ours(self.net, dict(arrays))
+        rng = np.random.default_rng(2)
+        drawn = [self.batch(*noise(rng, batch, self.numbers)) for _ in range(batches)]
+        return [float(self.step(*drawn[number % batches])[0]) for number in range(count)]
+
+    def convolution_rate(self, precision: str, batch: int, repeats: int = 20) -> float:
+        """GFLOP/s of a 3x3 convolution 128 -> 128 at 32x32, forward; the best of so many."""
+        kind = torch.bfloat16 if precision == "mixed_bfloat16" else torch.float32
+        x = torch.randn(batch, 128, 32, 32).to(kind, memory_format=torch.channels_last)
+        w = torch.randn(128, 128, 3, 3).to(kind, memory_format=torch.channels_last)
+        best = float("inf")
+        with torch.no_grad():
+            for _ in range(repeats):
+                start = time.perf_counter()
+                F.conv2d(x, w, padding=1)
+                best = min(best, time.perf_counter() - start)
+        return 2 * batch * 32 * 32 * 9 * 128 * 128 / best / 1e9
+
+
+def noise(rng: np.random.Generator, batch: int, numbers: SimCNN) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels; `benchmarks.ours` draws the same ones from the same generator."""
+    images = rng.normal(size=(batch, numbers.side, numbers.side, numbers.channels)).astype(np.float32)
+    return images, rng.integers(0, numbers.classes, batch).astype(np.int32)
+
+
+def load_ours(net: SimCNNNet, arrays: dict[str, np.ndarray]) -> None:
+    """Sets the weights from those of our network.
+
+    Args:
+        arrays: `block_1/conv_1/kernel` -> array, as `Network.arrays` gives them. Layers of a kind are numbered in the order
+            in which data passes.
+    """
+    for kind, parts in (("block", net.blocks), ("head", net.heads)):
+        for number, part in enumerate(parts, start=1):
+            numbers = {"conv": 0, "batch_norm": 0, "dense": 0}
+            for module in part:
+                word = _WORDS.get(type(module))
+                if word is None:
+                    continue
+                numbers[word] += 1
+                place = f"{kind}_{number}/{word}_{numbers[word]}/"
+                own = {key.removeprefix(place): arrays.pop(key) for key in list(arrays) if key.startswith(place)}
+                _load(module, own, net.numbers.pooled_side(number - 1))
+    if arrays:
+        raise ValueError(f"weights without a place: {', '.join(arrays)}")
+
+
+_WORDS = {torch.nn.Conv2d: "conv", torch.nn.BatchNorm2d: "batch_norm", torch.nn.Linear: "dense"}
+# PyTorch's name -> ours, where the layer has it.
+_LINEAR = {"weight": "kernel", "bias": "bias"}
+_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+
+
+def _load(module: torch.nn.Module, own: dict[str, np.ndarray], side: int) -> None:
+    """Sets one layer; `side` is that of the map that a head's linear layer sees flattened."""
+    if isinstance(module, torch.nn.Conv2d):
+        own["kernel"] = own["kernel"].transpose(3, 2, 0, 1)
+    elif isinstance(module, torch.nn.Linear):
+        # Our flattened map runs (row, column, channel), PyTorch's (channel, row, column).
+        kernel, units = own["kernel"], own["kernel"].shape[1]
+        own["kernel"] = kernel.reshape(side, side, -1, units).transpose(3, 2, 0, 1).reshape(units, -1)
+    names = _NORM if isinstance(module, torch.nn.BatchNorm2d) else _LINEAR
+    targets = {ours: getattr(module, theirs) for theirs, ours in names.items() if getattr(module, theirs) is not None}
+    if targets.keys() != own.keys():
+        raise ValueError(f"{module}: our layer has {', '.join(own)}; PyTorch's takes {', '.join(targets)}")
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(torch.from_numpy(np.ascontiguousarray(own[name])))
+
+
+if __name__ == "__main__":
+    session = Session()
+    serve({name: getattr(session, name) for name in ("build", "steps", "losses", "convolution_rate")})

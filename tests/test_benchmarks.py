@@ -1,0 +1,167 @@
+"""The benchmarks measure what they say: the same function in both frameworks, and the counts against hand-made ones."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT))  # the benchmarks are run from the checkout and not installed
+
+from benchmarks.costs import END_TO_END, Work
+from benchmarks.figures import Machine, harmonic_mean, line_fit, spread
+from benchmarks.specs import architecture_of, deep_spec, open_spec
+
+needs_torch = pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="pip install -e '.[bench]'")
+
+
+def tiny(name):
+    """A shipped SimCNN with a few filters, on images of 8x8."""
+    return {**open_spec(name, 4), "input_shape": [8, 8, 3]}
+
+
+@needs_torch
+@pytest.mark.parametrize("name", ["simcnn_k3_cifar", "simcnn_k1_cifar"])
+def test_our_step_and_pytorch_s_give_the_same_losses_at_every_depth(name):
+    from benchmarks.throughput import check
+
+    spec = tiny(name)
+    result = check(spec, range(1, len(spec["blocks"]) + 1), batch=16)
+    assert result["same"] is True
+    for row in result["depths"]:
+        losses = row["ours"]
+        assert row["difference"] <= 1e-4 and len(losses) == 20
+        assert losses[16] < losses[0] - 1e-3  # the same batch, 16 steps later
+
+
+@needs_torch
+def test_the_check_sees_a_missing_weight_decay():
+    from benchmarks.throughput import check
+
+    result = check(tiny("simcnn_k3_cifar"), [2], 16, {"learning_rate": 1e-4, "weight_decay": 0.0})
+    assert result["same"] is False
+
+
+def test_multiply_adds_of_a_step_by_hand():
+    """k = 1, 4 filters, images 8x8x3, head: mean to 2x2, 10 classes."""
+    arch = architecture_of(deep_spec(3, 4, 8, k=1))
+    first, other, head = 8 * 8 * 9 * 3 * 4, 8 * 8 * 9 * 4 * 4, 2 * 2 * 4 * 10
+    assert Work.of(arch, 1).multiply_adds == 2 * first + 3 * head  # no gradient of the images
+    assert Work.of(arch, 3).multiply_adds == first + other + 2 * other + 3 * head
+    assert Work.of(arch, 3, cached=True).multiply_adds == 2 * other + 3 * head
+    assert Work.of(arch, END_TO_END).multiply_adds == 2 * first + 3 * 2 * other + 3 * head
+
+
+def test_stored_activations_by_hand():
+    """k = 1: input, output of relu, pooled vector. k = 3: inputs of conv and batch norm, outputs of relu, counted once."""
+    flat = architecture_of(deep_spec(3, 4, 8, k=1))
+    image, map_, pooled = 8 * 8 * 3, 8 * 8 * 4, 2 * 2 * 4
+    assert Work.of(flat, 1).stored_bytes("float32") == 4 * (image + map_ + pooled)
+    assert Work.of(flat, 3).stored_bytes("float32") == 4 * (map_ + map_ + pooled)
+    assert Work.of(flat, END_TO_END).stored_bytes("mixed_bfloat16") == 2 * (image + 3 * map_ + pooled)
+    normed = architecture_of(deep_spec(3, 4, 8, k=3))
+    wide, pooled = 8 * 8 * 8, 2 * 2 * 8
+    # block: input, before batch norm, after relu; two hidden layers the same but for their input; pooled, normed
+    assert Work.of(normed, 2).stored_bytes("float32", 2) == 2 * (3 * map_ + 2 * 2 * wide + pooled + pooled)
+
+
+def test_statistics():
+    assert harmonic_mean([1.0, 3.0]) == 1.5
+    assert spread(range(11)) == {"median": 5.0, "p10": 1.0, "p90": 9.0}
+    fit = line_fit([32, 64, 128], [5 + 0.5 * n for n in (32, 64, 128)])
+    np.testing.assert_allclose([fit["slope"], fit["constant"]], [0.5, 5])
+
+
+def test_time_of_ended_children_is_not_taken_for_company():
+    """A child that works for two seconds is ours; what is left is others', who may be there."""
+    machine, start = Machine(), time.monotonic()
+    work = "import time\nend = time.process_time() + 2\nwhile time.process_time() < end: pass"
+    subprocess.run([sys.executable, "-c", work], check=True)
+    facts = machine.facts()
+    elapsed = time.monotonic() - start
+    assert 0 <= facts["cores_used_by_others"] * elapsed <= os.cpu_count() * elapsed - 1.5
+    assert facts["numpy"] == np.__version__
+
+
+def record(phase, epoch, head, accuracy, time, split="validation"):
+    return {"phase": phase, "epoch": epoch, "head": head, "accuracy": accuracy, "time": time, "split": split}
+
+
+def test_time_to_an_accuracy_counts_the_epochs_of_all_phases():
+    from benchmarks.end_to_accuracy import timeline
+
+    path = [
+        record(0, 1, "head_1", 0.9, 101.0, split="train"),
+        record(0, 1, "head_1", 0.3, 102.0),
+        record(0, 2, "head_1", 0.4, 104.0),
+        record(1, 0, "head_2", 0.9, 104.5),  # the start of a phase, before it trained
+        record(1, 1, "head_2", 0.6, 107.0),
+        record(1, 2, "head_2", 0.5, 109.0),
+    ]
+    found = timeline(path, 100.0, 0.5)
+    assert found["reached"] == {"seconds": 7.0, "epochs": 3, "head": "head_2", "accuracy": 0.6} == found["best"]
+    assert timeline(path, 100.0, 0.7)["reached"] is None
+    together = [record(0, 1, "head_1", 0.3, 102.0), record(0, 1, "head_2", 0.6, 102.0)]
+    assert timeline(together, 100.0, 0.5)["reached"]["epochs"] == 1
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two classes of noise, 40 and 10 images of each."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 10)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)).save(folder / f"{number:02}.png")
+    return tmp_path / "images"
+
+
+def test_a_linked_part_holds_the_first_images_of_each_class(photographs, tmp_path):
+    from benchmarks.runs import linked_part
+
+    part = linked_part(photographs, tmp_path / "part", 60, None)
+    assert sorted(file.name for file in (part / "train/dog").iterdir()) == [f"{number:02}.png" for number in range(30)]
+    assert len(list((part / "test/cat").iterdir())) == 10
+    assert (part / "train/cat/07.png").read_bytes() == (photographs / "train/cat/07.png").read_bytes()
+
+
+@needs_torch
+def test_the_pytorch_script_splits_as_we_do(photographs):
+    from benchmarks.torch_train import Images
+    from kerasgreedy.data.pipeline import Pipeline
+    from kerasgreedy.data.source import open_data
+    from kerasgreedy.spec.recipe import Data
+
+    data = Data(dataset=f"folder:{photographs}", validation=0.25)
+    train, test = open_data(data, (32, 32), 3)
+    ours, theirs = Pipeline(train, test, data, (32, 32), seed=3), Images(photographs, 0.25, seed=3)
+    for part, (images, labels) in (("train", theirs.train), ("validation", theirs.validation)):
+        np.testing.assert_array_equal(images, train.images[ours.parts[part]])
+        np.testing.assert_array_equal(labels, train.labels[ours.parts[part]])
+    np.testing.assert_allclose(theirs.mean, ours.mean, rtol=1e-4)
+    np.testing.assert_allclose(theirs.deviation, ours.deviation, rtol=1e-4)
+
+
+@needs_torch
+def test_a_whole_run_of_both(photographs, tmp_path):
+    """Both commands work, evaluate after every epoch of every phase, and give a score for each depth."""
+    from benchmarks.runs import Setting, run
+
+    setting = Setting("simcnn_k1_cifar", photographs, epochs=2, every=1, batch=16, keep="best", width=2)
+    for name, command in (("ours", setting.ours(tmp_path / "ours", views=1)), ("torch", setting.torch(tmp_path / "torch"))):
+        run(command, tuned=name == "torch")
+        records = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        epochs = [(r["phase"], r["epoch"]) for r in records if r["split"] == "validation" and r["epoch"]]
+        assert epochs == [(phase, epoch) for phase in range(5) for epoch in (1, 2)]
+        scores = json.loads((tmp_path / name / "results.json").read_text())["depths"]
+        assert [score["depth"] for score in scores] == [1, 2, 3, 4, 5]
+        assert all(0 <= score["top1"] <= 1 for score in scores)
