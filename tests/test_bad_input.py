@@ -166,7 +166,8 @@ SETS = [
     Case("set_tag", PLAN + "'seed=!!python/name:os.system x'", ("python/name:os.system", "plain YAML")),
 ]
 DATA = [
-    Case("dataset_needs_tfds", PLAN + "data.dataset=cifar10", ("received 'cifar10'", "?tfds:cifar10")),
+    Case("dataset_not_here", PLAN + "data.dataset=cifar10", ("cifar10 is not here", "no_tfds", "data.download=true")),
+    Case("dataset_unknown", PLAN + "data.dataset=cifar_10", ("received 'cifar_10'", "folder:PATH", "?cifar10")),
     Case("folder_missing", PLAN + IN_FOLDER, ("/d: no such folder", "train/<class>/")),
     Case("folder_of_nobody", PLAN + "data.dataset=folder:~nosuchuser/x", ("data.dataset", "~nosuchuser/x: not a usable path")),
     Case("folder_without_train", PLAN + IN_FOLDER, ("/d: no folder 'train'", "trian"), {"d/trian/a/0.jpg": JPG}),

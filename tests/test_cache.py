@@ -11,7 +11,7 @@ from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec_of, t
 from kerasgreedy.errors import Stopped
 from kerasgreedy.train import feature_store, features
 from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
-from kerasgreedy.train.plan import prepare
+from kerasgreedy.train.job import prepare
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.run import resume_run, train_spec
 
@@ -93,11 +93,12 @@ def test_cached_gives_the_weights_of_recomputed_bit_for_bit(files, tmp_path, und
 
 
 def test_views_are_those_of_all_phases_and_come_in_turn(files, tmp_path):
+    from kerasgreedy.data.catalog import describe
+    from kerasgreedy.data.opening import open_data
     from kerasgreedy.data.pipeline import Pipeline
-    from kerasgreedy.data.source import open_data
 
     data = recipe_of(TINY_RECIPE, "data.augment_views=2").value.data
-    pipe = Pipeline(*open_data(data, (8, 8), 1), data, (8, 8), seed=0)
+    pipe = Pipeline(*open_data(data, describe(data), (8, 8), 1), data, (8, 8), seed=0)
 
     def epoch(phase, number):
         rows = pipe.rows(phase, number)

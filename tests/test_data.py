@@ -1,4 +1,4 @@
-"""Sources and pipelines."""
+"""Splits and pipelines."""
 
 import gzip
 import struct
@@ -8,19 +8,26 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop
-from kerasgreedy.data.catalog import describe, folder_files
+from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.decode import read_idx
+from kerasgreedy.data.folders import folder_files
+from kerasgreedy.data.opening import open_data, prepare_arrays
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.data.source import ArraySource, FileSource, open_data, prepare_arrays
+from kerasgreedy.data.splits import ArraySplit, FileSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Augment, Data
 
 RNG = np.random.default_rng(3)
 
 
+def opened(data, size, channels):
+    return open_data(data, describe(data), size, channels)
+
+
 def arrays(count=50, side=6, channels=2):
-    return ArraySource(RNG.integers(0, 256, (count, side, side, channels)).astype(np.uint8), np.arange(count) % 5)
+    return ArraySplit(RNG.integers(0, 256, (count, side, side, channels)).astype(np.uint8), np.arange(count) % 5)
 
 
 def pipeline(count=50, **settings):
@@ -29,12 +36,12 @@ def pipeline(count=50, **settings):
 
 
 def test_digits_are_the_embedded_ones_with_a_fixed_stratified_test_split():
-    train, test = open_data(Data(dataset="digits"), (8, 8), 1)
+    train, test = opened(Data(dataset="digits"), (8, 8), 1)
     assert (train.size, test.size) == (1437, 360) and train.images.shape[1:] == (8, 8, 1)
     assert (train.images.min(), train.images.max()) == (0, 255)
     counts = np.bincount(test.labels)
     assert counts.min() >= 34 and counts.max() <= 38
-    big, _ = open_data(Data(dataset="digits"), (32, 32), 3)
+    big, _ = opened(Data(dataset="digits"), (32, 32), 3)
     assert big.images.shape == (1437, 32, 32, 3)
     np.testing.assert_array_equal(big.images[..., 0], big.images[..., 2])
 
@@ -123,7 +130,7 @@ def test_fashion_mnist_from_idx_files(tmp_path):
     for stem, ending in (("train", ".gz"), ("t10k", "")):
         write_idx(tmp_path / f"{stem}-images-idx3-ubyte{ending}", images)
         write_idx(tmp_path / f"{stem}-labels-idx1-ubyte{ending}", labels)
-    train, test = open_data(Data(dataset="fashion_mnist", data_dir=str(tmp_path)), (28, 28), 1)
+    train, test = opened(Data(dataset="fashion_mnist", data_dir=str(tmp_path)), (28, 28), 1)
     np.testing.assert_array_equal(train.images[..., 0], images)
     np.testing.assert_array_equal(test.labels, labels)
     np.testing.assert_array_equal(read_idx(tmp_path / "train-images-idx3-ubyte.gz"), images)
@@ -143,8 +150,8 @@ def test_folder_of_class_folders(tmp_path):
     make_folder(tmp_path)
     info = describe(Data(dataset=f"folder:{tmp_path}"))
     assert (info.image_shape, info.class_names, info.train_examples, info.test_examples) == ((6, 6, 3), ("cat", "dog"), 8, 4)
-    train, _ = open_data(Data(dataset=f"folder:{tmp_path}"), (6, 6), 3)
-    assert isinstance(train, ArraySource) and list(train.labels) == [0] * 4 + [1] * 4
+    train, _ = opened(Data(dataset=f"folder:{tmp_path}"), (6, 6), 3)
+    assert isinstance(train, ArraySplit) and list(train.labels) == [0] * 4 + [1] * 4
     np.testing.assert_array_equal(train.images[5], np.asarray(Image.open(tmp_path / "train/dog/1.png")))
 
 
@@ -153,8 +160,8 @@ def test_files_of_any_size_are_streamed_where_they_are_cut_at_random(tmp_path):
     data = Data(
         dataset=f"folder:{tmp_path}", test_resize=8, validation=0, augment=Augment(random_resized_crop=True, horizontal_flip=True)
     )
-    sources = open_data(data, (6, 6), 3)
-    assert all(isinstance(source, FileSource) for source in sources)
+    sources = opened(data, (6, 6), 3)
+    assert all(isinstance(source, FileSplit) for source in sources)
     p = Pipeline(*sources, data, (6, 6), seed=0)
     one, two = ([x.numpy() for x, _ in p.training(0, 0, 4)] for _ in range(2))
     assert [x.shape for x in one] == [(4, 6, 6, 3)] * 2
@@ -166,7 +173,7 @@ def test_files_of_any_size_are_streamed_where_they_are_cut_at_random(tmp_path):
 def test_a_file_that_breaks_a_stream_is_named(tmp_path):
     make_folder(tmp_path)
     data = Data(dataset=f"folder:{tmp_path}", validation=0, augment=Augment(random_resized_crop=True))
-    sources = open_data(data, (6, 6), 3)
+    sources = opened(data, (6, 6), 3)
     p = Pipeline(*sources, data, (6, 6), seed=0)
     (tmp_path / "train/dog/2.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="train/dog/2.png: not a readable image"), p.named_failures():
@@ -193,18 +200,18 @@ def test_labels_follow_the_training_classes(tmp_path):
 )
 def test_arrays_that_cannot_be_images_are_refused(images, labels, message):
     with pytest.raises(DataError, match=message):
-        ArraySource(images, labels)
+        ArraySplit(images, labels)
 
 
 def test_floats_in_0_to_1_become_bytes():
-    source = ArraySource(np.array([[[[0.0], [1.0]]], [[[0.5], [0.2]]]]), np.array([0, 1]))
+    source = ArraySplit(np.array([[[[0.0], [1.0]]], [[[0.5], [0.2]]]]), np.array([0, 1]))
     np.testing.assert_array_equal(source.images.ravel(), [0, 255, 128, 51])
 
 
 def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
     make_folder(tmp_path)
     Image.fromarray((np.arange(36, dtype=np.uint16) * 1800).reshape(6, 6)).save(tmp_path / "train/cat/0.png")
-    train, _ = open_data(Data(dataset=f"folder:{tmp_path}"), (6, 6), 1)
+    train, _ = opened(Data(dataset=f"folder:{tmp_path}"), (6, 6), 1)
     np.testing.assert_array_equal(train.images[0].ravel(), np.arange(36) * 1800 // 256)
 
 
@@ -225,7 +232,8 @@ def test_hidden_files_and_folders_are_no_data(tmp_path):
 def test_four_channels_do_not_become_three(tmp_path):
     images, labels = np.zeros((4, 6, 6, 4), np.uint8), np.arange(4)
     with pytest.raises(DataError, match="images have 4 channels and the network takes 3"):
-        prepare_arrays((images, labels), (images, labels), (6, 6), 3)
+        arrays = ImageArrays((images, labels), (images, labels))
+        prepare_arrays(arrays, arrays.info(), (6, 6), 3)
 
 
 def test_every_epoch_reads_the_same_copy_of_the_images():

@@ -9,11 +9,23 @@ import typer
 from conftest import ROOT
 
 from kerasgreedy.cli.main import app
+from kerasgreedy.data.named import FORMS, NAMED
 from kerasgreedy.spec.load import load_recipe, load_spec, shipped_files
 from kerasgreedy.spec.reference import pages
 
 DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))]
-COMMANDS = {command.name: command for command in typer.main.get_command(app).commands.values()}
+
+
+def all_commands(group, before=()):
+    """`train` -> command, and `data list` -> command of a group."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from all_commands(command, (*before, name))
+        else:
+            yield " ".join((*before, name)), command
+
+
+COMMANDS = dict(all_commands(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("name", pages())
@@ -25,9 +37,21 @@ def test_every_command_and_option_is_documented():
     text = (ROOT / "docs/commands.md").read_text()
     for name, command in COMMANDS.items():
         assert f"## `kerasgreedy {name}" in text
+        section = text.split(f"## `kerasgreedy {name}")[1].split("\n## ")[0]
         for parameter in command.params:
             for option in parameter.opts:
-                assert not option.startswith("--") or f"`{option}" in text or option == "--help", f"{name} {option}"
+                assert not option.startswith("--") or f"`{option}`" in section or option == "--help", f"{name} {option}"
+
+
+@pytest.mark.parametrize("page", ["data.md", "recipe.md"])
+def test_every_data_set_is_documented_with_its_size(page):
+    rows = [line for line in (ROOT / "docs" / page).read_text().splitlines() if line.startswith("| `")]
+    for name, entry in NAMED.items():
+        (row,) = [row for row in rows if f"`{name}`" in row.split("|")[1]]
+        total = f"{entry.train + entry.test:,}" if name == "digits" else f"{entry.train:,} + {entry.test:,}"
+        assert total in row, name
+        assert page == "recipe.md" or entry.licence.replace("as mnist", "MNIST") in row, name
+    assert all(any(f"`{form}`" in row.split("|")[1] for row in rows) for form in FORMS)
 
 
 def test_commands_in_the_documents_exist():
@@ -35,7 +59,7 @@ def test_commands_in_the_documents_exist():
     for path in DOCUMENTS:
         for line in re.findall(r"^(?:\.venv/bin/)?kerasgreedy .+$", path.read_text(), re.M):
             words = shlex.split(line, comments=True)
-            command = COMMANDS[words[1]]
+            command = COMMANDS.get(words[1]) or COMMANDS[" ".join(words[1:3])]
             known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
             for word in words[2:]:
                 assert not word.startswith("-") or word in known, f"{path.name}: {line}"

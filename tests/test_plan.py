@@ -4,7 +4,7 @@ import pytest
 from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, spec_of
 
 from kerasgreedy.errors import DataError, SpecError
-from kerasgreedy.train.plan import prepare
+from kerasgreedy.train.job import prepare
 
 BLOCKS, HEADS = ("block_1", "block_2", "block_3"), ("head_1", "head_2", "head_3")
 
@@ -76,5 +76,9 @@ def test_what_does_not_fit_is_said_at_its_place():
         plan(spec=TINY_SPEC.strip() + "\nclasses: 7\n")
     with pytest.raises(SpecError, match="received 1000; only 128 images are left for training"):
         plan("training.batch_size=1000")
-    with pytest.raises(DataError, match="did you mean 'tfds:cifar10'"):
-        plan("data.dataset=cifar10")
+    with pytest.raises(DataError, match="did you mean 'cifar10'"):
+        plan("data.dataset=cifar-10")
+    with pytest.raises(
+        SpecError, match="--set data.corrupt=skip: data.corrupt: received 'skip', which is for the files of folder"
+    ):
+        plan("data.corrupt=skip")

@@ -34,11 +34,12 @@ def test_evaluate_gives_the_figures_of_the_run_and_agrees_with_numpy(finished):
     scores = evaluate_run(finished.workdir)
     assert scores["depths"] == finished.results["depths"] and scores["ensemble"] == finished.results["ensemble"]
     network = load_network(finished.workdir)
-    from kerasgreedy.data.source import open_data
+    from kerasgreedy.data.catalog import describe
+    from kerasgreedy.data.opening import open_data
     from kerasgreedy.spec.load import load_recipe
 
     data = load_recipe(finished.workdir / "recipe.yaml").value.data
-    pipe = Pipeline(*open_data(data, (8, 8), 1), data, (8, 8), 0)
+    pipe = Pipeline(*open_data(data, describe(data), (8, 8), 1), data, (8, 8), 0)
     x, y, w = (
         np.concatenate(parts)[:50] for parts in zip(*[[t.numpy() for t in b] for b in pipe.evaluation("test", 25)], strict=True)
     )

@@ -178,7 +178,7 @@ def test_names_that_the_network_needs_are_refused(name):
 
 
 def test_a_share_that_is_no_image_cannot_choose_the_best_point():
-    from kerasgreedy.train.plan import prepare
+    from kerasgreedy.train.job import prepare
 
     with pytest.raises(SpecError, match="received 0.001, which is no image of 160"):
         prepare(spec_of(TINY_SPEC), recipe_of(TINY_RECIPE, "data.validation=0.001"))

@@ -1,5 +1,6 @@
 """TFDS sets from a prepared copy that the test makes itself, without a network."""
 
+import shutil
 import time
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 from conftest import TINY_SPEC
 
 from kerasgreedy.data.catalog import describe
+from kerasgreedy.data.opening import open_data
+from kerasgreedy.data.overview import overview, recipe_for
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.data.source import ArraySource, TfdsSource, open_data
+from kerasgreedy.data.splits import ArraySplit, TfdsSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Augment, Data
-from kerasgreedy.train.run import train_spec
+from kerasgreedy.train.run import evaluate_run, train_spec
 
 COUNTS = {"train": 40, "test": 12}
 
@@ -66,16 +69,17 @@ def test_facts_are_read_without_tfds(prepared):
 
 
 def test_a_small_set_is_held_in_memory(prepared):
-    train, test = open_data(settings("even_images", prepared), (8, 8), 3)
-    assert isinstance(train, ArraySource) and (train.size, test.size) == (40, 12)
+    data = settings("even_images", prepared)
+    train, test = open_data(data, describe(data), (8, 8), 3)
+    assert isinstance(train, ArraySplit) and (train.size, test.size) == (40, 12)
     wanted = {pixels("train", i, 8).tobytes(): i % 3 for i in range(40)}
     assert {image.tobytes(): label for image, label in zip(train.images, train.labels, strict=True)} == wanted
 
 
 def test_images_of_many_sizes_are_streamed_in_a_seeded_order(prepared):
     data = settings("odd_images", prepared, validation=10, test_resize=9, augment=Augment(random_resized_crop=True))
-    sources = open_data(data, (8, 8), 3)
-    assert all(isinstance(source, TfdsSource) for source in sources)
+    sources = open_data(data, describe(data), (8, 8), 3)
+    assert all(isinstance(source, TfdsSplit) for source in sources)
     pipeline = Pipeline(*sources, data, (8, 8), seed=0)
 
     def epoch(number):
@@ -103,6 +107,61 @@ def test_a_run_on_a_prepared_copy(prepared, tmp_path):
     )
     run = train_spec(tmp_path / "s.yaml", tmp_path / "r.yaml", workdir=tmp_path / "run", quiet=True)
     assert run.results["examples"] == 12 and run.network.architecture.classes == 3
+
+
+def test_a_plain_name_opens_a_copy(prepared, tmp_path):
+    """A copy is known by its folder; its own files keep the name that they were made with."""
+    shutil.copytree(prepared / "even_images", tmp_path / "cifar10")
+    data = Data(dataset="cifar10", data_dir=str(tmp_path))
+    info = describe(data)
+    assert (info.class_names, info.origin) == (("cat", "dog", "owl"), "TFDS copy cifar10 1.0.0")
+    train, _ = open_data(data, info, (8, 8), 3)
+    assert {image.tobytes() for image in train.images} == {pixels("train", i, 8).tobytes() for i in range(40)}
+    shutil.copytree(prepared / "even_images", tmp_path / "fashion_mnist")  # no idx files here: the copy is taken
+    train, test = open_data(Data(dataset="fashion_mnist", data_dir=str(tmp_path)), info, (8, 8), 3)
+    assert isinstance(train, ArraySplit) and (train.size, test.size) == (40, 12)
+
+
+def test_a_run_names_the_copy_it_was_trained_on(prepared, tmp_path):
+    shutil.copytree(prepared / "even_images", tmp_path / "cifar10")
+    (tmp_path / "s.yaml").write_text(TINY_SPEC)
+    (tmp_path / "r.yaml").write_text(
+        f"name: r\ndata: {{dataset: cifar10, data_dir: '{tmp_path}'}}\ntraining: {{epochs: 1, batch_size: 12}}\n"
+    )
+    run = train_spec(tmp_path / "s.yaml", tmp_path / "r.yaml", workdir=tmp_path / "run", quiet=True)
+    assert evaluate_run(run.workdir)["depths"] == run.results["depths"]
+    shutil.move(tmp_path / "cifar10/1.0.0", tmp_path / "cifar10/1.1.0")  # another version may hold another order
+    with pytest.raises(DataError, match="origin was TFDS copy cifar10 1.0.0 and is TFDS copy cifar10 1.1.0"):
+        evaluate_run(run.workdir)
+
+
+def test_an_overview_of_a_streamed_copy(prepared):
+    sets = [f"data.data_dir={prepared}", "data.test_resize=9", "data.image_size=8", "data.augment.random_resized_crop=true"]
+    seen = overview(recipe_for("tfds:odd_images", None, sets))
+    assert list(seen.train_counts) == [14, 13, 13] and list(seen.test_counts) == [4, 4, 4]
+    assert seen.views.shape == (8, 7, 8, 8, 3) and list(seen.view_labels) == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert len(seen.tested) == 12
+    plain = overview(recipe_for("tfds:even_images", None, sets[:1]))  # held in memory
+    made = {pixels("train", i, 8).tobytes(): i % 3 for i in range(40)}
+    assert [made[image.tobytes()] for image in plain.originals] == list(plain.view_labels)
+
+
+def test_what_is_fetched_is_described_by_its_copy(prepared, tmp_path, monkeypatch):
+    """The table knows no class names of CIFAR-10; the run folder must hold those of the copy, or resuming would refuse it."""
+    import tensorflow_datasets as tfds
+
+    class Builder:
+        def download_and_prepare(self):
+            shutil.copytree(prepared / "even_images", tmp_path / "t/cifar10")
+
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Builder())
+    (tmp_path / "s.yaml").write_text(TINY_SPEC)
+    (tmp_path / "r.yaml").write_text(
+        f"name: r\ndata: {{dataset: cifar10, data_dir: '{tmp_path}/t', download: true}}\n"
+        "training: {epochs: 1, batch_size: 12}\n"
+    )
+    run = train_spec(tmp_path / "s.yaml", tmp_path / "r.yaml", workdir=tmp_path / "run", quiet=True)
+    assert run.network.architecture.classes == 3 and evaluate_run(run.workdir)["depths"] == run.results["depths"]
 
 
 def test_what_cannot_be_had_is_said_within_seconds(tmp_path):

@@ -1,10 +1,8 @@
 """The `kerasgreedy` command. TensorFlow is imported only inside the commands that need it."""
 
 import json
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +10,8 @@ import typer
 
 from kerasgreedy import __version__
 from kerasgreedy.cli import output
+from kerasgreedy.cli.data import data_app
+from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.errors import InputError, KerasgreedyError, ShapeError, did_you_mean
 
 app = typer.Typer(
@@ -23,17 +23,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_app)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
-RecipeOption = Annotated[
-    str | None,
-    typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe: a file or a shipped name. Default: quickstart."),
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY.KEY=VALUE", help="Override a value of the spec or the recipe. May be repeated."),
-]
-Json = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 WorkdirArgument = Annotated[Path, typer.Argument(metavar="WORKDIR", help="Run folder.")]
 
@@ -79,7 +71,7 @@ def train(
         own_data = any(text.startswith(("data", "recipe.data")) for text in sets or [])
         about = "" if own_data else ": 1,797 embedded images of digits, minutes on two cores"
         print(f"no --recipe given: taking quickstart{about}", file=sys.stderr)
-    _quiet_tensorflow()
+    quiet_tensorflow()
     from kerasgreedy.train import run
 
     done = run.resume_run(resume, quiet=quiet) if resume else run.train_spec(str(spec), recipe, sets or [], workdir, quiet=quiet)
@@ -101,7 +93,7 @@ def evaluate(
     parts = ("test", "validation", "train")
     if part not in parts:
         raise InputError(f"--part: received '{part}'; allowed: {', '.join(parts)}{did_you_mean(part, parts)}")
-    _quiet_tensorflow()
+    quiet_tensorflow()
     from kerasgreedy.train import run
 
     scores = run.evaluate_run(workdir, part, batch_size=batch_size)  # type: ignore[arg-type]
@@ -136,7 +128,7 @@ def compare(
 def plan(spec: Spec, recipe: RecipeOption = None, sets: Sets = None, as_json: Json = False) -> None:
     """Print the phases that a recipe compiles to, before anything runs."""
     from kerasgreedy.spec.load import load
-    from kerasgreedy.train.plan import prepare
+    from kerasgreedy.train.job import prepare
 
     job = prepare(*load(spec, recipe, sets or []))
     output.put_json(output.plan_json(job)) if as_json else output.put_plan(job)
@@ -213,28 +205,3 @@ def _put_scores(results: dict[str, Any], title: str) -> None:
     from kerasgreedy.reports.tables import scores_rows
 
     output.put_table(*scores_rows(results), title)
-
-
-def _quiet_tensorflow() -> None:
-    """Loads TensorFlow without its start-up notices, which say nothing about the run. `--debug` lets them through.
-
-    They are written by C++ code before any log level counts, so standard error itself is turned away for the moment.
-    Which devices are used is said by the run's own first lines.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    for name in ("absl", "tensorflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(keras|tensorflow).*")
-    if "--debug" in sys.argv:
-        return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

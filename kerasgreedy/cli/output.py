@@ -1,6 +1,7 @@
 """Printing: tables and progress for people, one JSON object at the end of standard output for programs."""
 
 import json
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from kerasgreedy.reports.tables import Rows, count, terminal_table
 from kerasgreedy.spec.architecture import Architecture
 from kerasgreedy.spec.lower import show
-from kerasgreedy.train.plan import Job
+from kerasgreedy.train.job import Job
 
 
 def put_json(value: Any) -> None:
@@ -118,6 +119,33 @@ def put_plan(job: Job) -> None:
     put(f"precision: {precision}" + (f", frozen blocks {frozen}" if frozen != precision else ""))
     for reason in dict.fromkeys(phase.cache.reason for phase in job.phases if phase.prefix and not phase.cache.used):
         put(f"frozen blocks are run for each batch where nothing is cached: {reason}")
+
+
+def size_text(shape: Sequence[int | None]) -> str:
+    """`32x32x3`; `any x3` where images differ in size."""
+    return show(tuple(side for side in shape if side is not None)) if None not in shape else f"any, {shape[-1]} channels"
+
+
+def put_overview(facts: dict[str, Any], most: int = 30) -> None:
+    """`data show` for people; classes are listed one by one up to `most` of them."""
+    splits = facts["splits"]
+    counts = {split: list(splits[split]["per_class"].values()) for split in splits}
+    title = f"{facts['dataset']}: {size_text(facts['image_shape'])}, {facts['classes']} classes"
+    if facts["classes"] <= most:
+        names = list(splits["train"]["per_class"])
+        rows = [[name, *(f"{counts[split][index]:,}" for split in splits)] for index, name in enumerate(names)]
+    else:
+        rows = [
+            [f"{word} class", *(f"{figure(counts[split]):,.0f}" for split in splits)]
+            for word, figure in (("smallest", min), ("median", statistics.median), ("largest", max))
+        ]
+    rows.append(["all", *(f"{splits[split]['images']:,}" for split in splits)])
+    put_table(["class", "training images", "test images"], rows, title)
+    size = "x".join(map(str, facts["shown_size"]))
+    channels = [f"{mean:.1f} ± {deviation:.1f}" for mean, deviation in zip(facts["mean"], facts["deviation"], strict=True)]
+    put(f"mean and deviation of each channel at {size}, of 0..255: {', '.join(channels)}")
+    if facts["origin"]:
+        put(f"read from: {facts['origin']}")
 
 
 def _names(names: Sequence[str], most: int = 3) -> str:

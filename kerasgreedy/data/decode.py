@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kerasgreedy.data.catalog import idx_shape
+from kerasgreedy.data.idx import idx_shape
 from kerasgreedy.errors import DataError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop
-from kerasgreedy.data.source import ArraySource, FileSource, Source
+from kerasgreedy.data.splits import ArraySplit, FileSplit, Split
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Data
 
@@ -38,8 +38,8 @@ class Pipeline:
 
     def __init__(
         self,
-        train: Source,
-        test: Source,
+        train: Split,
+        test: Split,
         data: Data,
         size: tuple[int, int],
         seed: int,
@@ -113,7 +113,7 @@ class Pipeline:
             yield
         except tf.errors.OpError as error:
             for source in (self._train, self._test):
-                found = source.first_unreadable() if isinstance(source, FileSource) else None
+                found = source.first_unreadable() if isinstance(source, FileSplit) else None
                 if found:
                     raise found from None
             if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
@@ -129,7 +129,7 @@ class Pipeline:
         """The random numbers of one view: of a (phase, epoch), or of a numbered (view,) for the whole run."""
         return tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, *place)).uniform)
 
-    def _images(self, source: Source, batches: tf.data.Dataset, draws: tf.Tensor | None, batch_size: int) -> tf.data.Dataset:
+    def _images(self, source: Split, batches: tf.data.Dataset, draws: tf.Tensor | None, batch_size: int) -> tf.data.Dataset:
         """Batches (index, image, label) at the network's size, changed by `draws` if there are any, and normalised."""
         augment = self._data.augment
         if not source.uniform:
@@ -172,7 +172,7 @@ class Pipeline:
         if self._data.normalize == "unit":
             return np.zeros(1, np.float32), np.full(1, 255, np.float32)
         picked = np.sort(np.random.default_rng((self._seed, _LIMIT)).permutation(order)[:FIT_EXAMPLES])
-        if isinstance(self._train, ArraySource):
+        if isinstance(self._train, ArraySplit):
             images = self._train.images[picked]
             total, squares, count = images.sum((0, 1, 2), np.float64), 0.0, images[..., 0].size
             squares = sum(np.square(part, dtype=np.float64).sum((0, 1, 2)) for part in np.array_split(images, 16) if len(part))

@@ -75,12 +75,12 @@ def load(
 
 def load_spec(place: str | Path, overrides: Sequence[str] = ()) -> Document[ModelSpec]:
     """One model spec, checked."""
-    return check(ModelSpec, Source.read(find(place, "spec")), _own(overrides, "spec"))
+    return check(ModelSpec, Source.read(find(place, "spec")), own_overrides(overrides, "spec"))
 
 
 def load_recipe(place: str | Path, overrides: Sequence[str] = ()) -> Document[Recipe]:
     """One recipe, checked."""
-    return check(Recipe, Source.read(find(place, "recipe")), _own(overrides, "recipe"))
+    return check(Recipe, Source.read(find(place, "recipe")), own_overrides(overrides, "recipe"))
 
 
 def check(model: type[T], source: Source, overrides: Sequence[Override] = ()) -> Document[T]:
@@ -127,7 +127,7 @@ def dump(value: Strict) -> str:
     return yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120)
 
 
-def _own(overrides: Sequence[str], kind: str) -> list[Override]:
+def own_overrides(overrides: Sequence[str], kind: str) -> list[Override]:
     """The overrides of a command that reads one document.
 
     Raises:

@@ -38,14 +38,19 @@ class Augment(Strict):
 class Data(Strict):
     """Which images, and what is done to them before the network sees them."""
 
-    dataset: str = Field(min_length=1, description="`digits`, `fashion_mnist`, `folder:PATH`, `tfds:NAME`")
-    data_dir: str | None = Field(None, description="where `fashion_mnist` idx files or prepared `tfds` copies lie")
-    download: bool = Field(False, description="let `tfds` download and prepare what is not there")
+    dataset: str = Field(
+        min_length=1, description="a name such as `digits` or `cifar10`, `folder:PATH`, `npz:PATH` or `tfds:NAME`, see above"
+    )
+    data_dir: str | None = Field(None, description="where the idx files or the prepared TFDS copies of named sets lie")
+    download: bool = Field(False, description="let TFDS download and prepare what is not there")
+    corrupt: Literal["error", "skip"] = Field(
+        "error", description="a file of `folder:PATH` that cannot be read stops the run, or is left out and counted"
+    )
     image_size: Size | None = Field(None, description="images are resized to this; default: the spec's, else their own")
     test_resize: Count | None = Field(
         None,
         description="images that are not cut at random: shorter side resized to this, then the centre is cut out "
-        "(ImageNet: 256); for `folder` and `tfds`",
+        "(ImageNet: 256); for `folder`, `tfds` and the named sets that only TFDS has",
     )
     validation: Annotated[float, Field(gt=0, lt=1)] | NonNegativeInt = Field(
         0.1, description="taken from the training data: a share, a number of images, or 0"

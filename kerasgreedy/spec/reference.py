@@ -102,14 +102,20 @@ at the end, `evaluate` and the saved model compute in float32.
 | `dataset` | images | needs |
 | --- | --- | --- |
 | `digits` | 1,797 of 8x8, grey, 10 classes; a fixed stratified fifth is the test split | nothing |
-| `fashion_mnist` | 60,000 + 10,000 of 28x28, grey | four idx files in `data_dir` (default: where Debian's dataset-fashion-mnist puts them) |
+| `mnist`, `fashion_mnist` | 60,000 + 10,000 of 28x28, grey, 10 classes | four idx files in `data_dir` (`fashion_mnist`: or where Debian's dataset-fashion-mnist puts them), or a TFDS copy |
+| `cifar10`, `cifar100` | 50,000 + 10,000 of 32x32, 10 or 100 classes | a TFDS copy |
+| `svhn` | 73,257 + 26,032 of 32x32, 10 classes (TFDS: svhn_cropped) | a TFDS copy |
+| `imagenet` | 1,281,167 + 50,000 of any size, 1,000 classes (TFDS: imagenet2012) | a TFDS copy |
+| `caltech101` | 3,059 + 6,085 of any size, 102 classes | a TFDS copy |
+| `mnist_basic`, `mnist_rotated`, `mnist_random_background`, `mnist_image_background`, `mnist_rotated_image_background` | 12,000 + 50,000 of 28x28, grey, 10 classes, made from MNIST | what `mnist` needs |
 | `folder:PATH` | `PATH/train/<class>/*.jpg` and `PATH/test/<class>/*.jpg` (also png, bmp, gif) | the folder |
-| `tfds:NAME` | any TFDS image classification set, such as `tfds:cifar10` | a prepared copy, or `download: true` |
+| `npz:PATH` | arrays `x_train`, `y_train`, `x_test`, `y_test`, perhaps `class_names` | the file |
+| `tfds:NAME` | any TFDS image classification set, such as `tfds:cats_vs_dogs` | a TFDS copy with a test or validation split |
 
-Grey images are repeated over three channels where the spec wants three, colour images become luminance where it wants one.
-Small sets are held in memory at the network's size (up to 2 GiB). With `random_resized_crop` or `test_resize` files are read anew
-for each batch by TensorFlow's decoder, which takes fewer kinds of JPEG than Pillow does (no CMYK). Files and folders whose names
-start with a dot are passed over. Validation data is taken from the training split. Test data is looked at once, after training.
+A TFDS copy is one that is prepared below `data_dir` (default: where TFDS keeps them), or is downloaded with `download: true`.
+`kerasgreedy data list` says which are here, `kerasgreedy data prepare NAME` fetches one, `kerasgreedy data show` draws one. How
+images are decoded, and what the variants of MNIST are made of: [data.md](data.md). Validation data is taken from the training split.
+Test data is looked at once, after training.
 """
 
 

@@ -12,8 +12,9 @@ from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.feature_store import StoreFolder
 from kerasgreedy.train.features import FeatureInput, ImageInput, PhaseInput
 from kerasgreedy.train.identity import start_as_identity
+from kerasgreedy.train.job import Job
 from kerasgreedy.train.log import MetricsLog
-from kerasgreedy.train.plan import Job, Phase
+from kerasgreedy.train.plan import Phase
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.schedules import learning_rates, make_optimizer
 from kerasgreedy.train.signals import StopRequest

@@ -9,14 +9,28 @@ import tensorflow as tf
 
 from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
-from kerasgreedy.data.catalog import DataInfo
+from kerasgreedy.data.fetch import fetch
+from kerasgreedy.data.info import DataInfo
+from kerasgreedy.data.opening import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.data.source import ArraySource, Source, open_data, prepare_arrays
 from kerasgreedy.errors import CheckpointError, DataError, WorkdirError
+from kerasgreedy.spec.load import Document
+from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
-from kerasgreedy.train.plan import Job, prepare
+from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.state import RunState
 from kerasgreedy.train.workdir import Workdir
+
+
+def start_job(documents: tuple[Document[ModelSpec], Document[Recipe]], data: ImageArrays | None) -> Job:
+    """The job of a new run, with its data here and, where the recipe says so, its unreadable files left out."""
+    job = prepare(*documents, info=data.info() if data else None)
+    if data is None and fetch(job.recipe.data):
+        job = prepare(*documents)  # the names of the classes are known now
+    if data is None and job.recipe.data.corrupt == "skip":
+        height, width, channels = job.architecture.input_shape
+        job = prepare(*documents, skipped=unreadable(job.recipe.data, (height, width), channels))
+    return job
 
 
 def open_job(folder: Workdir, data: ImageArrays | None) -> Job:
@@ -25,11 +39,14 @@ def open_job(folder: Workdir, data: ImageArrays | None) -> Job:
     facts = folder.facts()
     if facts.get("arrays") and data is None:
         raise DataError(f"{folder.path}: this run was trained on arrays of its caller; give them again")
-    job = prepare(spec, recipe, info=data.info() if data else None)
+    # Files that were left out stay out, even if they can be read by now: the examples are those that the run began with.
+    job = prepare(spec, recipe, info=data.info() if data else None, skipped=_skipped(facts["data"]))
     now = json.loads(json.dumps(data_facts(job)))
     for key, value in facts["data"].items():
         if now.get(key) != value:
-            what = f"{key} was {value} and is {now.get(key)}" if key != "fingerprint" else "files were added, removed or renamed"
+            what = f"{key} was {value} and is {now.get(key)}"
+            if key == "fingerprint":
+                what = "files were added, removed or renamed" if job.data.dataset.startswith("folder:") else "other contents"
             raise DataError(f"{folder.path}: the data changed since the run began ({what})")
     return job
 
@@ -44,7 +61,14 @@ def stored_info(folder: Workdir) -> DataInfo:
         facts["train_examples"],
         facts["test_examples"],
         facts.get("fingerprint"),
+        facts.get("origin", ""),
+        _skipped(facts),
     )
+
+
+def _skipped(facts: dict[str, Any]) -> tuple[str, ...] | None:
+    names = facts.get("skipped")
+    return None if names is None else tuple(map(str, names))
 
 
 def data_facts(job: Job) -> dict[str, Any]:
@@ -56,17 +80,10 @@ def data_facts(job: Job) -> dict[str, Any]:
 def open_pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = None) -> Pipeline:
     """Batches of a job; those of an existing run are normalised as it was when the run began."""
     height, width, channels = job.architecture.input_shape
-    sources: tuple[Source, Source]
-    if data is not None:
-        sources = prepare_arrays(data.split("train"), data.split("test"), (height, width), channels)
-    else:
-        sources = open_data(job.recipe.data, (height, width), channels)
-    for source in sources:
-        if isinstance(source, ArraySource) and source.size and source.labels.max() >= job.data.classes:
-            message = f"a label is {source.labels.max()}; allowed: 0 to {job.data.classes - 1}"
-            raise DataError(f"{job.recipe.data.dataset}: {message}")
+    size = height, width
+    splits = prepare_arrays(data, job.data, size, channels) if data else open_data(job.recipe.data, job.data, size, channels)
     fitted = _normalization(folder) if folder else None
-    return Pipeline(*sources, job.recipe.data, (height, width), job.recipe.seed, fitted)
+    return Pipeline(*splits, job.recipe.data, size, job.recipe.seed, fitted)
 
 
 def _normalization(folder: Workdir) -> tuple[list[float], list[float]]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.arrays import ImageArrays
+from kerasgreedy.data.info import skipped_notice
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import InputError
 from kerasgreedy.reports.plots import plot_run
@@ -18,6 +19,7 @@ from kerasgreedy.reports.tables import results_markdown
 from kerasgreedy.spec.load import load
 from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.feature_store import StoreFolder
+from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.loop import Loop
 from kerasgreedy.train.opening import (
@@ -25,11 +27,11 @@ from kerasgreedy.train.opening import (
     fresh_network,
     open_job,
     open_pipeline,
+    start_job,
     stored_info,
     strategy_of,
     trained_network,
 )
-from kerasgreedy.train.plan import Job, prepare
 from kerasgreedy.train.progress import Reporter, duration
 from kerasgreedy.train.signals import StopRequest
 from kerasgreedy.train.state import RunState
@@ -74,8 +76,9 @@ def train_spec(
         KerasgreedyError: see `errors`; its `exit_code` says what kind.
     """
     documents = load(spec, recipe, overrides)
-    job = prepare(*documents, info=data.info() if data else None)
-    place = Workdir.free(workdir or default_workdir(job.spec.name, job.recipe.name))
+    names = [document.value.name for document in documents]
+    place = Workdir.free(workdir or default_workdir(*names))  # before anything is downloaded
+    job = start_job(documents, data)
     pipeline = open_pipeline(job, data)  # before the folder is made: bad data must not leave an empty run
     facts = {
         **environment(),
@@ -145,6 +148,8 @@ def _run(
         reporter = Reporter(job.phases, pipeline.steps(batch_size), batch_size, quiet)
         for fault in faults:
             reporter.warn(f"passed over a damaged checkpoint: {fault}")
+        if job.data.skipped:
+            reporter.warn(skipped_notice(job.data.skipped))
         _announce(reporter, folder, job, state, strategy)
         log = MetricsLog(folder.path, state.position.log_bytes)
         try:

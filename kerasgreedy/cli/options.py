@@ -1,0 +1,44 @@
+"""Options that several commands share, and what they do before TensorFlow is loaded."""
+
+import logging
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe: a file or a shipped name. Default: quickstart."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY.KEY=VALUE", help="Override a value of the spec or the recipe. May be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
+
+
+def quiet_tensorflow() -> None:
+    """Loads TensorFlow without its start-up notices, which say nothing about the run. `--debug` lets them through.
+
+    They are written by C++ code before any log level counts, so standard error itself is turned away for the moment.
+    Which devices are used is said by the run's own first lines.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(keras|tensorflow).*")
+    if "--debug" in sys.argv:
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,117 @@
+"""npz files: four arrays in one file. Imports NumPy and no TensorFlow; nothing that is pickled is ever loaded."""
+
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kerasgreedy.data.arrays import ImageArrays, check_labels
+from kerasgreedy.data.info import DataInfo
+from kerasgreedy.errors import DataError, did_you_mean
+from kerasgreedy.files import user_path
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+NAMES = "class_names"
+
+
+def describe_npz(place: str, dataset: str) -> DataInfo:
+    """Facts of an npz file, from its labels and the headers of its images.
+
+    Raises:
+        DataError: an array is missing, or cannot be images, labels or names.
+    """
+    path, entries = _open(place)
+    shapes = {split: _as_images(_header(path, f"x_{split}"), f"{path}: x_{split}") for split in ("train", "test")}
+    labels = {split: _load(path, f"y_{split}") for split in ("train", "test")}
+    names = _class_names(path, entries)
+    highest = 0
+    for split, shape in shapes.items():
+        checked = check_labels(labels[split], shape[0], None if names is None else len(names), f"{path}: y_{split}")
+        highest = max(highest, int(checked.max(initial=0)))
+    if shapes["train"][3] != shapes["test"][3]:
+        raise DataError(f"{path}: x_test has {shapes['test'][3]} channels and x_train has {shapes['train'][3]}")
+    height, width, channels = shapes["train"][1:]
+    found = names or tuple(map(str, range(highest + 1)))
+    contents = "\n".join(f"{name} {entry.CRC} {entry.file_size}" for name, entry in sorted(entries.items()))
+    stamp = hashlib.sha256(contents.encode()).hexdigest()
+    return DataInfo(dataset, (height, width, channels), found, shapes["train"][0], shapes["test"][0], fingerprint=stamp)
+
+
+def read_npz(place: str) -> ImageArrays:
+    """The arrays of an npz file; grey images without an axis of channels get one."""
+    path, entries = _open(place)
+    arrays = {name: _load(path, name) for name in ARRAYS}
+    for name in ("x_train", "x_test"):
+        arrays[name] = arrays[name].reshape(_as_images(arrays[name].shape, f"{path}: {name}"))
+    train, test = ((arrays[f"x_{split}"], arrays[f"y_{split}"]) for split in ("train", "test"))
+    return ImageArrays(train, test, _class_names(path, entries))
+
+
+def _open(place: str) -> tuple[Path, dict[str, zipfile.ZipInfo]]:
+    """The file and its entries by array name; all four arrays are there."""
+    path = user_path(place)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise DataError(f"npz:{place}: {what}; allowed: a file that numpy.savez wrote, with the arrays {', '.join(ARRAYS)}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(f"{path}: not an npz file ({error})") from None
+    for name in ARRAYS:
+        if name not in entries:
+            others = [entry for entry in entries if entry not in (*ARRAYS, NAMES)]
+            has = f"it holds {', '.join(list(entries)[:8]) or 'nothing'}"
+            raise DataError(f"{path}: no array '{name}' ({has}); allowed: {', '.join(ARRAYS)}{did_you_mean(name, others)}")
+    near = [entry for entry in entries if entry not in (*ARRAYS, NAMES) and did_you_mean(entry, [NAMES])]
+    if near and NAMES not in entries:
+        raise DataError(f"{path}: unknown array '{near[0]}'{did_you_mean(near[0], [NAMES])}")
+    return path, entries
+
+
+def _header(path: Path, name: str) -> tuple[int, ...]:
+    """The shape of an array, without reading it."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            return read(file)[0]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: array '{name}' is damaged ({error})") from None
+
+
+def _load(path: Path, name: str) -> "NDArray[Any]":
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return np.asarray(archive[name])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            raise DataError(f"{path}: array '{name}' holds pickled objects, which are never loaded; allowed: numbers") from None
+        raise DataError(f"{path}: array '{name}' is damaged ({error})") from None
+
+
+def _as_images(shape: tuple[int, ...], what: str) -> tuple[int, int, int, int]:
+    """(n, height, width) as (n, height, width, 1)."""
+    full = (*shape, 1) if len(shape) == 3 else shape
+    if len(full) != 4 or 0 in full:
+        raise DataError(f"{what}: received shape {shape}; allowed: (n, height, width) or (n, height, width, channels), none 0")
+    return full[0], full[1], full[2], full[3]
+
+
+def _class_names(path: Path, entries: dict[str, zipfile.ZipInfo]) -> tuple[str, ...] | None:
+    if NAMES not in entries:
+        return None
+    names = _load(path, NAMES)
+    if names.ndim != 1 or names.dtype.kind not in "US" or not names.size:
+        raise DataError(f"{path}: {NAMES}: received {names.dtype} of shape {names.shape}; allowed: a list of texts")
+    texts = tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names.tolist())
+    twice = sorted(name for name in set(texts) if texts.count(name) > 1)
+    if twice:
+        raise DataError(f"{path}: {NAMES}: '{twice[0]}' is there twice; allowed: a name for each class")
+    return texts

@@ -1,0 +1,80 @@
+"""Prepared copies of TFDS data sets: where they are and what their files say. Imports no TensorFlow."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from kerasgreedy.data.info import DataInfo
+from kerasgreedy.data.named import BY_TFDS
+from kerasgreedy.errors import DataError, did_you_mean
+from kerasgreedy.files import user_path
+
+
+def tfds_root(data_dir: str | None) -> Path:
+    """The folder below which TFDS keeps its copies."""
+    return user_path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+
+
+def tfds_folders(name: str, data_dir: str | None) -> list[Path]:
+    """Folders that hold a prepared copy of a TFDS data set, newest version last.
+
+    Raises:
+        DataError: no data set of TFDS can have that name.
+    """
+    if not re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_.-]+)?", name):
+        raise DataError(f"tfds:{name}: not a name of a TFDS data set; allowed: NAME or NAME/CONFIG")
+    builder, _, config = name.partition("/")
+    root = tfds_root(data_dir) / builder
+    found = root.glob(f"{config}/*/dataset_info.json" if config else "**/dataset_info.json")
+    whole = [path.parent for path in found if not path.parent.name.startswith("incomplete.")]  # a killed preparation
+    return sorted(whole, key=lambda folder: ([int(number) for number in re.findall(r"\d+", folder.name)], folder))
+
+
+def tfds_missing(name: str, data_dir: str | None, why: str = "") -> DataError:
+    """The error for a set that is known by its TFDS name only and cannot be had."""
+    hint = did_you_mean(name, BY_TFDS) if name not in BY_TFDS else ""
+    return DataError(
+        f"tfds:{name}: no prepared copy below {tfds_root(data_dir)}{hint or why + '.'} Set data.download=true (or use "
+        "`kerasgreedy data prepare`) to fetch it, data.data_dir to where a copy is, or use another set (digits needs nothing)"
+    )
+
+
+def describe_copy(folder: Path, name: str, dataset: str) -> DataInfo:
+    """Facts of a prepared copy, from its own files.
+
+    Args:
+        folder: of one version.
+        name: in TFDS.
+        dataset: as the recipe writes it.
+
+    Raises:
+        DataError: it is no image classification set with a training and a test split.
+    """
+    try:
+        info = json.loads((folder / "dataset_info.json").read_text())
+        sizes = {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
+        features = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]
+        shape = _shape(features["image"])
+        names_file = folder / "label.labels.txt"
+        count = int(features["label"]["classLabel"]["numClasses"])
+        names = tuple(names_file.read_text().split("\n")[:count]) if names_file.is_file() else tuple(map(str, range(count)))
+        test = tfds_test_split(name, list(sizes))
+        origin = f"TFDS copy {name.partition('/')[0]} {folder.name}"
+        return DataInfo(dataset, shape, names, sizes["train"], sizes[test], origin=origin)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise DataError(f"{dataset}: {folder} is not a prepared image classification set ({error!r})") from None
+
+
+def tfds_test_split(name: str, splits: list[str]) -> str:
+    """The split that is reported on: the usual one of a known set, else test, else validation."""
+    usual = BY_TFDS[name].test_split if name in BY_TFDS else "test"
+    for split in (usual, "test", "validation"):
+        if split in splits:
+            return split
+    raise DataError(f"tfds:{name}: has no test or validation split (it has {', '.join(splits)})")
+
+
+def _shape(feature: dict[str, dict[str, dict[str, list[str]]]]) -> tuple[int | None, int | None, int]:
+    sizes = [int(size) for size in feature["image"]["shape"]["dimensions"]]
+    return (sizes[0] if sizes[0] > 0 else None, sizes[1] if sizes[1] > 0 else None, sizes[2] if sizes[2] > 0 else 3)
