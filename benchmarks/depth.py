@@ -5,8 +5,8 @@
 Greedy training promises that phase 16 costs no more memory than phase 2: the frozen prefix keeps nothing for a backward pass.
 Its time grows, because the prefix still runs, unless its output is cached. Both are measured: computed and cached prefix.
 The cached step is fed features that lie in memory; the store that holds those of a whole data set is not part of its peak.
-Times are taken in turns (see `throughput.py`), peaks in fresh processes (see `memory.py`); end to end at full depth stands
-beside them.
+Times are taken in turns (see `throughput.py`), peaks in fresh processes (see `memory.py`) at several batch sizes, whose line has
+the slope that the framework's own memory does not blur; end to end at full depth stands beside them.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.costs import END_TO_END, Work
-from benchmarks.figures import Machine, conclude, new_figure, numbers, parser, put_table, say, spread
+from benchmarks.figures import Machine, conclude, line_fit, new_figure, numbers, parser, put_table, say, spread
 from benchmarks.memory import MIB, peak_memory
 from benchmarks.specs import architecture_of, deep_spec
 from benchmarks.workers import interleaved, open_workers
@@ -27,6 +27,8 @@ def main() -> None:
     """The command."""
     options = _options()
     spec = deep_spec(options.layers, options.width, options.size, options.k)
+    if len(set(options.batches)) < 2:
+        raise SystemExit("--batches: two different sizes or more; their line is what counts")
     if max(options.phases) > options.layers:
         raise SystemExit(f"--phases: received {max(options.phases)}; the net has {options.layers} blocks (--layers)")
     machine = Machine()
@@ -34,10 +36,10 @@ def main() -> None:
     rows = []
     for way, contender in ways.items():
         seconds = _times(spec, contender, options.phases, options.batch, options.rounds, options.steps)
-        rows += [_row(spec, way, contender, phase, times, options.batch) for phase, times in seconds.items()]
+        rows += [_row(spec, way, contender, phase, times, options.batches) for phase, times in seconds.items()]
     whole = ways["computed prefix"]
     times = _times(spec, whole, [END_TO_END], options.batch, options.rounds, options.steps)[END_TO_END]
-    rows.append(_row(spec, "end to end", whole, END_TO_END, times, options.batch))
+    rows.append(_row(spec, "end to end", whole, END_TO_END, times, options.batches))
     result = {
         "benchmark": "depth",
         "layers": options.layers,
@@ -46,6 +48,7 @@ def main() -> None:
         "k": options.k,
         "precision": options.precision,
         "batch": options.batch,
+        "batches": options.batches,
         "rows": rows,
         "last_over_first": _growth(rows),
         "machine": machine.facts(),
@@ -67,20 +70,22 @@ def _times(
 
 
 def _row(
-    spec: dict[str, Any], way: str, contender: Contender, phase: int | str, seconds: Sequence[float], batch: int
+    spec: dict[str, Any], way: str, contender: Contender, phase: int | str, seconds: Sequence[float], batches: Sequence[int]
 ) -> dict[str, Any]:
-    peak, resident = peak_memory(spec, contender, phase, batch, steps=4)
+    peaks = [peak_memory(spec, contender, phase, batch, steps=3)[0] for batch in batches]
     work = Work.of(architecture_of(spec), phase, contender.cached)
-    say(f"{way}, phase {phase}: {spread(seconds)['median']:.3f} s a step, peak {peak:.0f} MiB")
+    line = line_fit(batches, peaks)
+    say(f"{way}, phase {phase}: {spread(seconds)['median']:.3f} s a step, peak {peaks[-1]:.0f} MiB, {line['slope']:.3f} an image")
     return {
         "way": way,
         "phase": phase,
         "step_seconds": spread(seconds),
         "rounds": list(seconds),
         "multiply_adds": work.multiply_adds,
-        "peak_mib": peak,
-        "resident_before_mib": resident,
-        "counted_mib": work.stored_bytes(contender.precision) * batch / MIB,
+        "peaks_mib": peaks,
+        "peak_mib": peaks[-1],
+        "slope_mib": line["slope"],
+        "counted_mib": work.stored_bytes(contender.precision) / MIB,
     }
 
 
@@ -96,7 +101,9 @@ def _growth(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "time": spread([b / a for a, b in zip(first["rounds"], last["rounds"], strict=True)]),
             "peak": last["peak_mib"] / first["peak_mib"],
             "count": last["counted_mib"] / first["counted_mib"],
+            "slope": last["slope_mib"] / first["slope_mib"],
             "end_to_end_peak": whole["peak_mib"] / last["peak_mib"],
+            "end_to_end_slope": whole["slope_mib"] / last["slope_mib"],
             "end_to_end_count": whole["counted_mib"] / last["counted_mib"],
         }
     return growth
@@ -106,19 +113,27 @@ def _print(result: dict[str, Any]) -> None:
     title = f"k = {result['k']}, {result['layers']} blocks of {result['width']}, {result['size']}x{result['size']}"
     title += f", batch {result['batch']}, {result['precision']}"
     lines = [
-        [row["way"], row["phase"], f"{row['step_seconds']['median']:.3f}", f"{row['peak_mib']:.0f}", f"{row['counted_mib']:.0f}"]
+        [
+            row["way"],
+            row["phase"],
+            f"{row['step_seconds']['median']:.3f}",
+            *(f"{peak:.0f}" for peak in row["peaks_mib"]),
+            f"{row['slope_mib']:.3f}",
+            f"{row['counted_mib']:.3f}",
+        ]
         for row in result["rows"]
     ]
-    put_table(title, ["way", "phase", "seconds a step", "peak MiB", "stored activations, counted MiB"], lines)
+    peaks = [f"peak MiB, batch {batch}" for batch in result["batches"]]
+    put_table(title, ["way", "phase", "seconds a step", *peaks, "MiB an image", "counted MiB an image"], lines)
     lines = [
         [
             f"{way}, phase {growth['phases'][1]} over {growth['phases'][0]}",
-            *(f"{value:.2f}" for value in (growth["time"]["median"], growth["peak"], growth["count"])),
-            *(f"{growth[key]:.2f}" for key in ("end_to_end_peak", "end_to_end_count")),
+            *(f"{value:.2f}" for value in (growth["time"]["median"], growth["peak"], growth["slope"], growth["count"])),
+            *(f"{growth[key]:.2f}" for key in ("end_to_end_peak", "end_to_end_slope", "end_to_end_count")),
         ]
         for way, growth in result["last_over_first"].items()
     ]
-    header = ["ratio", "time", "peak", "count", "end to end over the deepest phase: peak", "count"]
+    header = ["ratio", "time", "peak", "slope", "count", "end to end over the deepest phase: peak", "slope", "count"]
     put_table("Growth with depth", header, lines)
 
 
@@ -150,7 +165,8 @@ def _options() -> argparse.Namespace:
     options.add_argument("--size", type=int, default=32, help="height and width of the images")
     options.add_argument("--k", type=int, choices=[1, 2, 3], default=3)
     options.add_argument("--phases", type=numbers, default=[2, 4, 8, 16], metavar="2,4,...")
-    options.add_argument("--batch", type=int, default=64)
+    options.add_argument("--batch", type=int, default=64, help="of the timed steps")
+    options.add_argument("--batches", type=numbers, default=[32, 128], metavar="32,128", help="two or more, for the peaks")
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--steps", type=int, default=3, help="of each phase in a round")
     options.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")

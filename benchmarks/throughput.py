@@ -140,7 +140,7 @@ def _depth(
     """All contenders at one depth."""
     for worker in workers:
         worker.ask("build", spec=spec, phase=depth, batch=batch, **worker.contender.settings)
-        worker.ask("steps", count=3)  # traces, fills the allocator and leaves the slow first steps behind
+        worker.ask("steps", count=2)  # traces, fills the allocator and leaves the slow first steps behind
     seconds = interleaved(workers, rounds, "steps", count=steps)
     speeds = {worker.contender.name: [steps * batch / s for s in own] for worker, own in zip(workers, seconds, strict=True)}
     row: dict[str, Any] = {"depth": depth, "contenders": {}}

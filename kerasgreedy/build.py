@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kerasgreedy.errors import CheckpointError
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
+from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.spec import layers as L
@@ -200,7 +201,7 @@ class _Builder:
         return zlib.crc32(f"{self._seed}/{self._component}/{node.name}".encode()) & 0x7FFFFFFF
 
     def conv(self, layer: L.Conv, node: Node) -> keras.layers.Layer:
-        return keras.layers.Conv2D(
+        return RowGradientConv2D(
             layer.conv,
             layer.kernel_size,
             strides=layer.stride,
