@@ -22,7 +22,7 @@ class Contender:
         module: the worker that runs it.
         precision: `float32` or `mixed_bfloat16`, as recipes write it.
         cached: the step is fed the output of the frozen prefix.
-        tuned: PyTorch with channels_last and an allocator that keeps its buffers.
+        tuned: PyTorch with channels_last and, with `keeps_buffers`, an allocator that keeps its buffers.
     """
 
     name: str
@@ -30,12 +30,13 @@ class Contender:
     precision: str = "float32"
     cached: bool = False
     tuned: bool = False
+    keeps_buffers: bool = True
 
     @property
     def environment(self) -> dict[str, str]:
         """Variables that its process starts with. Ours gets what a user has: nothing."""
         kept = {key: value for key, value in os.environ.items() if key not in TUNED_ENVIRONMENT}
-        return {**kept, **(TUNED_ENVIRONMENT if self.tuned else {}), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        return {**kept, **(TUNED_ENVIRONMENT if self.tuned and self.keeps_buffers else {}), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
     @property
     def rival(self) -> str:

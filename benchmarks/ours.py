@@ -3,7 +3,9 @@
 As a program it is a worker, started by `workers.Worker`, not by hand.
 """
 
+import itertools
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from benchmarks.specs import CLASSES, RECIPE, architecture_of, recipe_settings
 from benchmarks.workers import serve
 from kerasgreedy.build import Network
 from kerasgreedy.spec.load import load_recipe
+from kerasgreedy.train.feature_store import FeatureStore
+from kerasgreedy.train.features import stored_batches
 from kerasgreedy.train.plan import compile_plan
 from kerasgreedy.train.schedules import make_optimizer
 from kerasgreedy.train.step import TrainStep
@@ -58,7 +62,8 @@ class Session:
         self.step = TrainStep(self.network, chosen, optimizer, tf.distribute.get_strategy(), first_block)
         self._head = chosen.losses[-1]
         rng = np.random.default_rng(1)
-        self.batches = [self._batch(*noise(rng, batch, arch.input_shape), first_block) for _ in range(2)]
+        drawn = [self._batch(*noise(rng, batch, arch.input_shape), first_block) for _ in range(2)]
+        self.batches = self._stored(drawn, rng) if first_block else itertools.cycle(drawn)
 
     def _batch(self, images: np.ndarray, labels: np.ndarray, first_block: int) -> tuple[tf.Tensor, tf.Tensor]:
         """A batch as the step takes it: images, or the features that a cache would hold."""
@@ -67,11 +72,21 @@ class Session:
             x = block(x, training=False)
         return x, tf.constant(labels)
 
+    def _stored(self, drawn: list[tuple[tf.Tensor, tf.Tensor]], rng: np.random.Generator) -> Iterator[Any]:
+        """Shuffled batches from a store in memory, as a run with a cache reads them; gathering them counts."""
+        x, labels = (tf.concat(parts, 0) for parts in zip(*drawn, strict=True))
+        rows, kept = np.arange(len(labels)), x if x.dtype == tf.float32 else tf.bitcast(x, tf.uint16)
+        self.store = FeatureStore(len(rows), tuple(x.shape[1:]), x.dtype.name, None, {})
+        self.store.put(rows, kept.numpy(), labels.numpy())
+        order = rng.integers(0, len(rows), 1000 * len(rows))
+        batches = stored_batches(self.store, order, len(rows) // len(drawn)).map(lambda _, x, label: (x, label))
+        return iter(batches.prefetch(2))
+
     def steps(self, count: int) -> float:
         """Seconds of so many steps."""
         start = time.perf_counter()
-        for number in range(count):
-            sums = self.step(*self.batches[number % 2])
+        for _ in range(count):
+            sums = self.step(*next(self.batches))
         sums[self._head].numpy()
         return time.perf_counter() - start
 

@@ -103,7 +103,8 @@ class Images:
         held, kept = np.sort(order[:count]), np.sort(order[count:])
         self.train, self.validation = (images[kept], labels[kept]), (images[held], labels[held])
         self.test = _decode(place / "test")
-        pixels = self.train[0][:10_000].reshape(-1, images.shape[-1])
+        fitted = np.random.default_rng((seed, 3)).permutation(len(self.train[0]))[:10_000]  # the files are sorted by class
+        pixels = self.train[0][fitted].reshape(-1, images.shape[-1])
         self.mean = torch.tensor(pixels.mean(0), dtype=torch.float32)
         self.deviation = torch.tensor(pixels.std(0), dtype=torch.float32)
         self._rng = np.random.default_rng((seed, 2))

@@ -27,7 +27,7 @@ _HOMES = {
     "ModelSpec": "kerasgreedy.spec.model",
     "Recipe": "kerasgreedy.spec.recipe",
     "architecture": "kerasgreedy.spec.architecture",
-    "prepare": "kerasgreedy.train.plan",
+    "prepare": "kerasgreedy.train.job",
     "KerasgreedyError": "kerasgreedy.errors",
 }
 __all__ = ["__version__", *_HOMES]

@@ -139,6 +139,17 @@ SPECS = [
 ]
 RECIPES = [
     Case("recipe_key", PLAN + "stratgy=greedy", ("--set stratgy=greedy: unknown key 'stratgy'", "?strategy")),
+    training(
+        "accumulation_uneven", "epochs: 1, batch_size: 10, accumulation: 3", "received 3; batch_size 10 cannot be divided by it"
+    ),
+    training("views_of_nothing", "epochs: 1", "without 'augment' all views", data="dataset: digits, augment_views: 3"),
+    Case("precision_typo", PLAN + "precision=mixed_bfloat", ("received 'mixed_bfloat'", "?mixed_bfloat16")),
+    Case("prefix_of_nothing", PLAN + "prefix_precision=float32 -s strategy=end_to_end", ("freezes nothing; leave it out",)),
+    Case("cache_of_nothing", PLAN + "cache.store=disk -s strategy=decoupled", ("has no frozen blocks before what trains",)),
+    Case("cache_store_typo", PLAN + "cache.store=dsk", ("received 'dsk'", "?disk")),
+    Case("cache_negative", PLAN + "cache.memory_gb=-1", ("memory_gb", "greater than or equal to 0")),
+    Case("download_of_embedded", PLAN + "data.download=true", ("'digits' is none of them; leave it out",)),
+    Case("data_dir_of_embedded", PLAN + "data.data_dir=x", ("data.data_dir", "leave it out")),
     training("training_key", "epochs: 1, batchsize: 8", ":3:23: training.batchsize:", "?batch_size"),
     training("optimizer_key", "epochs: 1, optimizer: {name: sgd, lerning_rate: 1}", ":3:46", "?learning_rate"),
     training("optimizer_name", "epochs: 1, optimizer: {name: adm}", ":3:35", "received 'adm'", "sgd, adam", "?adam"),

@@ -137,12 +137,13 @@ def test_a_linked_part_holds_the_first_images_of_each_class(photographs, tmp_pat
 @needs_torch
 def test_the_pytorch_script_splits_as_we_do(photographs):
     from benchmarks.torch_train import Images
+    from kerasgreedy.data.catalog import describe
+    from kerasgreedy.data.opening import open_data
     from kerasgreedy.data.pipeline import Pipeline
-    from kerasgreedy.data.source import open_data
     from kerasgreedy.spec.recipe import Data
 
     data = Data(dataset=f"folder:{photographs}", validation=0.25)
-    train, test = open_data(data, (32, 32), 3)
+    train, test = open_data(data, describe(data), (32, 32), 3)
     ours, theirs = Pipeline(train, test, data, (32, 32), seed=3), Images(photographs, 0.25, seed=3)
     for part, (images, labels) in (("train", theirs.train), ("validation", theirs.validation)):
         np.testing.assert_array_equal(images, train.images[ours.parts[part]])

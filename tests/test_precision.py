@@ -213,6 +213,46 @@ def test_whole_runs_in_reduced_precision_leave_float32_models(finished, files, t
         np.testing.assert_array_equal(weights(run.workdir)[key], weights(finished.workdir)[key])
 
 
+@pytest.mark.parametrize("spec", [NO_NORM, NO_DROPOUT], ids=["plain", "batch_norm"])
+def test_accumulated_parts_on_two_devices_give_the_update_of_one(spec):
+    """Examples are handed out so that a part holds the same ones on two devices as on one: batch norm sees a part at a time."""
+    from dataclasses import replace
+
+    two_parts = [*range(4), *range(8, 12), *range(4, 8), *range(12, 16)]
+    results = []
+    for strategy, order in ((tf.distribute.get_strategy(), range(16)), (two_devices(), two_parts)):
+        network, phase, _ = setup("greedy", spec, decay=1e-3, strategy=strategy)
+        phase = replace(phase, training=phase.training.model_copy(update={"accumulation": 2}))
+        with strategy.scope():
+            optimizer = make_optimizer(Sgd(), np.array([0.01], np.float32))
+        step = TrainStep(network, phase, optimizer, strategy)
+        batches = tf.data.Dataset.from_tensors((IMAGES[list(order)], LABELS[list(order)])).unbatch().batch(16)
+        for batch in [*strategy.experimental_distribute_dataset(batches)] * 3:
+            step(*batch)
+        results.append(arrays_of(network))
+    for key, value in results[0].items():
+        np.testing.assert_allclose(results[1][key], value, atol=1e-5, err_msg=key)
+
+
+def test_an_overflow_on_the_second_device_is_an_overflow():
+    """Keras's loss scaling looks at the first replica only."""
+    strategy = two_devices()
+    network, phase, _ = setup("greedy", NO_NORM, strategy=strategy)
+    with strategy.scope():
+        optimizer = make_optimizer(Sgd(), np.array([0.05], np.float32), "mixed_float16")
+    step = TrainStep(network, phase, optimizer, strategy)
+    images = IMAGES.copy()
+    images[8:] *= 1e30
+    before = [keras.ops.convert_to_numpy(v) for v in step.variables]
+    batches = tf.data.Dataset.from_tensors((images, LABELS)).unbatch().batch(16)
+    (batch,) = list(strategy.experimental_distribute_dataset(batches))
+    optimizer.dynamic_scale.assign(1e20)
+    step(*batch)
+    for variable, value in zip(step.variables, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    assert float(keras.ops.convert_to_numpy(optimizer.dynamic_scale)) == pytest.approx(0.5e20)
+
+
 def test_parts_must_be_equal_on_all_devices(files, tmp_path):
     with pytest.raises(InputError, match="batch size 32 cannot be divided into 32 equal parts on 2 devices"):
         train_spec(*files, ["training.accumulation=32"], tmp_path / "run", strategy=two_devices(), quiet=True)

@@ -117,8 +117,10 @@ def put_plan(job: Job) -> None:
     put(f"multiply-adds are those of one image; the whole plan: {count(total)}")
     precision, frozen = job.recipe.precision, job.recipe.frozen_precision
     put(f"precision: {precision}" + (f", frozen blocks {frozen}" if frozen != precision else ""))
-    for reason in dict.fromkeys(phase.cache.reason for phase in job.phases if phase.prefix and not phase.cache.used):
-        put(f"frozen blocks are run for each batch where nothing is cached: {reason}")
+    for phase in job.phases:
+        if phase.frozen:
+            what = "cached" if phase.cache.used else "run for each batch"
+            put(f"frozen blocks of phase {phase.index + 1} are {what}: {phase.cache.reason}")
 
 
 def size_text(shape: Sequence[int | None]) -> str:

@@ -45,6 +45,10 @@ def inapplicable(data: Data, dataset: str) -> tuple[str, str] | None:
         return "test_resize", f"'{dataset}' is held in memory at the network's size and is not cut; leave it out"
     if data.corrupt == "skip" and kind != "folder":
         return "corrupt", f"received 'skip', which is for the files of folder:PATH; '{dataset}' has none: leave it out"
+    if kind in ("embedded", "folder", "npz"):
+        for key, given in (("download", data.download), ("data_dir", data.data_dir is not None)):
+            if given:
+                return key, f"is for sets that TFDS or idx files hold, and '{dataset}' is none of them; leave it out"
     return None
 
 

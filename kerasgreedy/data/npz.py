@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 NAMES = "class_names"
 
+# What reading a zip file raises: also for one that is encrypted, or compressed in a way that Python does not know.
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
 
 def describe_npz(place: str, dataset: str) -> DataInfo:
     """Facts of an npz file, from its labels and the headers of its images.
@@ -82,7 +85,7 @@ def _header(path: Path, name: str) -> tuple[int, ...]:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             return read(file)[0]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: array '{name}' is damaged ({error})") from None
 
 
@@ -90,7 +93,7 @@ def _load(path: Path, name: str) -> "NDArray[Any]":
     try:
         with np.load(path, allow_pickle=False) as archive:
             return np.asarray(archive[name])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise DataError(f"{path}: array '{name}' holds pickled objects, which are never loaded; allowed: numbers") from None
         raise DataError(f"{path}: array '{name}' is damaged ({error})") from None

@@ -38,7 +38,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def _has_kernel(self, inputs: Any, mask: Any, training: bool) -> bool:
         channels_last = self.axis in (-1, 3)
-        alone = not (training and self.synchronized)
+        alone = not (training and (self.synchronized or self.renorm))
         return keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4 and channels_last and mask is None and alone
 
     @staticmethod

@@ -242,11 +242,17 @@ class Recipe(Strict):
         return self.training.watches and self.training.monitor != "train_loss"
 
     @model_validator(mode="after")
-    def _monitor_exists(self) -> "Recipe":
+    def _settings_fit_together(self) -> "Recipe":
         training = self.training
         if self.watches_validation and self.data.validation == 0:
             message = f"'{training.monitor}' needs data.validation above 0; or use monitor: train_loss"
             raise faults("Recipe", [fault(message, at=("training", "monitor"))])
+        if self.prefix_precision and self.strategy not in ("greedy", "random_features"):
+            message = f"strategy '{self.strategy}' freezes nothing; leave it out"
+            raise faults("Recipe", [fault(message, at=("prefix_precision",))])
+        if self.cache.store in ("memory", "disk") and self.strategy != "greedy":
+            message = f"received '{self.cache.store}'; strategy '{self.strategy}' has no frozen blocks before what trains"
+            raise faults("Recipe", [fault(message, at=("cache", "store"))])
         if training.init == "identity" and self.strategy != "greedy":
             message = (
                 f"'identity' starts a block from the one before, which strategy '{self.strategy}' does not do; allowed: fresh"

@@ -81,12 +81,13 @@ Frozen blocks run in inference mode: their batch norm statistics do not move.
 Greedy training runs the frozen blocks again for every batch of every epoch. Their output is the same each time the same view of an
 image comes by, so it can be kept: `cache` does that, in memory or on disk, wherever views repeat. They do without `augment`, and with
 `data.augment_views: n`, where epoch e of every phase shows view e mod n of each image. `plan` says for each phase whether its input
-is cached, in how many bytes, or why it is not; `train --json` and `plan.json` have the same figures (`cache`, `cache_views`, `cache_bytes`,
+is cached, in how many bytes, and why; `plan --json` and `plan.json` have the same figures (`cache`, `cache_views`, `cache_bytes`,
 `cache_dtype`, `cache_reason`).
 
 The bytes are (n x training images + validation images) x values of a block's output x 4 (float32) or 2 (bfloat16). A phase's cache is
 filled from that of the phase before where both fit into the limits together, else from images. The weights that come out are those of
-`store: none`, bit for bit, unless `dtype` rounds more than the frozen blocks themselves do. With fewer views than epochs a network sees
+`store: none`, bit for bit, unless `dtype` rounds more than the frozen blocks themselves do. (A TFDS set too large for memory is read
+through a shuffle buffer without the cache and in a random order of all images with it.) With fewer views than epochs a network sees
 less variety: what that costs was measured in [performance.md](performance.md).
 
 ## Precision
@@ -95,7 +96,8 @@ less variety: what that costs was measured in [performance.md](performance.md).
 up to twice as fast and needs half the memory. Weights, batch norm statistics, the last layer of a head, losses and the optimiser's state
 are float32. `mixed_float16` scales the loss and skips a step whose gradients overflow. Frozen blocks are not trained, so they may
 be less precise than the rest: `prefix_precision`. Validation figures during training are in the phase's precision; the evaluation
-at the end, `evaluate` and the saved model compute in float32.
+at the end, `evaluate` and the saved model compute in float32. With another `prefix_precision` a block that starts as the identity sees
+slightly other input than the head before it was trained on, so that the risk may rise by that little.
 
 ## Data sets
 

@@ -49,7 +49,8 @@ def plan_cache(arch: Architecture, recipe: Recipe, prefix: int, images: tuple[in
         images: in the training and in the validation part.
     """
     if not prefix:
-        return CachePlan()
+        every = recipe.strategy == "random_features"
+        return CachePlan(reason="the first head reads the first block" if every else CachePlan().reason)
     cache, training = recipe.cache, recipe.training
     dtype = cache.dtype or recipe.frozen_precision.removeprefix("mixed_")
     if cache.store == "none":

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import zlib
@@ -82,7 +83,7 @@ class FeatureStore:
     def _reopened(self) -> "NDArray[Any]":
         """The file of an earlier process, if it is whole and was made from the same; else a fresh one."""
         assert self._file is not None
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever a damaged seal holds
             seal = json.loads(self._seal.read_bytes())
             labels = np.array(seal.pop("labels"), np.int32)
             checksum = seal.pop("crc32")
@@ -125,3 +126,12 @@ class StoreFolder:
                     shutil.rmtree(folder, ignore_errors=True)
             if not kept:
                 shutil.rmtree(self.path, ignore_errors=True)
+
+
+def available_memory() -> float:
+    """Bytes that can be had without pushing anything out; infinite where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024.0 * int(line.split()[1])
+    return math.inf

@@ -1,6 +1,7 @@
 """Where a phase reads its input: images through the frozen prefix, or the prefix's output, kept."""
 
 import hashlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -10,8 +11,8 @@ import tensorflow as tf
 from kerasgreedy.build import Network
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.spec.recipe import Cache
-from kerasgreedy.train.caching import GIGABYTE
-from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
+from kerasgreedy.train.caching import GIGABYTE, gigabytes
+from kerasgreedy.train.feature_store import FeatureStore, StoreFolder, available_memory
 from kerasgreedy.train.plan import Phase
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class FeatureInput:
     """The output of the frozen prefix, computed once for each view.
 
     Order, views and labels are those of `ImageInput`, so the same weights come out: bit for bit when the features are kept in the
-    type that the prefix computes in.
+    type that the prefix computes in. (A TFDS set too large for memory comes in the order of a shuffle buffer without the cache,
+    in a random order of all examples with it.)
 
     Args:
         phase: with a cache in its plan.
@@ -89,6 +91,8 @@ class FeatureInput:
 
     def open(self, epochs: range, parts: list[Part]) -> None:
         """Makes room for all that these epochs and the evaluation of these parts will read."""
+        if self.cache.store == "memory" and self.cache.bytes > available_memory():
+            raise MemoryError(f"{gigabytes(self.cache.bytes)} of memory are not free")
         keys: list[Key] = [("train", self._view(epoch)) for epoch in epochs]
         for key in dict.fromkeys([*keys, *((part, None) for part in parts)]):
             part, view = key
@@ -121,7 +125,7 @@ class FeatureInput:
     def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
         store = self._stores["train", self._view(epoch)]
         rows = self._pipeline.rows(self._phase.index, epoch)[first_step * self._batch_size :]
-        return self._batches(store, rows, drop_remainder=True).map(lambda _, x, label: (x, label)).prefetch(2)
+        return stored_batches(store, rows, self._batch_size).map(lambda _, x, label: (x, label)).prefetch(2)
 
     def evaluation(self, part: Part) -> tf.data.Dataset:
         weighted = self._in_order((part, None)).map(lambda row, x, label: (x, label, tf.cast(row >= 0, tf.float32)))
@@ -138,18 +142,7 @@ class FeatureInput:
         """Full batches (row, features, label); the last one is filled up with row -1."""
         store = self._stores[key]
         fillers = np.full(-len(store) % self._batch_size, -1)
-        return self._batches(store, np.concatenate([np.arange(len(store)), fillers]), drop_remainder=True)
-
-    def _batches(self, store: FeatureStore, rows: "NDArray[np.int64]", drop_remainder: bool) -> tf.data.Dataset:
-        kept_in, dtype = tf.as_dtype(store.item), tf.as_dtype(store.dtype)
-        labels = tf.constant(store.labels)
-
-        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            x = tf.ensure_shape(tf.numpy_function(store.take, [index], kept_in), (index.shape[0], *store.shape))
-            label = tf.gather(labels, tf.maximum(index, 0))
-            return index, x if kept_in == dtype else tf.bitcast(x, dtype), label
-
-        return tf.data.Dataset.from_tensor_slices(rows).batch(self._batch_size, drop_remainder=drop_remainder).map(read)
+        return stored_batches(store, np.concatenate([np.arange(len(store)), fillers]), self._batch_size)
 
     def _forward(self, first: int) -> Callable[..., Any]:
         """(rows, x, labels) -> (rows, output of the prefix as it is stored, labels), x being the input of block `first`.
@@ -175,3 +168,23 @@ class FeatureInput:
         for value in (self._pipeline.mean, self._pipeline.deviation):
             digest.update(value.tobytes())
         return digest.hexdigest()
+
+
+def stored_batches(store: FeatureStore, rows: "NDArray[np.int64]", batch_size: int) -> tf.data.Dataset:
+    """Full batches (row, features, label) of a store in the order of `rows`; row -1 gives any features."""
+    kept_in, dtype, shape = tf.as_dtype(store.item), tf.as_dtype(store.dtype), store.shape
+    labels = tf.constant(store.labels)
+    # TensorFlow keeps a Python function that a data set calls for as long as the process lives; the store must not stay with it.
+    stored = weakref.ref(store)
+
+    def take(index: "NDArray[np.int64]") -> "NDArray[Any]":
+        kept = stored()
+        assert kept is not None, "the batches outlived their store"
+        return kept.take(index)
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        x = tf.ensure_shape(tf.numpy_function(take, [index], kept_in), (index.shape[0], *shape))
+        label = tf.gather(labels, tf.maximum(index, 0))
+        return index, x if kept_in == dtype else tf.bitcast(x, dtype), label
+
+    return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=True).map(read)

@@ -70,8 +70,12 @@ class Loop:
             Stopped: a signal came; a checkpoint was written.
             Diverged: the loss or a weight is not finite; the last good checkpoint stands.
         """
-        while self.state.position.phase < len(self.job.phases):
-            self._phase(self.job.phases[self.state.position.phase])
+        try:
+            while self.state.position.phase < len(self.job.phases):
+                self._phase(self.job.phases[self.state.position.phase])
+        except Diverged:
+            self.features.keep_only()  # nobody will go on from here with the same settings
+            raise
         self.features.keep_only()
 
     def _phase(self, phase: Phase) -> None:
@@ -100,24 +104,24 @@ class Loop:
     def _open_input(self, phase: Phase) -> PhaseInput:
         """Images, or the features that the plan caches; images too where there is no room after all."""
         before = self.input if isinstance(self.input, FeatureInput) else None
-        self.input = ImageInput(phase, self.pipeline)
-        self.features.keep_only(*([before.phase_index] if before else []), phase.index)
-        if not phase.cache.used or self._phase_done(phase):
-            self.features.keep_only()
-            return self.input
-        if before and not before.fits_beside(phase, self.job.recipe.cache):
+        if before and not (phase.cache.used and before.fits_beside(phase, self.job.recipe.cache)):
             before = None
+        images = self.input = ImageInput(phase, self.pipeline)
+        self.features.keep_only(*([before.phase_index] if before else []), *([phase.index] if phase.cache.used else []))
+        if not phase.cache.used or self._phase_done(phase):
+            return images
+        started = time.monotonic()
         try:
             cached = FeatureInput(phase, self.state.network, self.pipeline, self.strategy, self.features)
             cached.open(range(self.state.position.epoch, phase.epochs), self._watched_parts())
+            for done, total in cached.fill(before):
+                self.reporter.filling(phase, done, total)
+                if self.stop.name:
+                    raise Stopped(self._stopped(phase))
         except (OSError, MemoryError) as error:
+            self.features.keep_only()
             self.reporter.warn(f"no room for the cache ({error}): the frozen blocks are run for each batch instead")
-            return self.input
-        started = time.monotonic()
-        for done, total in cached.fill(before):
-            self.reporter.filling(phase, done, total)
-            if self.stop.name:
-                raise Stopped(self._stopped(phase))
+            return images
         self.state.position.seconds += time.monotonic() - started
         self.features.keep_only(phase.index)
         return cached

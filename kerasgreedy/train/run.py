@@ -79,6 +79,8 @@ def train_spec(
     names = [document.value.name for document in documents]
     place = Workdir.free(workdir or default_workdir(*names))  # before anything is downloaded
     job = start_job(documents, data)
+    strategy = strategy or strategy_of(job.recipe)
+    _check_batch(job.recipe.training.batch_size, strategy, job.recipe.training.accumulation)
     pipeline = open_pipeline(job, data)  # before the folder is made: bad data must not leave an empty run
     facts = {
         **environment(),

@@ -100,6 +100,9 @@ class TrainStep:
             # The optimiser sums over replicas, so each contributes its share of the decay. A scaled loss scales it too.
             decay = self._optimizer.scale_loss(self._decay)
             gradients = [g + decay * tf.convert_to_tensor(v.value) for g, v in zip(gradients, self.variables, strict=True)]
+        scaled = isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer)
+        if scaled and self._strategy.num_replicas_in_sync > 1:
+            gradients = self._agreed(gradients)
         self._optimizer.apply(gradients, self.variables)
         return sums
 
@@ -114,8 +117,10 @@ class TrainStep:
         return tape.gradient(objective, values), {head: tf.stack([losses[head], right[head]]) for head in logits}
 
     def _accumulated(self, x: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
-        """A loop and not `n` copies of the graph: parts that may run at the same time would save no memory."""
+        """Part after part: those that may run at the same time would save no memory."""
         size = tf.shape(labels)[0] // self._parts
+        if self._strategy.num_replicas_in_sync > 1:
+            return self._unrolled(x, labels, size)
 
         def add(part: tf.Tensor, gradients: list[tf.Tensor], sums: Sums) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
             rows = slice(part * size, (part + 1) * size)
@@ -126,6 +131,21 @@ class TrainStep:
         start = (tf.constant(0), zeros, {head: tf.zeros(2) for head in self._phase.losses})
         _, gradients, sums = tf.while_loop(lambda part, *_: part < self._parts, add, start, parallel_iterations=1)
         return gradients, sums
+
+    def _unrolled(self, x: tf.Tensor, labels: tf.Tensor, size: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
+        """The same without a loop: synchronised batch norm cannot reach the other replicas from inside one."""
+        total = self._gradients(x[:size], labels[:size])
+        for part in range(1, self._parts):
+            with tf.control_dependencies(tf.nest.flatten(total)):
+                rows = slice(part * size, (part + 1) * size)
+                total = tf.nest.map_structure(tf.add, total, self._gradients(tf.identity(x[rows]), labels[rows]))
+        return total
+
+    def _agreed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Not finite on one replica: on none. Keras's loss scaling looks at its own replica's gradients only."""
+        odd = tf.add_n([tf.reduce_sum(tf.cast(~tf.math.is_finite(g), tf.float32)) for g in gradients])
+        anywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, odd)
+        return [tf.where(anywhere > 0, tf.fill(tf.shape(g), float("nan")), g) for g in gradients]
 
 
 def _decide(logits: tf.Tensor) -> tf.Tensor:
