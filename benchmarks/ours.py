@@ -62,25 +62,26 @@ class Session:
         self.step = TrainStep(self.network, chosen, optimizer, tf.distribute.get_strategy(), first_block)
         self._head = chosen.losses[-1]
         rng = np.random.default_rng(1)
-        drawn = [self._batch(*noise(rng, batch, arch.input_shape), first_block) for _ in range(2)]
-        self.batches = self._stored(drawn, rng) if first_block else itertools.cycle(drawn)
+        if first_block:
+            kind = "bfloat16" if precision == "mixed_bfloat16" else "float32"
+            self.batches = self._stored(rng, batch, arch.blocks[first_block - 1].output_shape, kind)
+        else:
+            self.batches = itertools.cycle([tuple(map(tf.constant, noise(rng, batch, arch.input_shape))) for _ in range(2)])
 
-    def _batch(self, images: np.ndarray, labels: np.ndarray, first_block: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """A batch as the step takes it: images, or the features that a cache would hold."""
-        x = tf.constant(images)
-        for block in self.network.blocks[:first_block]:
-            x = block(x, training=False)
-        return x, tf.constant(labels)
+    def _stored(self, rng: np.random.Generator, batch: int, shape: tuple[int, ...], kind: str) -> Iterator[Any]:
+        """Shuffled batches from a store in memory, as a run with a cache reads them; gathering them counts.
 
-    def _stored(self, drawn: list[tuple[tf.Tensor, tf.Tensor]], rng: np.random.Generator) -> Iterator[Any]:
-        """Shuffled batches from a store in memory, as a run with a cache reads them; gathering them counts."""
-        x, labels = (tf.concat(parts, 0) for parts in zip(*drawn, strict=True))
-        rows, kept = np.arange(len(labels)), x if x.dtype == tf.float32 else tf.bitcast(x, tf.uint16)
-        self.store = FeatureStore(len(rows), tuple(x.shape[1:]), x.dtype.name, None, {})
-        self.store.put(rows, kept.numpy(), labels.numpy())
-        order = rng.integers(0, len(rows), 1000 * len(rows))
-        batches = stored_batches(self.store, order, len(rows) // len(drawn)).map(lambda _, x, label: (x, label))
-        return iter(batches.prefetch(2))
+        The features are rectified noise: what a block would give costs the same.
+        """
+        self.store = FeatureStore(2 * batch, shape, kind, None, {})
+        for start in (0, batch):
+            features, labels = noise(rng, batch, shape)
+            kept = np.maximum(features, 0)
+            if kind == "bfloat16":
+                kept = tf.bitcast(tf.cast(kept, tf.bfloat16), tf.uint16).numpy()
+            self.store.put(np.arange(start, start + batch), kept, labels)
+        order = rng.integers(0, 2 * batch, 1000 * batch)
+        return iter(stored_batches(self.store, order, batch).map(lambda _, x, label: (x, label)).prefetch(1))
 
     def steps(self, count: int) -> float:
         """Seconds of so many steps."""
@@ -99,7 +100,7 @@ class Session:
         """The loss of each of so many steps on batches drawn from a fixed seed, in turn."""
         rng = np.random.default_rng(2)
         shape = self.network.architecture.input_shape
-        drawn = [self._batch(*noise(rng, batch, shape), 0) for _ in range(batches)]
+        drawn = [noise(rng, batch, shape) for _ in range(batches)]
         sums = [self.step(*drawn[number % batches])[self._head] for number in range(count)]
         return [float(value[0]) / batch for value in sums]
 

@@ -125,11 +125,11 @@ class FeatureInput:
     def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
         store = self._stores["train", self._view(epoch)]
         rows = self._pipeline.rows(self._phase.index, epoch)[first_step * self._batch_size :]
-        return stored_batches(store, rows, self._batch_size).map(lambda _, x, label: (x, label)).prefetch(2)
+        return stored_batches(store, rows, self._batch_size).map(lambda _, x, label: (x, label)).prefetch(1)
 
     def evaluation(self, part: Part) -> tf.data.Dataset:
         weighted = self._in_order((part, None)).map(lambda row, x, label: (x, label, tf.cast(row >= 0, tf.float32)))
-        return weighted.prefetch(2)
+        return weighted.prefetch(1)
 
     @property
     def _batch_size(self) -> int:
