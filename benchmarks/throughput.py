@@ -204,6 +204,9 @@ def _draw(result: dict[str, Any]) -> Any:
     }
     grouped_bars(axes, [*(f"depth {row['depth']}" for row in rows), "harmonic mean"], series)
     axes.set_ylabel("training images a second")
+    speeds = [speed for own in series.values() for speed in own]
+    if max(speeds) > 10 * min(speeds):
+        axes.set_yscale("log")
     axes.set_title(f"{result['spec']}, batch {result['batch']}")
     return figure
 
