@@ -25,7 +25,7 @@ from kerasgreedy.train.step import TrainStep
 # How often a step's figures are fetched from the device, which waits for it.
 LOOK_SECONDS = 1.0
 # After an epoch, a checkpoint is written when the last one was so many times its own duration ago.
-SAVE_SHARE = 10
+SAVE_SHARE = 30
 
 
 class Loop:
