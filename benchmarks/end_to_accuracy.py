@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Machine, conclude, new_figure, parser, put_table, say
-from benchmarks.runs import Setting, folder_of, linked_part, run
+from benchmarks.runs import OWN, Setting, folder_of, linked_part, own_setting, run
 
 TORCH = "torch tuned greedy"
 STRATEGIES = ("greedy", "decoupled", "end_to_end")
@@ -165,7 +165,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--batch", type=int, default=128)
     options.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
     options.add_argument("--strategies", type=lambda text: text.split(","), default=list(STRATEGIES), metavar="greedy,...")
-    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further settings of ours")
+    options.add_argument("--set", action="append", default=[], type=own_setting, metavar="KEY=VALUE", help=OWN)
     chosen = options.parse_args()
     unknown = set(chosen.strategies) - set(STRATEGIES)
     if unknown:

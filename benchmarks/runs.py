@@ -1,5 +1,6 @@
 """Whole training runs in fresh processes: this package's, and the PyTorch script's doing the same."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -115,3 +116,13 @@ def linked_part(source: Path, target: Path, train: int | None, test: int | None)
             for file in sorted(folder.iterdir())[: wanted // len(classes) if wanted else None]:
                 (target / split / folder.name / file.name).symlink_to(file)
     return target
+
+
+OWN = "further settings of ours that do not change what is trained, such as cache.memory_gb=8"
+
+
+def own_setting(text: str) -> str:
+    """A `--set` for ours only; refuses what PyTorch's side would have to follow."""
+    if not text.startswith(("cache.", "checkpoint_minutes=")):
+        raise argparse.ArgumentTypeError(f"received '{text}'; allowed: cache.KEY=VALUE, checkpoint_minutes=VALUE")
+    return text

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Machine, conclude, grouped_bars, new_figure, numbers, parser, put_table, say, spread, spread_text
-from benchmarks.runs import Setting, folder_of, linked_part, run
+from benchmarks.runs import OWN, Setting, folder_of, linked_part, own_setting, run
 
 TORCH = "torch tuned"
 
@@ -102,9 +102,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--batch", type=int, default=128)
     options.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
     options.add_argument("--views", type=numbers, default=[1, 2], metavar="1,2", help="runs of ours with so many cached views")
-    options.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="further settings of ours, such as cache.memory_gb=8"
-    )
+    options.add_argument("--set", action="append", default=[], type=own_setting, metavar="KEY=VALUE", help=OWN)
     options.add_argument("--rounds", type=int, default=3)
     return options.parse_args()
 
