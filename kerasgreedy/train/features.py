@@ -75,6 +75,7 @@ class FeatureInput:
         self._folder = folder
         self._augments = pipeline.augments
         self._stores: dict[Key, FeatureStore] = {}
+        self._forwards: dict[int, Callable[..., Any]] = {}
         self._prefix_stamp = self._stamp() if self.cache.store == "disk" else ""
 
     @property
@@ -149,6 +150,8 @@ class FeatureInput:
 
         The output is rounded after each block, so that it does not matter where a computation started.
         """
+        if first in self._forwards:  # one trace serves all views
+            return self._forwards[first]
         dtype = tf.as_dtype(self.cache.dtype)
         blocks = self._network.blocks[first : self.first_block]
 
@@ -157,7 +160,9 @@ class FeatureInput:
                 x = tf.cast(block(x, training=False), dtype)
             return rows, x if dtype == tf.float32 else tf.bitcast(x, tf.uint16), labels
 
-        return tf.function(lambda *batch: self._strategy.run(replica, args=batch))
+        strategy = self._strategy  # not `self`: a cycle would keep the features until the next garbage collection
+        self._forwards[first] = tf.function(lambda *batch: strategy.run(replica, args=batch))
+        return self._forwards[first]
 
     def _stamp(self) -> str:
         """Of all that the features follow from and that may differ between two attempts at the same phase."""
