@@ -13,7 +13,7 @@ from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.spec.architecture import architecture
-from kerasgreedy.spec.recipe import Sgd
+from kerasgreedy.spec.training import Sgd
 from kerasgreedy.train.run import evaluate_run, train_spec
 from kerasgreedy.train.schedules import make_optimizer
 from kerasgreedy.train.step import TrainStep

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kerasgreedy.spec.recipe import Adam, ConstantSchedule, CosineSchedule, Sgd, StepSchedule
+from kerasgreedy.spec.training import Adam, ConstantSchedule, CosineSchedule, Sgd, StepSchedule
 from kerasgreedy.train.schedules import TableSchedule, learning_rates, make_optimizer
 
 

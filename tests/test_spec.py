@@ -9,8 +9,9 @@ from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.load import check, dump, load
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.overrides import split_overrides
-from kerasgreedy.spec.recipe import Adam, CosineSchedule, Recipe
+from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.source import Source, parse_value
+from kerasgreedy.spec.training import Adam, CosineSchedule
 
 SPECS = sorted((ROOT / "model_specs").glob("*.yaml"))
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

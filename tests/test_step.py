@@ -10,7 +10,7 @@ from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, spec_of, two_devices
 
 from kerasgreedy.build import Network
 from kerasgreedy.spec.architecture import architecture
-from kerasgreedy.spec.recipe import Adam, Sgd
+from kerasgreedy.spec.training import Adam, Sgd
 from kerasgreedy.train.plan import compile_plan
 from kerasgreedy.train.schedules import make_optimizer
 from kerasgreedy.train.step import TrainStep, cross_entropy, phase_logits

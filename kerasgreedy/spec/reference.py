@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import model as M
 from kerasgreedy.spec import recipe as R
+from kerasgreedy.spec import training as T
 
 SPEC_INTRO = """# Model spec
 
@@ -148,12 +149,12 @@ def pages() -> dict[str, str]:
                 R.Recipe,
                 R.Data,
                 R.Augment,
-                R.Training,
-                R.Sgd,
-                R.Adam,
-                R.ConstantSchedule,
-                R.StepSchedule,
-                R.CosineSchedule,
+                T.Training,
+                T.Sgd,
+                T.Adam,
+                T.ConstantSchedule,
+                T.StepSchedule,
+                T.CosineSchedule,
                 R.Cache,
                 R.Ensemble,
             ],
@@ -174,12 +175,12 @@ def _title(cls: type[BaseModel]) -> str:
         R.Recipe: "Top level",
         R.Data: "`data`",
         R.Augment: "`data.augment`",
-        R.Training: "`training`",
-        R.Sgd: "`training.optimizer`: sgd",
-        R.Adam: "`training.optimizer`: adam",
-        R.ConstantSchedule: "`training.schedule`: constant",
-        R.StepSchedule: "`training.schedule`: step",
-        R.CosineSchedule: "`training.schedule`: cosine",
+        T.Training: "`training`",
+        T.Sgd: "`training.optimizer`: sgd",
+        T.Adam: "`training.optimizer`: adam",
+        T.ConstantSchedule: "`training.schedule`: constant",
+        T.StepSchedule: "`training.schedule`: step",
+        T.CosineSchedule: "`training.schedule`: cosine",
         R.Cache: "`cache`",
         R.Ensemble: "`ensemble`",
     }

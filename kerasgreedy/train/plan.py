@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import Architecture, Component
 from kerasgreedy.spec.lower import show
-from kerasgreedy.spec.recipe import Recipe, Training
+from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.spec.training import Training
 from kerasgreedy.train.caching import CachePlan, plan_cache
 
 Components: TypeAlias = tuple[Component, ...]

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.spec.recipe import Adam, CosineSchedule, Schedule, Sgd, StepSchedule
+from kerasgreedy.spec.training import Adam, CosineSchedule, Schedule, Sgd, StepSchedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

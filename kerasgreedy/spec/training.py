@@ -1,0 +1,136 @@
+"""How a phase is trained: optimiser, schedule, what is kept."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from kerasgreedy.errors import did_you_mean
+from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
+
+Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
+
+
+class Sgd(Strict):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"] = Field("sgd", description="write `sgd`")
+    learning_rate: float = Field(0.1, gt=0, description="at the start of a phase, after the warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1, description="share of the old velocity that is kept")
+    nesterov: bool = Field(False, description="look-ahead momentum")
+    weight_decay: float = Field(0.0, ge=0, description="coupled L2 on every trained weight: adds decay * w to the gradient")
+
+
+class Adam(Strict):
+    """Adam."""
+
+    name: Literal["adam"] = Field(description="write `adam`")
+    learning_rate: float = Field(1e-3, gt=0, description="at the start of a phase, after the warm-up")
+    beta_1: float = Field(0.9, ge=0, lt=1, description="of the first moment")
+    beta_2: float = Field(0.999, ge=0, lt=1, description="of the second moment")
+    epsilon: float = Field(1e-7, gt=0, description="added to the root of the second moment")
+    weight_decay: float = Field(0.0, ge=0, description="coupled L2 on every trained weight: adds decay * w to the gradient")
+
+
+class ConstantSchedule(Strict):
+    """The learning rate stays."""
+
+    name: Literal["constant"] = Field("constant", description="write `constant`")
+    warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
+
+
+class StepSchedule(Strict):
+    """The learning rate is multiplied by `factor` every `every` epochs."""
+
+    name: Literal["step"] = Field(description="write `step`")
+    factor: float = Field(gt=0, le=1, description="CIFAR: 0.2, ImageNet: 0.1")
+    every: Count = Field(description="epochs; CIFAR: 15, ImageNet: 20")
+    warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
+
+
+class CosineSchedule(Strict):
+    """The learning rate falls along half a cosine to `final` times its start."""
+
+    name: Literal["cosine"] = Field(description="write `cosine`")
+    final: float = Field(0.0, ge=0, le=1, description="share of the first rate at the end")
+    warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
+
+
+def _by_name(choices: dict[str, type[Strict]], written: Any) -> Any:
+    """Validates a mapping by the class that its `name` chooses; a bare name stands for the class's defaults."""
+
+    def choose(data: Any) -> Any:
+        if isinstance(data, tuple(choices.values())):
+            return data
+        if isinstance(data, str):
+            data = {"name": data}
+        if not isinstance(data, dict):
+            raise faults("choice", [fault(f"received {show(data)}; allowed: {', '.join(choices)}, or a mapping with `name`")])
+        name = data.get("name", next(iter(choices)))
+        if name not in choices:
+            message = f"received {name!r}; allowed: {', '.join(choices)}{did_you_mean(name, choices)}"
+            raise faults("choice", [fault(message, at=("name",))])
+        return choices[name].model_validate(data)
+
+    return BeforeValidator(choose, json_schema_input_type=written)
+
+
+Optimizer: TypeAlias = Annotated[Sgd | Adam, _by_name({"sgd": Sgd, "adam": Adam}, Sgd | Adam | Literal["sgd", "adam"])]
+Schedule: TypeAlias = Annotated[
+    ConstantSchedule | StepSchedule | CosineSchedule,
+    _by_name(
+        {"constant": ConstantSchedule, "step": StepSchedule, "cosine": CosineSchedule},
+        ConstantSchedule | StepSchedule | CosineSchedule | Literal["constant"],
+    ),
+]
+
+
+class Training(Strict):
+    """One phase of training; every phase of the plan uses it."""
+
+    epochs: Count = Field(description="passes over the training data in each phase")
+    batch_size: Count = Field(128, description="images of one step, over all devices together")
+    accumulation: Count = Field(
+        1,
+        description="the batch goes through in so many equal parts before one update: less memory, the same gradient "
+        "(batch norm sees a part at a time)",
+    )
+    optimizer: Optimizer = Field(default_factory=Sgd, description="`sgd` or `adam`, see below")
+    schedule: Schedule = Field(default_factory=ConstantSchedule, description="`constant`, `step` or `cosine`, see below")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
+    keep: Literal["best", "last"] = Field("last", description="which point of its path a phase ends with")
+    monitor: Monitor = Field(
+        "validation_accuracy", description="what `best` and early stopping look at; with several heads, the deepest one's"
+    )
+    early_stopping: Count | None = Field(None, description="end a phase after so many epochs without a better point")
+    init: Literal["fresh", "identity"] = Field(
+        "fresh", description="`identity`: a block starts as the identity with the previous head's weights (greedy, Prop. 3.1)"
+    )
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> "Training":
+        if self.batch_size % self.accumulation:
+            message = f"received {self.accumulation}; batch_size {self.batch_size} cannot be divided by it"
+            raise faults("Training", [fault(message, at=("accumulation",))])
+        return self
+
+    @property
+    def watches(self) -> bool:
+        """Whether the monitored figure decides anything."""
+        return self.keep == "best" or self.early_stopping is not None
+
+
+class TrainingChanges(Strict):
+    """How a phase differs from the recipe's `training`; keys left out are as there."""
+
+    epochs: Count | None = Field(None, description="passes over the training data")
+    batch_size: Count | None = Field(None, description="images of one step, over all devices together")
+    optimizer: Optimizer | None = Field(None, description="`sgd` or `adam`")
+    schedule: Schedule | None = Field(None, description="`constant`, `step` or `cosine`")
+    label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of the target spread evenly over all classes")
+    keep: Literal["best", "last"] | None = Field(None, description="which point of its path the phase ends with")
+    early_stopping: Count | None = Field(None, description="end the phase after so many epochs without a better point")
+
+    def over(self, training: Training) -> Training:
+        """`training` with what is given here; a block never starts as the identity in such a phase."""
+        given = {key: getattr(self, key) for key in TrainingChanges.model_fields if getattr(self, key) is not None}
+        return training.model_copy(update={"init": "fresh", **given})
