@@ -37,6 +37,7 @@ class Node:
         parameters: trained weights, children included; moving statistics do not count.
         multiply_adds: of one image, children included.
         children: body and shortcut of a residual, or the branches.
+        path: of a layer that was written down: the keys that lead to it inside the model spec.
     """
 
     layer: Strict
@@ -46,6 +47,7 @@ class Node:
     parameters: int = 0
     multiply_adds: int = 0
     children: tuple[tuple["Node", ...], ...] = ()
+    path: Path_ = ()
 
 
 class Lowering:
@@ -106,7 +108,7 @@ class Lowering:
         weights = layer.kernel_size**2 * (channels // layer.groups) * layer.conv
         resolved = layer.model_copy(update={"downsample": None, "stride": stride, "use_bias": bias})
         costs = {"parameters": weights + bias * layer.conv, "multiply_adds": weights * out_h * out_w}
-        nodes.append(self._node(resolved, "conv", (height, width, channels), (out_h, out_w, layer.conv), **costs))
+        nodes.append(self._node(resolved, "conv", (height, width, channels), (out_h, out_w, layer.conv), path=path, **costs))
         return self._chain(nodes, batch_norm, layer.activation or self.defaults.activation)
 
     def _dense(self, layer: L.Dense, shape: Shape, path: Path_) -> list[Node]:
@@ -116,7 +118,7 @@ class Lowering:
         weights = shape[0] * layer.dense
         resolved = layer.model_copy(update={"use_bias": bias})
         costs = {"parameters": weights + bias * layer.dense, "multiply_adds": weights}
-        node = self._node(resolved, "dense", shape, (layer.dense,), **costs)
+        node = self._node(resolved, "dense", shape, (layer.dense,), path=path, **costs)
         return self._chain([node], layer.batch_norm, layer.activation or self.defaults.activation)
 
     def _residual(self, layer: L.Residual, shape: Shape, path: Path_) -> list[Node]:
@@ -128,7 +130,7 @@ class Lowering:
             hint = "; use shortcut: projection, or pad" if layer.shortcut == "identity" else ""
             raise ShapeError(f"the body gives {show(out)} and the shortcut {show(got)}: they cannot be summed{hint}", path)
         children = (body, shortcut)
-        node = self._node(layer, "residual", shape, out, children=children, **_sums(children))
+        node = self._node(layer, "residual", shape, out, children=children, path=path, **_sums(children))
         return self._chain([node], False, layer.activation or self.defaults.activation)
 
     def _shortcut(self, layer: L.Residual, shape: Shape, out: Shape, path: Path_) -> tuple[Node, ...]:
