@@ -1,1 +1,1 @@
-"""Removing filters: what is weak (`importance`), what goes together (`groups`), how much (`amounts`), taking it out (`removal`)."""
+"""Removing filters: what is weak (importance), what goes together (groups), how much (amounts), and taking it out (removal)."""

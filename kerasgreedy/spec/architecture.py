@@ -118,9 +118,9 @@ def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, clas
 
 
 def _head(head: Head, number: int, shape: Shape, classes: int, defaults: L.BlockDefaults, path: Path_) -> Component:
-    layers = list(head.layers) if head.layers is not None else _head_layers(head, shape)
     lowering = Lowering(defaults)
     try:
+        layers = list(head.layers) if head.layers is not None else _head_layers(head, shape)
         nodes = lowering.sequence(layers, shape, (*path, "layers") if head.layers is not None else path)
         out = nodes[-1].output_shape if nodes else shape
         if len(out) != 1:
@@ -128,20 +128,30 @@ def _head(head: Head, number: int, shape: Shape, classes: int, defaults: L.Block
         classify = L.Dense(dense=classes, activation="linear")
         nodes += lowering.sequence([classify], out, path)
     except ShapeError as error:
-        raise ShapeError(f"head of block {number}: {error.message}", error.path) from None
+        raise ShapeError(f"head of block {number}: {error.message}", error.path or path) from None
     hidden = None if head.layers is not None else head.hidden_layers
     return Component(f"head_{number}", nodes, shape, (classes,), path, hidden)
 
 
+def hidden_widths(head: Head, channels: int) -> list[int]:
+    """Filters of each hidden layer of a head on a block with so many channels."""
+    if isinstance(head.width, list):
+        if len(head.width) != head.hidden_layers:
+            raise ShapeError(f"width lists {len(head.width)} numbers for {head.hidden_layers} hidden layers")
+        return head.width
+    width = head.width if isinstance(head.width, int) else max(1, round(float(head.width[:-1]) * channels))
+    return [width] * head.hidden_layers
+
+
 def _head_layers(head: Head, shape: Shape) -> list[Strict]:
     """k-1 convolutions of constant width, mean to n x n, batch norm, flatten (greedy, eq. 2). On a vector: dense layers."""
-    width = head.width if isinstance(head.width, int) else max(1, round(float(head.width[:-1]) * shape[-1]))
+    widths = hidden_widths(head, shape[-1])
     if len(shape) == 1:
-        return [L.Dense(dense=width, batch_norm=head.batch_norm) for _ in range(head.hidden_layers)]
+        return [L.Dense(dense=width, batch_norm=head.batch_norm) for width in widths]
     layers: list[Strict] = []
     if head.input_pool > 1 and min(shape[:2]) >= head.input_pool:
         layers.append(L.AvgPool(avg_pool=head.input_pool))
-    layers += [L.Conv(conv=width, batch_norm=head.batch_norm) for _ in range(head.hidden_layers)]
+    layers += [L.Conv(conv=width, batch_norm=head.batch_norm) for width in widths]
     layers.append(L.PoolTo(pool_to=head.pool_to))
     if head.batch_norm if head.pooled_batch_norm is None else head.pooled_batch_norm:
         layers.append(L.BatchNorm(batch_norm=True))

@@ -19,24 +19,29 @@ def _shape(value: Any) -> Any:
 
 
 def _width(value: Any) -> Any:
+    if isinstance(value, list) and value and all(type(size) is int and 0 < size <= 1_000_000 for size in value):
+        return value
     relative = isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?x", value) and float(value[:-1]) > 0
     if not relative and type(value) is not int:
         raise ValueError(
-            f"received {show(value)}; allowed: a positive whole number, or a multiple of the block's width such as 2x"
+            f"received {show(value)}; allowed: a positive whole number, a multiple of the block's width such as 2x, "
+            "or a list with a number for each hidden layer"
         )
     return value
 
 
 Shape: TypeAlias = Annotated[list[Count], BeforeValidator(_shape), Field(min_length=3, max_length=3)]
 Multiple: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}(\.[0-9]{1,6})?x$")]
-Width: TypeAlias = Annotated[Count | str, BeforeValidator(_width, json_schema_input_type=Count | Multiple)]
+Width: TypeAlias = Annotated[
+    Count | str | list[Count], BeforeValidator(_width, json_schema_input_type=Count | Multiple | list[Count])
+]
 
 
 class Head(Strict):
     """A classifier on top of a block (greedy, eq. 2): k-1 hidden convolutions, mean to n x n, linear."""
 
     hidden_layers: Annotated[int, Field(ge=0)] = Field(0, description="k - 1 hidden 3x3 convolutions of constant width")
-    width: Width = Field("1x", description="filters of the hidden layers: a number, or `2x` the channels of the block")
+    width: Width = Field("1x", description="filters of the hidden layers: a number, `2x` the channels of the block, or a list")
     input_pool: Count = Field(1, description="mean over windows of this size before anything else (VGG-11: 2)")
     pool_to: Count = Field(2, description="spatial mean to n x n before the linear layer")
     batch_norm: bool = Field(False, description="after every hidden convolution")

@@ -1,0 +1,121 @@
+"""Filters that are removed: the smaller network gives what the masked one gives, for every shipped spec and combinator."""
+
+import random
+
+import numpy as np
+import pytest
+from conftest import spec_of
+
+from kerasgreedy.build import Network
+from kerasgreedy.pruning.groups import find_coupling, walk
+from kerasgreedy.pruning.removal import kept_widths, remove_filters, replace_head, silence
+from kerasgreedy.pruning.rewriting import resized
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.spec.load import load_spec, shipped_files
+from kerasgreedy.spec.model import Head, ModelSpec
+
+EVERYTHING = """
+name: everything
+input_shape: [16, 16, 3]
+classes: 5
+block_defaults: {batch_norm: true}
+blocks:
+  - {conv: 8}
+  - [{conv: 8, downsample: invertible}, {upsample: invertible}, {conv: 8, groups: 2}]
+  - repeat: 2
+    name: twin
+    layers: [{residual: [{conv: 8}, {conv: 8, activation: linear}]}]
+  - {residual: [{conv: 6}, {conv: 12, stride: 2, activation: linear}], shortcut: projection}
+  - {residual: [{conv: 16, activation: linear}], shortcut: pad}
+  - branches: [[{conv: 4}], [{conv: 5}, {conv: 3, kernel_size: 5}], [{max_pool: 3, stride: 1, padding: 1}], []]
+  - [{conv: 78, groups: 39}, {conv: 10, kernel_size: 1}, {batch_norm: true}, {dropout: 0.3}]
+  - [{downsample: invertible}, {conv: 9, batch_norm: false, activation: leaky_relu}, {flatten: true}, {dense: 12}]
+  - {dense: 7, batch_norm: true}
+auxiliary_head: {hidden_layers: 2, width: 2x, batch_norm: true}
+final_head: {layers: [{dense: 6}, {dropout: 0.5}]}
+"""
+# Specs for large images are built for small ones: their shapes shrink, their structure does not.
+SMALL = {"alexnet": 79, "googlenet": 64, "vgg11_k3": 64}
+
+
+def small(name: str) -> ModelSpec:
+    """A shipped spec with its widths divided by 16, on small images."""
+    spec = load_spec(name).value
+    size = SMALL.get(name, 32 if spec.input_shape == [32, 32, 3] else 64)
+    if name == "simcnn_k1_imagenet":
+        size = 64
+    spec = spec.model_copy(update={"input_shape": [size, size, 3], "classes": 7})
+    arch = architecture(spec)
+    widths = {
+        (component.name, node.name): max(2, node.output_shape[-1] // 16)
+        for component in arch.components.values()
+        for node in walk(component.nodes)
+        if isinstance(node.layer, L.Conv | L.Dense)
+    }
+    widths |= {(head.name, head.nodes[-1].name): 7 for head in arch.heads}
+    return resized(spec, widths)
+
+
+def shaken(network: Network, seed: int) -> None:
+    """Random values for all weights, statistics included: a fresh batch norm would hide faults."""
+    rng = np.random.default_rng(seed)
+    for name in network.names:
+        arrays = network.arrays(name)
+        for key, value in arrays.items():
+            if value.dtype == np.float32 and "seed" not in key:
+                scale = 1 / np.sqrt(np.prod(value.shape[:-1])) if key.endswith("kernel") else 0.2
+                arrays[key] = (scale * rng.standard_normal(value.shape)).astype(np.float32)
+                if key.endswith(("gamma", "moving_variance")):
+                    arrays[key] = rng.uniform(0.5, 1.5, value.shape).astype(np.float32)
+        network.load_arrays(name, arrays)
+
+
+def random_removal(coupling, seed: int, share: float = 0.5) -> dict[str, list[int]]:
+    """Items of every group, at least one filter left in every layer."""
+    pick = random.Random(seed)
+    removed = {}
+    for group in coupling.groups:
+        order = list(range(len(group.items)))
+        pick.shuffle(order)
+        left = {place: len(coupling.outputs[place]) for place in group.places}
+        chosen = []
+        for i in order[: round(share * pick.random() * 2 * len(order))]:
+            loss = {}
+            for filter_ in group.items[i].filters:
+                loss[filter_.place] = loss.get(filter_.place, 0) + 1
+            if all(left[place] - count >= 1 for place, count in loss.items()):
+                chosen.append(i)
+                left = {place: count - loss.get(place, 0) for place, count in left.items()}
+        removed[group.name] = sorted(chosen)
+    return removed
+
+
+def outputs(network: Network, images):
+    return [np.asarray(z) for z in network.logits(images)]
+
+
+def check_equal(spec: ModelSpec, seed: int) -> None:
+    network = Network(architecture(spec))
+    shaken(network, seed)
+    coupling = find_coupling(network.architecture)
+    removed = coupling.labels(random_removal(coupling, seed))
+    smaller, written = remove_filters(network, spec, coupling, removed)
+    assert smaller.architecture.parameters < network.architecture.parameters
+    assert architecture(written) == smaller.architecture
+    for name, arrays in silence(network, coupling, removed).items():
+        network.load_arrays(name, arrays)
+    images = np.random.default_rng(seed).standard_normal((3, *network.architecture.input_shape)).astype(np.float32)
+    for depth, (masked, pruned) in enumerate(zip(outputs(network, images), outputs(smaller, images), strict=True), start=1):
+        np.testing.assert_allclose(pruned, masked, rtol=0, atol=1e-6 * max(1.0, np.abs(masked).max()), err_msg=f"depth {depth}")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", sorted(shipped_files("spec")))
+def test_removed_equals_masked_for_every_shipped_spec(name, seed):
+    check_equal(small(name), seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_removed_equals_masked_for_every_combinator(seed):
+    check_equal(spec_of(EVERYTHING).value, seed)
