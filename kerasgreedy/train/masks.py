@@ -67,8 +67,8 @@ class Masks:
     def refresh(self, step: int) -> None:
         """Chooses the masks anew where the schedule is active at this step (from 0, in the phase); to be called before it."""
         active, sparsity = self._schedule(step)
-        if not active:
-            return
+        if not active or step > self._schedule.last_change:
+            return  # pruned weights are the smallest: the same sparsity once more would choose the same masks
         for key, kernel in self._kernels.items():
             values = keras.ops.convert_to_numpy(kernel)
             kept = smallest_masked(values, self._kept[key].numpy(), sparsity)
