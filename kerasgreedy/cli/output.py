@@ -118,6 +118,8 @@ def put_plan(job: Job) -> None:
     precision, frozen = job.recipe.precision, job.recipe.frozen_precision
     put(f"precision: {precision}" + (f", frozen blocks {frozen}" if frozen != precision else ""))
     for phase in job.phases:
+        if phase.sparsity:
+            put(f"sparsity of each kernel in phase {phase.index + 1}, by training steps: {phase.sparsity}")
         if phase.frozen:
             what = "cached" if phase.cache.used else "run for each batch"
             put(f"frozen blocks of phase {phase.index + 1} are {what}: {phase.cache.reason}")

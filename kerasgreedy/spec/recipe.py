@@ -4,11 +4,12 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.model import Name
 from kerasgreedy.spec.strict import Count, Strict, fault, faults
 from kerasgreedy.spec.training import Training
 
-Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features"]
+Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features", "dsd"]
 Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=65536)]
 Examples: TypeAlias = Annotated[int, Field(ge=1)]
@@ -109,6 +110,7 @@ class Recipe(Strict):
     data: Data = Field(description="see below")
     strategy: Strategy = Field("greedy", description="which plan is compiled, see below")
     training: Training = Field(description="see below")
+    dsd: Dsd | None = Field(None, description="settings of strategy `dsd`, see below; default: its defaults")
     precision: Precision = Field(
         "float32",
         description="what the trained components compute in; weights, batch norm statistics, losses and optimiser state stay "
@@ -127,13 +129,25 @@ class Recipe(Strict):
         return self.prefix_precision or self.precision
 
     @property
+    def trainings(self) -> tuple[Training, ...]:
+        """How the phases are trained, in their order where they differ."""
+        if self.strategy != "dsd":
+            return (self.training,)
+        dsd = self.dsd or Dsd()
+        return self.training, dsd.sparse_training(self.training), dsd.dense_training(self.training)
+
+    @property
     def watches_validation(self) -> bool:
         """Whether validation data decides anything."""
-        return self.training.watches and self.training.monitor != "train_loss"
+        return any(training.watches and training.monitor != "train_loss" for training in self.trainings)
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> "Recipe":
         training = self.training
+        if self.dsd and self.strategy != "dsd":
+            raise faults("Recipe", [fault(f"strategy '{self.strategy}' has no sparse phase; leave it out", at=("dsd",))])
+        if self.dsd and self.dsd.unfit(training):
+            raise faults("Recipe", self.dsd.unfit(training))
         if self.watches_validation and self.data.validation == 0:
             message = f"'{training.monitor}' needs data.validation above 0; or use monitor: train_loss"
             raise faults("Recipe", [fault(message, at=("training", "monitor"))])

@@ -9,9 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from kerasgreedy.spec import dsd as D
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import model as M
 from kerasgreedy.spec import recipe as R
+from kerasgreedy.spec import sparsity as S
 from kerasgreedy.spec import training as T
 
 SPEC_INTRO = """# Model spec
@@ -74,8 +76,35 @@ the key, write `spec.name=...` or `recipe.name=...`. List items go by number: `-
 | `end_to_end` | 1 | all blocks and the final head | at the final head | passes |
 | `deep_supervision` | 1 | everything | at every head, summed | passes |
 | `random_features` | 1 | the heads only; blocks keep their random weights | at every head | none |
+| `dsd` | 3: dense, sparse, dense again | all blocks and the final head | at the final head | passes |
 
 Frozen blocks run in inference mode: their batch norm statistics do not move.
+
+## Dense, sparse, dense
+
+`dsd` (Han et al. 2017; the flow of Huang et al. 2018, section 4.2, on ImageNet) trains end to end three times, each phase with a new
+optimiser and from the start of its learning rate schedule, on the weights that the phase before ended with:
+
+1. `dense` is ordinary training.
+2. `sparse` holds the smallest weights of each kernel at zero and trains the rest. Kernels are those of convolutions and dense layers, the
+   classifier's too; biases and batch norm stay whole. Of a kernel with n weights, round(sparsity * n) are zero, exactly, at the end of every
+   step: momentum and weight decay do not move them. One weight at least is kept. A weight that was pruned stays pruned in this phase.
+3. `dense_again` trains all weights; the pruned ones start from zero. Its learning rate is a tenth of training's, unless
+   `dsd.dense.optimizer` says otherwise.
+
+```yaml
+strategy: dsd
+training: {epochs: 30, optimizer: {name: sgd, learning_rate: 0.1, weight_decay: 5e-4}}
+dsd:
+  schedule: {name: polynomial_decay, initial_sparsity: 0.1, final_sparsity: 0.5, begin_step: 0, end_step: 2000}
+  sparse: {epochs: 20, keep: best}
+  dense: {epochs: 10}
+```
+
+`epochs` is that of each phase, so the plan above trains 60. Schedules have the names, keys and meanings of TFMOT's `PolynomialDecay` and
+`ConstantSparsity` and count the training steps of the sparse phase from 0; where one is active, masks are chosen before the step. With
+`keep: best`, and for early stopping, points of the sparse phase count from the first epoch on that ends with the final sparsity in
+force; its start does not count. Masks do not make the network smaller or faster, and the last phase ends dense.
 
 ## The cache
 
@@ -157,6 +186,10 @@ def pages() -> dict[str, str]:
                 T.CosineSchedule,
                 R.Cache,
                 R.Ensemble,
+                D.Dsd,
+                T.TrainingChanges,
+                S.ConstantSparsity,
+                S.PolynomialDecay,
             ],
         ),
     }
@@ -183,6 +216,10 @@ def _title(cls: type[BaseModel]) -> str:
         T.CosineSchedule: "`training.schedule`: cosine",
         R.Cache: "`cache`",
         R.Ensemble: "`ensemble`",
+        D.Dsd: "`dsd`",
+        T.TrainingChanges: "`dsd.sparse`, `dsd.dense`",
+        S.ConstantSparsity: "`dsd.schedule`: constant_sparsity",
+        S.PolynomialDecay: "`dsd.schedule`: polynomial_decay",
     }
     return where[cls]
 

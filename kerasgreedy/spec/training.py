@@ -55,7 +55,7 @@ class CosineSchedule(Strict):
     warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
 
 
-def _by_name(choices: dict[str, type[Strict]], written: Any) -> Any:
+def by_name(choices: dict[str, type[Strict]], written: Any) -> Any:
     """Validates a mapping by the class that its `name` chooses; a bare name stands for the class's defaults."""
 
     def choose(data: Any) -> Any:
@@ -74,10 +74,10 @@ def _by_name(choices: dict[str, type[Strict]], written: Any) -> Any:
     return BeforeValidator(choose, json_schema_input_type=written)
 
 
-Optimizer: TypeAlias = Annotated[Sgd | Adam, _by_name({"sgd": Sgd, "adam": Adam}, Sgd | Adam | Literal["sgd", "adam"])]
+Optimizer: TypeAlias = Annotated[Sgd | Adam, by_name({"sgd": Sgd, "adam": Adam}, Sgd | Adam | Literal["sgd", "adam"])]
 Schedule: TypeAlias = Annotated[
     ConstantSchedule | StepSchedule | CosineSchedule,
-    _by_name(
+    by_name(
         {"constant": ConstantSchedule, "step": StepSchedule, "cosine": CosineSchedule},
         ConstantSchedule | StepSchedule | CosineSchedule | Literal["constant"],
     ),

@@ -12,6 +12,7 @@ from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.lower import show
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.train.dsd import check_dsd
 from kerasgreedy.train.plan import Phase, compile_plan
 
 
@@ -75,7 +76,10 @@ def prepare(
         raise spec.shape_problem(error) from None
     resolved = spec.value.model_copy(update={"input_shape": list(shape), "classes": info.classes})
     train, validation, test = _split_sizes(recipe, info)
-    return Job(resolved, recipe.value, info, arch, compile_plan(arch, recipe.value, (train, validation)), train, validation, test)
+    phases = compile_plan(arch, recipe.value, (train, validation))
+    if recipe.value.strategy == "dsd":
+        check_dsd(recipe, phases, train)
+    return Job(resolved, recipe.value, info, arch, phases, train, validation, test)
 
 
 def _input_shape(spec: Document[ModelSpec], recipe: Document[Recipe], info: DataInfo) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from kerasgreedy.train.features import FeatureInput, ImageInput, PhaseInput
 from kerasgreedy.train.identity import start_as_identity
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.log import MetricsLog
+from kerasgreedy.train.masks import Masks
 from kerasgreedy.train.plan import Phase
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.schedules import learning_rates, make_optimizer
@@ -58,6 +59,7 @@ class Loop:
         self.features = features
         # Of the running phase.
         self.training = job.recipe.training
+        self.masks: Masks | None = None
         self.input: PhaseInput = ImageInput(job.phases[0], pipeline)  # while a phase begins, that of the phase before
         self.steps = pipeline.steps(self.training.batch_size)
         self._saved_at = time.monotonic()
@@ -90,8 +92,9 @@ class Loop:
             self.state.network.compute_in(phase.prefix_precision, phase.frozen)
             optimizer = make_optimizer(self.training.optimizer, rates, phase.precision)
         self.input = self._open_input(phase)
-        step = TrainStep(self.state.network, phase, optimizer, self.strategy, self.input.first_block)
-        self.state.attach(optimizer)
+        self.masks = Masks(self.state.network, phase.trains, phase.sparsity, self.strategy) if phase.sparsity else None
+        step = TrainStep(self.state.network, phase, optimizer, self.strategy, self.input.first_block, self.masks)
+        self.state.attach(optimizer, {"masks": self.masks} if self.masks else None)
         evaluator = self._evaluator(phase)
         if not self.state.position.started:
             self._start(phase, evaluator)
@@ -129,7 +132,7 @@ class Loop:
     def _start(self, phase: Phase, evaluator: Evaluator) -> None:
         """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""
         self.state.position.started = True
-        if self.training.watches:
+        if self._counts(phase):
             scores = self._evaluate(phase, evaluator)[self._monitored_part]
             self.state.position.best = Best(self._score(scores), 0)
             self.state.keep_best(phase)
@@ -144,6 +147,8 @@ class Loop:
         speed = Speed(batch_size)
         last = phase.losses[-1]
         for batch in self.strategy.experimental_distribute_dataset(batches):
+            if self.masks:
+                self.masks.refresh(self._phase_step())
             pending.append(step(*batch))
             position.step += 1
             if position.step == self.steps or speed.seconds_since_look > LOOK_SECONDS:
@@ -181,9 +186,9 @@ class Loop:
         self._record(phase, "train", train, learning_rate=rate)
         scores = self._evaluate(phase, evaluator)
         note = ""
-        if position.best:
+        if self._counts(phase):
             score = self._score(scores[self._monitored_part])
-            if score > position.best.score:
+            if position.best is None or score > position.best.score:
                 position.best = Best(score, position.epoch)
                 self.state.keep_best(phase)
                 note = ", best so far"
@@ -195,6 +200,11 @@ class Loop:
             self._save(phase.trains)
         if self.stop.name and not (self._phase_done(phase) and phase.index + 1 == len(self.job.phases)):
             raise Stopped(self._stopped(phase))
+
+    def _counts(self, phase: Phase) -> bool:
+        """Whether this point of the path may be its best: in a sparse phase only with the final sparsity in force."""
+        settled = phase.sparsity is None or self._phase_step() > phase.sparsity.last_change
+        return self.training.watches and settled
 
     def _phase_done(self, phase: Phase) -> bool:
         position = self.state.position

@@ -6,8 +6,10 @@ from typing import Any, TypeAlias
 
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import Architecture, Component
+from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.lower import show
 from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay
 from kerasgreedy.spec.training import Training
 from kerasgreedy.train.caching import CachePlan, plan_cache
 
@@ -30,8 +32,10 @@ class Phase:
         solver: how the phase's problem is solved.
         prefix: blocks before the first that trains or has a loss at its head; all of them are frozen.
         cache: how the prefix's output reaches the phase.
+        sparsity: kernels of what trains are pruned by this schedule over the phase's steps; None: they are dense.
         precision, prefix_precision: what trained and frozen components compute in.
-        init: `fresh`, or `identity`: block and head start from the previous ones (greedy, Prop. 3.1).
+        init: `fresh`; `trained`: with the weights of the phase before; or `identity`: block and head start from the previous
+            ones (greedy, Prop. 3.1).
         init_reason: why `identity` was asked for and cannot be done here, else empty.
         parameters: number of weights that move.
         multiply_adds: of one image, forward, through all that the phase runs.
@@ -57,6 +61,7 @@ class Phase:
     solver: str = "sgd"
     prefix: int = 0
     cache: CachePlan = field(default_factory=CachePlan)
+    sparsity: ConstantSparsity | PolynomialDecay | None = None
     precision: str = "float32"
     prefix_precision: str = "float32"
 
@@ -69,7 +74,9 @@ class Phase:
         """Plain data for JSON."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
         cache = {"cache": self.cache.store} | {f"cache_{key}": value for key, value in vars(self.cache).items() if key != "store"}
-        return {**plain, **cache, "epochs": self.epochs, "training": self.training.model_dump(mode="json")}
+        sparsity = self.sparsity.model_dump(mode="json") if self.sparsity else None
+        training = self.training.model_dump(mode="json")
+        return {**plain, **cache, "epochs": self.epochs, "training": training, "sparsity": sparsity}
 
     def total_multiply_adds(self, images: int) -> int:
         """Of the whole phase on so many training images, evaluation left out."""
@@ -109,7 +116,6 @@ class _Compiler:
             frozen=tuple(component.name for component in frozen),
             losses=tuple(component.name for component in losses),
             stop_gradient=stop_gradient,
-            training=recipe.training,
             parameters=sum(component.parameters for component in trains),
             multiply_adds=trained + fixed,
             prefix_multiply_adds=prefix,
@@ -118,7 +124,7 @@ class _Compiler:
             cache=cache,
             precision=recipe.precision,
             prefix_precision=recipe.frozen_precision,
-            **{"index": 0, **more},
+            **{"index": 0, "training": recipe.training, **more},
         )
 
 
@@ -149,12 +155,24 @@ def _random_features(plan: _Compiler) -> tuple[Phase, ...]:
     return (plan.phase("random_features", plan.arch.heads, plan.arch.heads, True),)
 
 
+def _dsd(plan: _Compiler) -> tuple[Phase, ...]:
+    """Dense, sparse, dense (Han et al. 2017), end to end."""
+    trains, losses = (*plan.arch.blocks, plan.arch.heads[-1]), plan.arch.heads[-1:]
+    pruning = (plan.recipe.dsd or Dsd()).pruning
+    phases = (("dense", "fresh", None), ("sparse", "trained", pruning), ("dense_again", "trained", None))
+    return tuple(
+        plan.phase(name, trains, losses, False, index=index, init=init, sparsity=sparsity, training=training)
+        for index, ((name, init, sparsity), training) in enumerate(zip(phases, plan.recipe.trainings, strict=True))
+    )
+
+
 _STRATEGIES: dict[str, Callable[[_Compiler], tuple[Phase, ...]]] = {
     "greedy": _greedy,
     "decoupled": _decoupled,
     "end_to_end": _end_to_end,
     "deep_supervision": _deep_supervision,
     "random_features": _random_features,
+    "dsd": _dsd,
 }
 
 

@@ -23,11 +23,12 @@ class Reporter:
 
     Args:
         phases: the plan; time left is judged by the multiply-adds that remain in it.
+        train_images: images of one epoch.
         quiet: says nothing but warnings.
     """
 
-    def __init__(self, phases: tuple[Phase, ...], steps_per_epoch: int, batch_size: int, quiet: bool = False):
-        self._phases, self._steps, self._batch, self._quiet = phases, steps_per_epoch, batch_size, quiet
+    def __init__(self, phases: tuple[Phase, ...], train_images: int, quiet: bool = False):
+        self._phases, self._images, self._quiet = phases, train_images, quiet
         self._console = Console(stderr=True, highlight=False)
         self._live = self._console.is_terminal and not quiet
         self._bar: Progress | None = None
@@ -50,6 +51,8 @@ class Reporter:
         init = f", starts as the identity on {phase.name}" if phase.init == "identity" else ""
         if phase.init_reason:
             init = f", fresh start: {phase.init_reason}"
+        if phase.sparsity:
+            init += f", sparsity {phase.sparsity}"
         trains = f"{phase.parameters:,} weights"
         cache = f", input {phase.cache}" if phase.cache.used else ""
         self.say(f"phase {phase.index + 1}/{len(self._phases)} {phase.name}: trains {trains}, {phase.epochs} epochs{init}{cache}")
@@ -66,15 +69,15 @@ class Reporter:
 
     def step(self, phase: Phase, epoch: int, step: int, seconds: float, running: dict[str, Any]) -> None:
         """A step is done; `seconds` is how long the last one took, `running` the epoch's means so far."""
-        self._work += phase.training_multiply_adds * self._batch
+        self._work += phase.training_multiply_adds * phase.training.batch_size
         self._busy += seconds
         if self._live:
             note = f"{_figures(running)}, {self.left(phase, epoch, step)}"
-            self._draw(f"{phase.name} epoch {epoch + 1}/{phase.epochs}", step, self._steps, note)
+            self._draw(f"{phase.name} epoch {epoch + 1}/{phase.epochs}", step, self._steps(phase), note)
         elif time.monotonic() - self._spoken > PLAIN_SECONDS:
             self._spoken = time.monotonic()
             self.say(
-                f"  epoch {epoch + 1}/{phase.epochs}, step {step}/{self._steps}: {_figures(running)}, "
+                f"  epoch {epoch + 1}/{phase.epochs}, step {step}/{self._steps(phase)}: {_figures(running)}, "
                 f"{self.left(phase, epoch, step)}"
             )
 
@@ -89,11 +92,15 @@ class Reporter:
         """`1:20 left`, judged by the speed so far; empty before the first step."""
         if not self._busy or not self._work:
             return ""
-        images = self._batch * (self._steps * (phase.epochs - epoch) - step)
-        rest = phase.training_multiply_adds * images
+        steps = self._steps(phase) * (phase.epochs - epoch) - step
+        rest = phase.training_multiply_adds * phase.training.batch_size * steps
         for later in self._phases[phase.index + 1 :]:
-            rest += later.training_multiply_adds * self._batch * self._steps * later.epochs
+            images = later.training.batch_size * self._steps(later) * later.epochs
+            rest += later.training_multiply_adds * images
         return f"{duration(rest * self._busy / self._work)} left"
+
+    def _steps(self, phase: Phase) -> int:
+        return self._images // phase.training.batch_size
 
     def close(self) -> None:
         """Takes the bar off the screen."""

@@ -80,7 +80,7 @@ def train_spec(
     place = Workdir.free(workdir or default_workdir(*names))  # before anything is downloaded
     job = start_job(documents, data)
     strategy = strategy or strategy_of(job.recipe)
-    _check_batch(job.recipe.training.batch_size, strategy, job.recipe.training.accumulation)
+    _check_batches(job, strategy)
     pipeline = open_pipeline(job, data)  # before the folder is made: bad data must not leave an empty run
     facts = {
         **environment(),
@@ -142,12 +142,11 @@ def _run(
         faults = state.restore()
         results = folder.results()
         if results is not None and state.position.phase == len(job.phases):
-            Reporter((), 0, 0, quiet).say(f"{folder.path}: training is already done")
+            Reporter((), 0, quiet).say(f"{folder.path}: training is already done")
             return Run(folder.path, results, network)
         pipeline = make_pipeline()
-        batch_size = job.recipe.training.batch_size
-        _check_batch(batch_size, strategy, job.recipe.training.accumulation)
-        reporter = Reporter(job.phases, pipeline.steps(batch_size), batch_size, quiet)
+        _check_batches(job, strategy)
+        reporter = Reporter(job.phases, len(pipeline.parts["train"]), quiet)
         for fault in faults:
             reporter.warn(f"passed over a damaged checkpoint: {fault}")
         if job.data.skipped:
@@ -215,6 +214,11 @@ def _scores(
         "examples": examples,
         "part": part,
     }
+
+
+def _check_batches(job: Job, strategy: tf.distribute.Strategy) -> None:
+    for phase in job.phases:
+        _check_batch(phase.training.batch_size, strategy, phase.training.accumulation)
 
 
 def _check_batch(batch_size: int, strategy: tf.distribute.Strategy, parts: int = 1) -> None:

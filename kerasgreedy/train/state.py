@@ -1,7 +1,8 @@
 """The named state of a run, and its way to and from a checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -12,7 +13,17 @@ from kerasgreedy.train.checkpoint import Arrays, CheckpointStore
 from kerasgreedy.train.plan import Phase
 
 # Groups of a checkpoint: components under NETWORK, the best point's under BEST. Block names are the user's own.
-NETWORK, BEST, OPTIMIZER = "network/", "best/", "optimizer"
+NETWORK, BEST, OPTIMIZER, EXTRA = "network/", "best/", "optimizer", "extra/"
+
+
+class Extra(Protocol):
+    """What a phase keeps besides weights and optimiser, such as masks."""
+
+    def arrays(self) -> Arrays:
+        """All that has to be saved."""
+
+    def load_arrays(self, arrays: Arrays) -> None:
+        """Goes back to what `arrays` gave."""
 
 
 @dataclass
@@ -78,6 +89,8 @@ class RunState:
         self._store = store
         self._optimizer: keras.optimizers.Optimizer | None = None
         self._restored_optimizer: Arrays | None = None
+        self._extras: Mapping[str, Extra] = {}
+        self._restored_extras: dict[str, Arrays] = {}
         self._saved: set[str] = set()
         self._fresh_best: set[str] = set()
 
@@ -97,15 +110,23 @@ class RunState:
             group.removeprefix(BEST): arrays for group, arrays in snapshot.arrays.items() if group.startswith(BEST)
         }
         self._restored_optimizer = snapshot.arrays.get(OPTIMIZER)
+        self._restored_extras = {
+            group.removeprefix(EXTRA): arrays for group, arrays in snapshot.arrays.items() if group.startswith(EXTRA)
+        }
         self._saved = set(snapshot.arrays)
         return faults
 
-    def attach(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Takes the optimiser of the running phase, and gives it its restored slots."""
-        self._optimizer = optimizer
+    def attach(self, optimizer: keras.optimizers.Optimizer, extras: Mapping[str, Extra] | None = None) -> None:
+        """Takes the optimiser of the running phase and what else it keeps, and gives them back what was restored."""
+        self._optimizer, self._extras = optimizer, extras or {}
         stored, self._restored_optimizer = self._restored_optimizer, None
         if stored is None:
             return
+        others, self._restored_extras = self._restored_extras, {}
+        if set(others) != set(self._extras):
+            raise CheckpointError(f"the checkpoint is of another kind of phase than the recipe's ({sorted(others)})")
+        for name, extra in self._extras.items():
+            extra.load_arrays(others[name])
         variables = self._slots()
         if set(variables) != set(stored):
             raise CheckpointError("the checkpoint's optimiser is of another kind than the recipe's")
@@ -129,7 +150,7 @@ class RunState:
         )
         position.phase, position.epoch, position.step, position.started = position.phase + 1, 0, 0, False
         position.best, position.sums = None, {}
-        self.best_arrays, self._fresh_best, self._optimizer = {}, set(), None
+        self.best_arrays, self._fresh_best, self._optimizer, self._extras = {}, set(), None, {}
 
     def save(self, changed: tuple[str, ...]) -> None:
         """Writes a checkpoint; `changed` are the components that moved since the last one.
@@ -142,6 +163,8 @@ class RunState:
         arrays: dict[str, Arrays] = {group: self.network.arrays(group.removeprefix(NETWORK)) for group in sorted(due)}
         if self._optimizer is not None:
             arrays[OPTIMIZER] = {key: keras.ops.convert_to_numpy(v) for key, v in self._slots().items()}
+        extras = {EXTRA + name: extra.arrays() for name, extra in self._extras.items()}
+        arrays |= extras
         for values in arrays.values():
             for key, value in values.items():
                 if np.issubdtype(value.dtype, np.floating) and not np.all(np.isfinite(value)):
@@ -149,7 +172,7 @@ class RunState:
         for name, values in self.best_arrays.items():
             if name in self._fresh_best or BEST + name not in self._saved:
                 arrays[BEST + name] = values
-        groups = [*network, *(BEST + name for name in self.best_arrays), *([OPTIMIZER] if self._optimizer else [])]
+        groups = [*network, *(BEST + name for name in self.best_arrays), *([OPTIMIZER] if self._optimizer else []), *extras]
         self._store.save(asdict(self.position), arrays, groups)
         self._saved = set(groups)
         self._fresh_best = set()

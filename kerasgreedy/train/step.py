@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerasgreedy.build import Network
+from kerasgreedy.train.masks import Masks
 from kerasgreedy.train.plan import Phase
 
 Sums: TypeAlias = dict[str, Any]
@@ -64,6 +65,7 @@ class TrainStep:
         phase: what trains, where the losses stand, global batch size, weight decay, label smoothing.
         optimizer: built here, with exactly the variables of this phase.
         first_block: blocks before it are left out; the step is fed their output (see `phase_logits`).
+        masks: weights that are zero again after each update, whatever momentum or decay make of them.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class TrainStep:
         optimizer: keras.optimizers.Optimizer,
         strategy: tf.distribute.Strategy,
         first_block: int = 0,
+        masks: Masks | None = None,
     ):
+        self._masks = masks
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
         self._first_block, self._parts = first_block, phase.training.accumulation
         self._batch_size, self._smoothing = phase.training.batch_size, phase.training.label_smoothing
@@ -92,6 +96,8 @@ class TrainStep:
 
     def _global(self, x: Any, labels: Any) -> Sums:
         sums = self._strategy.run(self._replica, args=(x, labels))
+        if self._masks:
+            self._masks.apply()
         return tf.nest.map_structure(lambda x: self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), sums)
 
     def _replica(self, x: tf.Tensor, labels: tf.Tensor) -> Sums:

@@ -1,0 +1,91 @@
+"""Dense, sparse, dense training (Han et al. 2017): settings of its phases."""
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from pydantic import Field, model_validator
+
+from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay, SparsitySchedule
+from kerasgreedy.spec.strict import Strict, fault, faults
+from kerasgreedy.spec.training import Training, TrainingChanges
+
+if TYPE_CHECKING:
+    from pydantic_core import InitErrorDetails
+
+# Han et al. 2017: the last phase trains at a tenth of the first rate.
+DENSE_RATE = 0.1
+Pruned: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Dsd(Strict):
+    """What is pruned in the sparse phase of strategy `dsd`, and how its second and third phase are trained.
+
+    Steps of `schedule` are training steps of the sparse phase, the first is 0; where one is active, masks are chosen anew before
+    it. With `keep: best` a point of the sparse phase counts only when the schedule has reached its final sparsity.
+    """
+
+    sparsity: Pruned | None = Field(
+        None,
+        description="share of each kernel that is pruned at the start of the sparse phase, its smallest weights; Han et al. use "
+        "0.25 to 0.5; default: 0.3",
+    )
+    schedule: SparsitySchedule | None = Field(
+        None, description="instead of `sparsity`: `constant_sparsity` or `polynomial_decay`, see below"
+    )
+    sparse: TrainingChanges = Field(
+        default_factory=TrainingChanges, description="what the sparse phase does otherwise than `training`"
+    )
+    dense: TrainingChanges = Field(
+        default_factory=TrainingChanges,
+        description="the same for the last, dense phase; without `optimizer`: training's, at a tenth of its learning rate",
+    )
+
+    @property
+    def pruning(self) -> ConstantSparsity | PolynomialDecay:
+        """The schedule of the sparse phase; `sparsity` alone is one that is active once, at step 0."""
+        share = 0.3 if self.sparsity is None else self.sparsity
+        return self.schedule or ConstantSparsity(name="constant_sparsity", target_sparsity=share, begin_step=0, end_step=0)
+
+    def sparse_training(self, training: Training) -> Training:
+        """How the sparse phase is trained."""
+        return self.sparse.over(training)
+
+    def dense_training(self, training: Training) -> Training:
+        """How the last phase is trained."""
+        slower = training.optimizer.model_copy(update={"learning_rate": DENSE_RATE * training.optimizer.learning_rate})
+        return self.dense.over(training.model_copy(update={"optimizer": slower}))
+
+    def unfit(self, training: Training) -> "list[InitErrorDetails]":
+        """What does not go together with the recipe's `training`, as lines for `faults`."""
+        phases = {"sparse": self.sparse_training(training), "dense": self.dense_training(training)}
+        return [
+            fault(
+                f"received {phase.batch_size}; it cannot be divided by training.accumulation {phase.accumulation}",
+                at=("dsd", name, "batch_size"),
+            )
+            for name, phase in phases.items()
+            if phase.batch_size % phase.accumulation
+        ]
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> "Dsd":
+        schedule = self.schedule
+        if schedule is None:
+            return self
+        if self.sparsity is not None:
+            raise faults("Dsd", [fault("'sparsity' and 'schedule' exclude each other", at=("sparsity",))])
+        if isinstance(schedule, ConstantSparsity):
+            if not schedule.target_sparsity:
+                raise faults("Dsd", [fault("received 0; nothing would be pruned", at=("schedule", "target_sparsity"))])
+            return self
+        if not schedule.final_sparsity:
+            raise faults("Dsd", [fault("received 0; nothing would be pruned", at=("schedule", "final_sparsity"))])
+        if schedule.initial_sparsity > schedule.final_sparsity:
+            message = f"received {schedule.final_sparsity}; allowed: {schedule.initial_sparsity} (initial_sparsity) and more"
+            raise faults("Dsd", [fault(message, at=("schedule", "final_sparsity"))])
+        if schedule.last_change != schedule.end_step:
+            message = (
+                f"received {schedule.end_step}; the last active step would be {schedule.last_change}, with a sparsity of "
+                f"{schedule.final:.4g}; allowed: begin_step and a multiple of frequency ({schedule.frequency})"
+            )
+            raise faults("Dsd", [fault(message, at=("schedule", "end_step"))])
+        return self
