@@ -8,12 +8,12 @@ from conftest import spec_of
 
 from kerasgreedy.build import Network
 from kerasgreedy.pruning.groups import find_coupling, walk
-from kerasgreedy.pruning.removal import kept_widths, remove_filters, replace_head, silence
+from kerasgreedy.pruning.removal import remove_filters, silence
 from kerasgreedy.pruning.rewriting import resized
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.load import load_spec, shipped_files
-from kerasgreedy.spec.model import Head, ModelSpec
+from kerasgreedy.spec.model import ModelSpec
 
 EVERYTHING = """
 name: everything

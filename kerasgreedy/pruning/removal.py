@@ -5,22 +5,12 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from kerasgreedy.build import Network
-from kerasgreedy.pruning.groups import Coupling, Place, kept, walk
-from kerasgreedy.pruning.rewriting import resized
+from kerasgreedy.pruning.groups import Coupling, kept, walk
+from kerasgreedy.pruning.rewriting import resized, without
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import Architecture, Component, architecture
+from kerasgreedy.spec.architecture import Component, architecture
 from kerasgreedy.spec.lower import Node
 from kerasgreedy.spec.model import Head, ModelSpec
-
-
-def kept_widths(arch: Architecture, coupling: Coupling, removed: Collection[int]) -> dict[Place, int]:
-    """The number of filters that each convolution and dense layer keeps, by place."""
-    return {
-        (component.name, node.name): len(kept(coupling.outputs[component.name, node.name], removed))
-        for component in arch.components.values()
-        for node in walk(component.nodes)
-        if isinstance(node.layer, L.Conv | L.Dense)
-    }
 
 
 def remove_filters(network: Network, spec: ModelSpec, coupling: Coupling, removed: Collection[int]) -> tuple[Network, ModelSpec]:
@@ -37,7 +27,7 @@ def remove_filters(network: Network, spec: ModelSpec, coupling: Coupling, remove
         the smaller network, in float32, and its spec.
     """
     arch = network.architecture
-    smaller = resized(spec, kept_widths(arch, coupling, removed))
+    smaller = without(spec, coupling, removed)
     result = _like(network, smaller)
     for component in arch.components.values():
         result.load_arrays(component.name, _sliced(component, network.arrays(component.name), coupling, removed))
@@ -123,5 +113,3 @@ def _kept_rows(node: Node, entering: tuple[int, ...], removed: Collection[int]) 
     groups = node.layer.groups if isinstance(node.layer, L.Conv) else 1
     wide = len(entering) // groups
     return [0] if groups > 1 and wide == 1 else kept(entering[:wide], removed)
-
-

@@ -1,11 +1,11 @@
 """The spec of a network with fewer filters. Imports no TensorFlow and no NumPy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from kerasgreedy.pruning.groups import Place, walk
+from kerasgreedy.pruning.groups import Coupling, Place, kept, walk
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import Architecture, Component, architecture
+from kerasgreedy.spec.architecture import Component, architecture
 from kerasgreedy.spec.lower import Node
 from kerasgreedy.spec.model import Head, ModelSpec, merged_head
 
@@ -43,6 +43,17 @@ def resized(spec: ModelSpec, widths: Mapping[Place, int], replaced: Mapping[str,
         plain.pop(key, None)
     plain |= {"blocks": blocks, "input_shape": list(arch.input_shape), "classes": arch.classes}
     return ModelSpec.model_validate(plain)
+
+
+def without(spec: ModelSpec, coupling: Coupling, removed: Collection[int]) -> ModelSpec:
+    """The spec without the filters under some labels of its coupling."""
+    places = [place for group in coupling.groups for place in group.places]
+    return resized(spec, {place: len(kept(coupling.outputs[place], removed)) for place in places})
+
+
+def last_head(spec: ModelSpec) -> Head:
+    """The head of the last block, with what it takes from `auxiliary_head`."""
+    return _head_of(spec, len(spec.blocks) - 1, True)
 
 
 def _plain(value: Any) -> Any:

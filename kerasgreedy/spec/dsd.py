@@ -1,15 +1,12 @@
 """Dense, sparse, dense training (Han et al. 2017): settings of its phases."""
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 from pydantic import Field, model_validator
 
 from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay, SparsitySchedule
 from kerasgreedy.spec.strict import Strict, fault, faults
 from kerasgreedy.spec.training import Training, TrainingChanges
-
-if TYPE_CHECKING:
-    from pydantic_core import InitErrorDetails
 
 # Han et al. 2017: the last phase trains at a tenth of the first rate.
 DENSE_RATE = 0.1
@@ -53,18 +50,6 @@ class Dsd(Strict):
         """How the last phase is trained."""
         slower = training.optimizer.model_copy(update={"learning_rate": DENSE_RATE * training.optimizer.learning_rate})
         return self.dense.over(training.model_copy(update={"optimizer": slower}))
-
-    def unfit(self, training: Training) -> "list[InitErrorDetails]":
-        """What does not go together with the recipe's `training`, as lines for `faults`."""
-        phases = {"sparse": self.sparse_training(training), "dense": self.dense_training(training)}
-        return [
-            fault(
-                f"received {phase.batch_size}; it cannot be divided by training.accumulation {phase.accumulation}",
-                at=("dsd", name, "batch_size"),
-            )
-            for name, phase in phases.items()
-            if phase.batch_size % phase.accumulation
-        ]
 
     @model_validator(mode="after")
     def _one_schedule(self) -> "Dsd":

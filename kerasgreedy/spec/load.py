@@ -121,10 +121,15 @@ def shipped_files(kind: str) -> dict[str, Path]:
 
 def dump(value: Strict) -> str:
     """The document as YAML that loads again to the same value."""
-    data = value.model_dump(mode="json", exclude_none=True, exclude_unset=isinstance(value, ModelSpec))
+    return yaml.safe_dump(as_plain(value), sort_keys=False, default_flow_style=None, width=120)
+
+
+def as_plain(value: Strict) -> dict[str, Any]:
+    """The document as plain data, from which `model_validate` makes the same value."""
+    data: dict[str, Any] = value.model_dump(mode="json", exclude_none=True, exclude_unset=isinstance(value, ModelSpec))
     if isinstance(value, ModelSpec):  # layers stay as short as they were written; defaults are stated once
         data["block_defaults"] = value.block_defaults.model_dump(mode="json")
-    return yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120)
+    return data
 
 
 def own_overrides(overrides: Sequence[str], kind: str) -> list[Override]:

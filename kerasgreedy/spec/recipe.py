@@ -6,10 +6,11 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.model import Name
+from kerasgreedy.spec.pruning import Prune, ReplaceHead, indivisible
 from kerasgreedy.spec.strict import Count, Strict, fault, faults
 from kerasgreedy.spec.training import Training
 
-Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features", "dsd"]
+Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features", "dsd", "compress"]
 Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=65536)]
 Examples: TypeAlias = Annotated[int, Field(ge=1)]
@@ -111,6 +112,13 @@ class Recipe(Strict):
     strategy: Strategy = Field("greedy", description="which plan is compiled, see below")
     training: Training = Field(description="see below")
     dsd: Dsd | None = Field(None, description="settings of strategy `dsd`, see below; default: its defaults")
+    prune: Prune | None = Field(None, description="removal of filters, see below")
+    replace_head: ReplaceHead | None = Field(None, description="another last head in the end, see below")
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description="a run folder: its weights, of a network with the same spec, and its normalisation, instead of fresh ones",
+    )
     precision: Precision = Field(
         "float32",
         description="what the trained components compute in; weights, batch norm statistics, losses and optimiser state stay "
@@ -129,25 +137,32 @@ class Recipe(Strict):
         return self.prefix_precision or self.precision
 
     @property
-    def trainings(self) -> tuple[Training, ...]:
-        """How the phases are trained, in their order where they differ."""
-        if self.strategy != "dsd":
-            return (self.training,)
-        dsd = self.dsd or Dsd()
-        return self.training, dsd.sparse_training(self.training), dsd.dense_training(self.training)
+    def trainings(self) -> dict[tuple[str, ...], Training]:
+        """How phases are trained, by the section that says so."""
+        found: dict[tuple[str, ...], Training] = {("training",): self.training}
+        if self.strategy == "dsd":
+            dsd = self.dsd or Dsd()
+            found |= {("dsd", "sparse"): dsd.sparse_training(self.training), ("dsd", "dense"): dsd.dense_training(self.training)}
+        if self.prune and self.prune.fine_tune:
+            found["prune", "fine_tune"] = self.prune.fine_tune.over(self.training)
+        if self.replace_head:
+            found["replace_head", "training"] = self.replace_head.training.over(self.training)
+        return found
 
     @property
     def watches_validation(self) -> bool:
         """Whether validation data decides anything."""
-        return any(training.watches and training.monitor != "train_loss" for training in self.trainings)
+        return any(training.watches and training.monitor != "train_loss" for training in self.trainings.values())
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> "Recipe":
         training = self.training
         if self.dsd and self.strategy != "dsd":
             raise faults("Recipe", [fault(f"strategy '{self.strategy}' has no sparse phase; leave it out", at=("dsd",))])
-        if self.dsd and self.dsd.unfit(training):
-            raise faults("Recipe", self.dsd.unfit(training))
+        for place, phase in self.trainings.items():
+            if indivisible(phase, (*place, "batch_size")):
+                raise faults("Recipe", indivisible(phase, (*place, "batch_size")))
+        self._pruning_fits()
         if self.watches_validation and self.data.validation == 0:
             message = f"'{training.monitor}' needs data.validation above 0; or use monitor: train_loss"
             raise faults("Recipe", [fault(message, at=("training", "monitor"))])
@@ -163,3 +178,20 @@ class Recipe(Strict):
             )
             raise faults("Recipe", [fault(message, at=("training", "init"))])
         return self
+
+    def _pruning_fits(self) -> None:
+        prune, strategy = self.prune, self.strategy
+        lines = []
+        if strategy == "compress" and not (prune or self.replace_head):
+            lines.append(fault("strategy 'compress' needs 'prune' or 'replace_head'", at=("strategy",)))
+        if strategy == "compress" and not self.start_from:
+            lines.append(fault("strategy 'compress' needs 'start_from', the run folder of a trained network", at=("strategy",)))
+        if prune and prune.heads and strategy != "compress":
+            lines.append(fault(f"strategy '{strategy}' has its own heads; leave it out", at=("prune", "heads")))
+        if prune and prune.accuracy_drop is not None and self.data.validation == 0:
+            lines.append(fault("needs data.validation above 0", at=("prune", "accuracy_drop")))
+        if prune and prune.fine_tune and prune.fine_tune.trains == "all" and strategy == "random_features":
+            message = "received 'all'; strategy 'random_features' never trains blocks; allowed: head"
+            lines.append(fault(message, at=("prune", "fine_tune", "trains")))
+        if lines:
+            raise faults("Recipe", lines)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kerasgreedy.spec.architecture import Architecture
 from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.spec.training import Training
 
 GIGABYTE = 10**9
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -42,16 +43,17 @@ class CachePlan:
         return f"cached: {views}, {gigabytes(self.bytes)} {place} as {self.dtype}"
 
 
-def plan_cache(arch: Architecture, recipe: Recipe, prefix: int, images: tuple[int, int]) -> CachePlan:
+def plan_cache(arch: Architecture, recipe: Recipe, training: Training, prefix: int, images: tuple[int, int]) -> CachePlan:
     """Chooses for a phase whose first `prefix` blocks are frozen and have no loss.
 
     Args:
+        training: of the phase.
         images: in the training and in the validation part.
     """
     if not prefix:
         every = recipe.strategy == "random_features"
         return CachePlan(reason="the first head reads the first block" if every else CachePlan().reason)
-    cache, training = recipe.cache, recipe.training
+    cache = recipe.cache
     dtype = cache.dtype or recipe.frozen_precision.removeprefix("mixed_")
     if cache.store == "none":
         return CachePlan(dtype=dtype, reason="cache.store is none")
@@ -61,7 +63,7 @@ def plan_cache(arch: Architecture, recipe: Recipe, prefix: int, images: tuple[in
     if training.epochs <= views:
         return CachePlan(dtype=dtype, reason=f"{training.epochs} epoch(s) read each of {views} view(s) once at most")
     train, validation = images
-    exact_train = training.watches and not recipe.watches_validation and recipe.data.augment.changes
+    exact_train = training.watches and training.monitor == "train_loss" and recipe.data.augment.changes
     unaugmented = validation + train * exact_train
     size = math.prod(arch.blocks[prefix - 1].output_shape) * ITEM_BYTES[dtype]
     return _placed(recipe, dtype, views, (views * train + unaugmented) * size)

@@ -4,22 +4,18 @@ from kerasgreedy.errors import Problem, SpecError, dotted
 from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.sparsity import ConstantSparsity
-from kerasgreedy.train.plan import Phase
+from kerasgreedy.train.stages import Phase, Stage
 
 
-def check_dsd(recipe: Document[Recipe], phases: tuple[Phase, ...], train_images: int) -> None:
-    """Refuses batches larger than the training data, and a sparse phase that ends before its schedule does.
+def check_dsd(recipe: Document[Recipe], phases: tuple[Stage, ...], train_images: int) -> None:
+    """Refuses a sparse phase that ends before its schedule does.
 
     Raises:
         SpecError: at the place of the key.
     """
-    _, sparse, dense = phases
-    for phase, section in ((sparse, "sparse"), (dense, "dense")):
-        size = phase.training.batch_size
-        if size > train_images:
-            raise _problem(
-                recipe, ("dsd", section, "batch_size"), f"received {size}; only {train_images} images are left for training"
-            )
+    sparse = next((stage for stage in phases if isinstance(stage, Phase) and stage.sparsity), None)
+    if sparse is None:
+        return
     schedule = sparse.sparsity
     steps = train_images // sparse.training.batch_size * sparse.epochs
     if schedule and schedule.last_change >= steps:

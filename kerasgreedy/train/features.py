@@ -13,7 +13,7 @@ from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.spec.recipe import Cache
 from kerasgreedy.train.caching import GIGABYTE, gigabytes
 from kerasgreedy.train.feature_store import FeatureStore, StoreFolder, available_memory
-from kerasgreedy.train.plan import Phase
+from kerasgreedy.train.stages import Phase
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,19 +1,21 @@
 """Spec, recipe and data set fitted together: all that training needs to know. Imports no TensorFlow."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kerasgreedy.data.catalog import describe, inapplicable
 from kerasgreedy.data.info import DataInfo
-from kerasgreedy.errors import DataError, InputError, Problem, ShapeError, SpecError
+from kerasgreedy.errors import DataError, InputError, Problem, ShapeError, SpecError, dotted
 from kerasgreedy.files import user_path
+from kerasgreedy.pruning.amounts import AmountError
 from kerasgreedy.spec.architecture import Architecture, architecture
 from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.lower import show
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.train.dsd import check_dsd
-from kerasgreedy.train.plan import Phase, compile_plan
+from kerasgreedy.train.plan import compile_plan
+from kerasgreedy.train.stages import PruneAction, Stage
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,22 @@ class Job:
     recipe: Recipe
     data: DataInfo
     architecture: Architecture
-    phases: tuple[Phase, ...]
+    phases: tuple[Stage, ...]
     train_images: int
     validation_images: int
     test_images: int
 
-    @property
-    def trained_depths(self) -> list[int]:
-        """Depths (1 is the first block) whose heads the plan trains."""
-        losses = {name for phase in self.phases for name in phase.losses}
+    def at(self, spec: ModelSpec, done: int) -> "Job":
+        """The job when so many stages of its plan are done and have left the network of `spec`."""
+        phases = compile_plan(spec, self.recipe, (self.train_images, self.validation_images), done)
+        return replace(self, spec=spec, architecture=architecture(spec), phases=phases)
+
+    def trained_depths(self, begun: int | None = None) -> list[int]:
+        """Depths (1 is the first block) whose heads the plan trains, or has trained when so many stages have begun."""
+        stages = self.phases[:begun]
+        losses = {name for stage in stages for name in stage.losses}
+        if self.recipe.strategy == "compress":  # its network was trained before: what a removal leaves counts without fine-tuning
+            losses |= {name for stage in stages if isinstance(stage, PruneAction) for name in stage.heads}
         return [depth for depth, head in enumerate(self.architecture.heads, start=1) if head.name in losses]
 
 
@@ -76,9 +85,11 @@ def prepare(
         raise spec.shape_problem(error) from None
     resolved = spec.value.model_copy(update={"input_shape": list(shape), "classes": info.classes})
     train, validation, test = _split_sizes(recipe, info)
-    phases = compile_plan(arch, recipe.value, (train, validation))
-    if recipe.value.strategy == "dsd":
-        check_dsd(recipe, phases, train)
+    try:
+        phases = compile_plan(resolved, recipe.value, (train, validation))
+    except AmountError as error:
+        raise SpecError([Problem(recipe.locate(("prune", error.key)), f"prune.{error.key}", error.message)]) from None
+    check_dsd(recipe, phases, train)
     return Job(resolved, recipe.value, info, arch, phases, train, validation, test)
 
 
@@ -108,9 +119,12 @@ def _absolute(recipe: Document[Recipe]) -> Document[Recipe]:
         update["dataset"] = f"{kind}:{user_path(place).absolute()}"
     if data.data_dir:
         update["data_dir"] = str(user_path(data.data_dir).absolute())
-    if not update:
+    start = recipe.value.start_from
+    if not update and not start:
         return recipe
-    value = recipe.value.model_copy(update={"data": data.model_copy(update=update)})
+    value = recipe.value.model_copy(
+        update={"data": data.model_copy(update=update), "start_from": start and str(user_path(start).absolute())}
+    )
     return Document(value, recipe.source, recipe.overridden)
 
 
@@ -128,9 +142,11 @@ def _split_sizes(recipe: Document[Recipe], info: DataInfo) -> tuple[int, int, in
     if data.validation and not validation and recipe.value.watches_validation:
         message = f"received {data.validation}, which is no image of {total}; training.monitor needs some"
         raise SpecError([Problem(recipe.locate(("data", "validation")), "data.validation", message)])
-    if train < recipe.value.training.batch_size:
-        message = f"received {recipe.value.training.batch_size}; only {train} images are left for training"
-        raise SpecError([Problem(recipe.locate(("training", "batch_size")), "training.batch_size", message)])
+    for place, training in recipe.value.trainings.items():
+        if train < training.batch_size:
+            path = (*place, "batch_size")
+            message = f"received {training.batch_size}; only {train} images are left for training"
+            raise SpecError([Problem(recipe.locate(path), dotted(path), message)])
     if not info.test_examples:
         raise InputError(f"data set '{info.dataset}' has no test images")
     return train, validation, min(data.test_examples or info.test_examples, info.test_examples)

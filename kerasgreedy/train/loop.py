@@ -15,11 +15,11 @@ from kerasgreedy.train.identity import start_as_identity
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.masks import Masks
-from kerasgreedy.train.plan import Phase
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.schedules import learning_rates, make_optimizer
 from kerasgreedy.train.signals import StopRequest
 from kerasgreedy.train.speed import Speed, means
+from kerasgreedy.train.stages import Phase
 from kerasgreedy.train.state import Best, RunState
 from kerasgreedy.train.step import TrainStep
 

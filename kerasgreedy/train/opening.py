@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from pydantic import ValidationError
 
 from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
@@ -77,6 +78,26 @@ def data_facts(job: Job) -> dict[str, Any]:
     return {**vars(job.data), **images}
 
 
+def start_from(job: Job) -> tuple[RunState, tuple[list[float], list[float]]]:
+    """Network and normalisation of the run that the recipe starts from.
+
+    Raises:
+        WorkdirError, CheckpointError: it has none.
+        InputError: its network is another one.
+    """
+    assert job.recipe.start_from
+    folder = Workdir.open(job.recipe.start_from)
+    spec, recipe = folder.documents()
+    source, network = trained_network(folder, prepare(spec, recipe, stored_info(folder)))
+    ours = {component.name: component.nodes for component in job.architecture.components.values()}
+    for component in source.architecture.components.values():
+        if ours.pop(component.name, None) != component.nodes:
+            raise InputError(f"start_from: {component.name} of {folder.path} is another one than this spec's; give its spec, {_spec_of(folder)}")
+    if ours:
+        raise InputError(f"start_from: {folder.path} has no {next(iter(ours))}; give its spec, {_spec_of(folder)}")
+    return network, _normalization(folder)
+
+
 def open_pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = None) -> Pipeline:
     """Batches of a job; those of an existing run are normalised as it was when the run began."""
     height, width, channels = job.architecture.input_shape
@@ -100,23 +121,45 @@ def fresh_network(folder: Workdir, job: Job) -> Network:
     channels = job.architecture.input_shape[-1:]
     mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder))
     network.normalization = mean, deviation
-    network.depths, network.ensemble_on = job.trained_depths, job.recipe.ensemble.on
+    network.depths, network.ensemble_on = job.trained_depths(), job.recipe.ensemble.on
     return network
 
 
-def trained_network(folder: Workdir, job: Job) -> Network:
-    """The network with its newest weights; its `depths` are those of the heads that have been trained so far."""
-    network = fresh_network(folder, job)
-    state = RunState(network, folder.checkpoints)
-    for fault in state.restore():
+def restore(folder: Workdir, job: Job) -> tuple[Job, RunState, list[str]]:
+    """The state of a run at its newest whole checkpoint, with the network as it was then; fresh where nothing was saved.
+
+    Call this under the strategy's scope.
+
+    Returns:
+        the job with its plan for that network, the state, and a line for each damaged checkpoint passed over.
+    """
+    store = folder.checkpoints
+    snapshot, faults = store.load()
+    if snapshot and snapshot.meta.get("spec"):
+        try:
+            spec = ModelSpec.model_validate(snapshot.meta["spec"])
+        except ValidationError as error:
+            raise CheckpointError(f"{folder.path}: the checkpoint's spec cannot be used ({error.error_count()} faults)") from None
+        job = job.at(spec, int(snapshot.meta["phase"]))
+    state = RunState(fresh_network(folder, job), store)
+    if snapshot:
+        state.restore(snapshot)
+    return job, state, faults
+
+
+def trained_network(folder: Workdir, job: Job) -> tuple[Job, Network]:
+    """The network with its newest weights, and the job with its plan for it.
+
+    Its `depths` are those of the heads that have been trained so far.
+    """
+    job, state, faults = restore(folder, job)
+    for fault in faults:
         print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
-    position = state.position
-    begun = position.phase + (position.epoch > 0 or position.step > 0)
-    heads = {head for phase in job.phases[:begun] for head in phase.losses}
-    network.depths = [depth for depth in network.depths if network.heads[depth - 1].name in heads]
+    network, position = state.network, state.position
+    network.depths = job.trained_depths(position.phase + (position.epoch > 0 or position.step > 0))
     if not network.depths:
         raise CheckpointError(f"{folder.path}: nothing is trained yet; train --resume {folder.path}")
-    return network
+    return job, network
 
 
 def strategy_of(recipe: Recipe) -> tf.distribute.Strategy:

@@ -1,116 +1,70 @@
-"""Recipe + spec -> an ordered list of phases: plain data that is printed before anything runs. Imports no TensorFlow."""
+"""Recipe + spec -> an ordered list of phases and actions: plain data that is printed before anything runs. No TensorFlow."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+from kerasgreedy.errors import did_you_mean
+from kerasgreedy.pruning.amounts import AmountError, Ranking, choose, selectable
+from kerasgreedy.pruning.groups import Coupling, Group, find_coupling, kept
+from kerasgreedy.pruning.rewriting import last_head, resized, without
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import Architecture, Component
+from kerasgreedy.spec.architecture import Architecture, Component, architecture
 from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.lower import show
+from kerasgreedy.spec.model import ModelSpec, merged_head
 from kerasgreedy.spec.recipe import Recipe
-from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay
-from kerasgreedy.spec.training import Training
-from kerasgreedy.train.caching import CachePlan, plan_cache
+from kerasgreedy.train.caching import plan_cache
+from kerasgreedy.train.stages import HeadAction, Phase, PruneAction, Stage
 
 Components: TypeAlias = tuple[Component, ...]
 
 
-@dataclass(frozen=True)
-class Phase:
-    """One stage of training.
+def compile_plan(spec: ModelSpec, recipe: Recipe, images: tuple[int, int] = (0, 0), done: int = 0) -> tuple[Stage, ...]:
+    """The phases and actions of a recipe on a network.
 
-    Attributes:
-        index: from 0.
-        name: for people and for logs.
-        trains: components whose weights move.
-        frozen: components that the phase runs but does not change.
-        losses: heads that have a loss; the phase minimises the sum of their losses.
-        stop_gradient: no gradient passes from one block to the one before.
-        training: epochs, optimiser, schedule, what is kept.
-        block: index of the block that a greedy phase trains; None where a phase trains several.
-        solver: how the phase's problem is solved.
-        prefix: blocks before the first that trains or has a loss at its head; all of them are frozen.
-        cache: how the prefix's output reaches the phase.
-        sparsity: kernels of what trains are pruned by this schedule over the phase's steps; None: they are dense.
-        precision, prefix_precision: what trained and frozen components compute in.
-        init: `fresh`; `trained`: with the weights of the phase before; or `identity`: block and head start from the previous
-            ones (greedy, Prop. 3.1).
-        init_reason: why `identity` was asked for and cannot be done here, else empty.
-        parameters: number of weights that move.
-        multiply_adds: of one image, forward, through all that the phase runs.
-        prefix_multiply_adds: of them, those of the prefix.
-        training_multiply_adds: of one image's step: forward, and twice as much again for what trains. A cached prefix does not
-            count: it is run once for each view.
-    """
-
-    index: int
-    name: str
-    trains: tuple[str, ...]
-    frozen: tuple[str, ...]
-    losses: tuple[str, ...]
-    stop_gradient: bool
-    training: Training
-    parameters: int
-    multiply_adds: int
-    prefix_multiply_adds: int
-    training_multiply_adds: int
-    init: str = "fresh"
-    init_reason: str = ""
-    block: int | None = None
-    solver: str = "sgd"
-    prefix: int = 0
-    cache: CachePlan = field(default_factory=CachePlan)
-    sparsity: ConstantSparsity | PolynomialDecay | None = None
-    precision: str = "float32"
-    prefix_precision: str = "float32"
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training data."""
-        return self.training.epochs
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        cache = {"cache": self.cache.store} | {f"cache_{key}": value for key, value in vars(self.cache).items() if key != "store"}
-        sparsity = self.sparsity.model_dump(mode="json") if self.sparsity else None
-        training = self.training.model_dump(mode="json")
-        return {**plain, **cache, "epochs": self.epochs, "training": training, "sparsity": sparsity}
-
-    def total_multiply_adds(self, images: int) -> int:
-        """Of the whole phase on so many training images, evaluation left out."""
-        return images * (
-            self.epochs * self.training_multiply_adds + self.cache.views * self.prefix_multiply_adds * self.cache.used
-        )
-
-
-def compile_plan(arch: Architecture, recipe: Recipe, images: tuple[int, int] = (0, 0)) -> tuple[Phase, ...]:
-    """The phases of a recipe's strategy on an architecture.
+    What stands behind a removal of filters is planned with the sizes that it leaves, where they are known beforehand.
 
     Args:
+        spec: with `input_shape` and `classes`.
         images: in the training and in the validation part; they decide whether a cache fits.
+        done: so many stages are done, and `spec` is what they left.
+
+    Raises:
+        AmountError: a removal cannot be done.
     """
-    return _STRATEGIES[recipe.strategy](_Compiler(arch, recipe, images))
+    plan = _Compiler(spec, recipe, images, done)
+    _STRATEGIES[recipe.strategy](plan)
+    if recipe.replace_head:
+        plan.replace_head()
+    return tuple(plan.stages)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Compiler:
-    """Fills in what follows from a phase's components."""
+    """Collects stages, and follows how the network changes under them."""
 
-    arch: Architecture
+    spec: ModelSpec
     recipe: Recipe
     images: tuple[int, int]
+    done: int
+    stages: list[Stage] = field(default_factory=list)
 
-    def phase(self, name: str, trains: Components, losses: Components, stop_gradient: bool, **more: Any) -> Phase:
+    def __post_init__(self) -> None:
+        self.arch: Architecture = architecture(self.spec)
+
+    def phase(self, name: str, trains: Components, losses: Components, stop_gradient: bool, **more: Any) -> None:
+        """Adds a phase, working out what follows from its components."""
         arch, recipe = self.arch, self.recipe
+        training = more.setdefault("training", recipe.training)
         deepest = max(arch.heads.index(head) for head in losses)
         frozen = tuple(block for block in arch.blocks[: deepest + 1] if block not in trains)
         places = [i for i, pair in enumerate(zip(arch.blocks, arch.heads, strict=True)) if pair[0] in trains or pair[1] in losses]
-        cache = plan_cache(arch, recipe, places[0], self.images)
+        cache = plan_cache(arch, recipe, training, places[0], self.images)
         trained, fixed = (sum(component.multiply_adds for component in part) for part in (trains, frozen))
         prefix = sum(block.multiply_adds for block in arch.blocks[: places[0]])
-        return Phase(
+        phase = Phase(
+            index=len(self.stages),
             name=name,
             trains=tuple(component.name for component in trains),
             frozen=tuple(component.name for component in frozen),
@@ -124,55 +78,152 @@ class _Compiler:
             cache=cache,
             precision=recipe.precision,
             prefix_precision=recipe.frozen_precision,
-            **{"index": 0, "training": recipe.training, **more},
+            **more,
         )
+        self.stages.append(phase)
+
+    def prune(self, name: str, touches: tuple[str, ...], depths: range, tuned: range, stop_gradient: bool, default: str) -> None:
+        """Adds the rounds of a removal, each with its fine-tuning, if the recipe asks for them.
+
+        Args:
+            name: of the block after whose phase it is; empty: after the only phase.
+            touches: blocks and heads that may lose filters, those that shall first come from the recipe or are the blocks.
+            depths: indices of the heads that have a loss.
+            tuned: indices of the blocks that fine-tuning trains, if it trains blocks.
+            default: what it trains where the recipe does not say: `head` or `all`.
+        """
+        settings = self.recipe.prune
+        if settings is None:
+            return
+        targets = self._targets(settings.components, name, depths)
+        if not targets:
+            return
+        before = 0.0
+        for number, after in enumerate(settings.progress, start=1):
+            mark = "_".join(["", *([name] if name else []), *([str(number)] if len(settings.progress) > 1 else [])])
+            heads = tuple(self.arch.heads[i].name for i in depths)
+            action = PruneAction(len(self.stages), f"prune{mark}", targets, touches, heads, settings, (before, after))
+            self.stages.append(self._foreseen(action))
+            if settings.fine_tune:
+                losses = tuple(self.arch.heads[i] for i in depths)  # the network of now: it may have shrunk
+                blocks = [self.arch.blocks[i] for i in tuned] if (settings.fine_tune.trains or default) == "all" else []
+                training = settings.fine_tune.over(self.recipe.training)
+                more = {"init": "trained", "training": training, "block": depths[0] if name else None}
+                self.phase(f"fine_tune{mark}", (*blocks, *losses), losses, stop_gradient, **more)
+            before = after
+
+    def _targets(self, wanted: list[str] | None, name: str, depths: range) -> tuple[str, ...]:
+        """The components that shall lose filters: by default a greedy phase's block, else all blocks and heads with a loss."""
+        heads = [self.arch.heads[i].name for i in depths]
+        able = [*([name] if name else [block.name for block in self.arch.blocks[: depths[-1] + 1]]), *heads]
+        if wanted is None:
+            return tuple(able[:-1] if name else able)
+        for component in wanted:
+            if component not in self.arch.components:
+                hint = did_you_mean(component, self.arch.components) or f"; allowed: {', '.join(self.arch.components)}"
+                raise AmountError("components", f"received '{component}'{hint}")
+            if not name and component not in able:
+                raise AmountError("components", f"received '{component}', which has no loss; allowed: {', '.join(able)}")
+        return tuple(component for component in able if component in wanted)
+
+    def _foreseen(self, action: PruneAction) -> PruneAction:
+        """The action with the sizes that it leaves, and the network changed by it, as far as that is known."""
+        if action.index < self.done:
+            return action
+        settings = action.settings
+        coupling = find_coupling(self.arch)
+        groups = selectable(coupling, action.targets, action.touches)
+        if settings.accuracy_drop is not None:
+            return action
+        depth = max(i for i, head in enumerate(self.arch.heads, start=1) if head.name in action.heads)
+        removed = choose(self.spec, coupling, Ranking(coupling, groups, None, settings.ranking), settings, action.progress, depth)
+        if not settings.known_beforehand:
+            return action
+        self._become(without(self.spec, coupling, removed))
+        return replace(action, planned=changes(coupling, groups, removed))
+
+    def replace_head(self) -> None:
+        """Adds the replacement of the last head, and the phase that trains the new one."""
+        settings, last = self.recipe.replace_head, self.arch.heads[-1].name
+        assert settings is not None
+        head = merged_head(last_head(self.spec), settings.head)
+        action = HeadAction(len(self.stages), "replace_head", last, head)
+        self.stages.append(action)
+        if action.index >= self.done:
+            self._become(resized(self.spec, {}, {last: head}))
+        heads = self.arch.heads[-1:]
+        self.phase("final_head", heads, heads, True, training=settings.training.over(self.recipe.training))
+
+    def _become(self, spec: ModelSpec) -> None:
+        self.spec, self.arch = spec, architecture(spec)
 
 
-def _greedy(plan: _Compiler) -> tuple[Phase, ...]:
-    phases = []
-    for index, (block, head) in enumerate(zip(plan.arch.blocks, plan.arch.heads, strict=True)):
-        wanted = plan.recipe.training.init == "identity" and index > 0
-        reason = identity_obstacle(plan.arch, index) if wanted else ""
-        init = "identity" if wanted and not reason else "fresh"
-        more = {"index": index, "block": index, "init": init, "init_reason": reason}
-        phases.append(plan.phase(block.name, (block, head), (head,), True, **more))
-    return tuple(phases)
-
-
-def _decoupled(plan: _Compiler) -> tuple[Phase, ...]:
-    return (plan.phase("decoupled", (*plan.arch.blocks, *plan.arch.heads), plan.arch.heads, True),)
-
-
-def _end_to_end(plan: _Compiler) -> tuple[Phase, ...]:
-    return (plan.phase("end_to_end", (*plan.arch.blocks, plan.arch.heads[-1]), plan.arch.heads[-1:], False),)
-
-
-def _deep_supervision(plan: _Compiler) -> tuple[Phase, ...]:
-    return (plan.phase("deep_supervision", (*plan.arch.blocks, *plan.arch.heads), plan.arch.heads, False),)
-
-
-def _random_features(plan: _Compiler) -> tuple[Phase, ...]:
-    return (plan.phase("random_features", plan.arch.heads, plan.arch.heads, True),)
-
-
-def _dsd(plan: _Compiler) -> tuple[Phase, ...]:
-    """Dense, sparse, dense (Han et al. 2017), end to end."""
-    trains, losses = (*plan.arch.blocks, plan.arch.heads[-1]), plan.arch.heads[-1:]
-    pruning = (plan.recipe.dsd or Dsd()).pruning
-    phases = (("dense", "fresh", None), ("sparse", "trained", pruning), ("dense_again", "trained", None))
+def changes(coupling: Coupling, groups: Sequence[Group], removed: Collection[int]) -> tuple[tuple[str, int, int], ...]:
+    """(layer, filters before, filters after) for every layer of some groups."""
     return tuple(
-        plan.phase(name, trains, losses, False, index=index, init=init, sparsity=sparsity, training=training)
-        for index, ((name, init, sparsity), training) in enumerate(zip(phases, plan.recipe.trainings, strict=True))
+        ("/".join(place), len(coupling.outputs[place]), len(kept(coupling.outputs[place], removed)))
+        for group in groups
+        for place in group.places
     )
 
 
-_STRATEGIES: dict[str, Callable[[_Compiler], tuple[Phase, ...]]] = {
+def _greedy(plan: _Compiler) -> None:
+    count = len(plan.arch.blocks)
+    for index in range(count):
+        block, head = plan.arch.blocks[index], plan.arch.heads[index]
+        wanted = plan.recipe.training.init == "identity" and index > 0
+        reason = identity_obstacle(plan.arch, index) if wanted else ""
+        init = "identity" if wanted and not reason else "fresh"
+        plan.phase(block.name, (block, head), (head,), True, block=index, init=init, init_reason=reason)
+        # Blocks that are not trained yet may shrink with it, frozen ones may not.
+        touches = tuple(c.name for pair in list(zip(plan.arch.blocks, plan.arch.heads, strict=True))[index:] for c in pair)
+        own = range(index, index + 1)
+        plan.prune(block.name, touches, own, own, True, "head")
+
+
+def _one_phase(name: str, all_heads: bool, stop_gradient: bool) -> Callable[[_Compiler], None]:
+    def compile_(plan: _Compiler) -> None:
+        heads = plan.arch.heads if all_heads else plan.arch.heads[-1:]
+        plan.phase(name, (*plan.arch.blocks, *heads), heads, stop_gradient)
+        _prune_all(plan, all_heads, stop_gradient)
+
+    return compile_
+
+
+def _prune_all(plan: _Compiler, all_heads: bool, stop_gradient: bool = False, default: str = "all") -> None:
+    count = len(plan.arch.blocks)
+    depths = range(0 if all_heads else count - 1, count)
+    plan.prune("", tuple(plan.arch.components), depths, range(count), stop_gradient, default)
+
+
+def _random_features(plan: _Compiler) -> None:
+    plan.phase("random_features", plan.arch.heads, plan.arch.heads, True)
+    _prune_all(plan, all_heads=True, stop_gradient=True, default="head")
+
+
+def _compress(plan: _Compiler) -> None:
+    """Nothing but removal, its fine-tuning and a new head, on a network that was trained before."""
+    _prune_all(plan, all_heads=plan.recipe.prune is not None and plan.recipe.prune.heads == "all")
+
+
+def _dsd(plan: _Compiler) -> None:
+    """Dense, sparse, dense (Han et al. 2017), end to end."""
+    trains, losses = (*plan.arch.blocks, plan.arch.heads[-1]), plan.arch.heads[-1:]
+    dsd, training = plan.recipe.dsd or Dsd(), plan.recipe.training
+    plan.phase("dense", trains, losses, False)
+    plan.phase("sparse", trains, losses, False, init="trained", sparsity=dsd.pruning, training=dsd.sparse_training(training))
+    plan.phase("dense_again", trains, losses, False, init="trained", training=dsd.dense_training(training))
+    _prune_all(plan, all_heads=False)
+
+
+_STRATEGIES: dict[str, Callable[[_Compiler], None]] = {
     "greedy": _greedy,
-    "decoupled": _decoupled,
-    "end_to_end": _end_to_end,
-    "deep_supervision": _deep_supervision,
+    "decoupled": _one_phase("decoupled", all_heads=True, stop_gradient=True),
+    "end_to_end": _one_phase("end_to_end", all_heads=False, stop_gradient=False),
+    "deep_supervision": _one_phase("deep_supervision", all_heads=True, stop_gradient=False),
     "random_features": _random_features,
     "dsd": _dsd,
+    "compress": _compress,
 }
 
 

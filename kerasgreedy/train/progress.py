@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from kerasgreedy.train.plan import Phase
+from kerasgreedy.train.stages import Phase
 
 PLAIN_SECONDS = 20.0
 

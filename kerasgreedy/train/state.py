@@ -9,8 +9,10 @@ import numpy as np
 
 from kerasgreedy.build import Network
 from kerasgreedy.errors import CheckpointError, Diverged
-from kerasgreedy.train.checkpoint import Arrays, CheckpointStore
-from kerasgreedy.train.plan import Phase
+from kerasgreedy.spec.load import as_plain
+from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.train.checkpoint import Arrays, CheckpointStore, Snapshot
+from kerasgreedy.train.stages import Phase
 
 # Groups of a checkpoint: components under NETWORK, the best point's under BEST. Block names are the user's own.
 NETWORK, BEST, OPTIMIZER, EXTRA = "network/", "best/", "optimizer", "extra/"
@@ -52,7 +54,8 @@ class Position:
         started: initialisation and first look at the phase are done.
         sums: head -> [sum of losses, number right, examples] over the running epoch.
         best: best point of the running phase.
-        kept: one entry a finished phase: epochs run, epoch kept, its score.
+        kept: one entry a finished phase: epochs run, epoch kept, its score; or an action: what it did.
+        spec: of the network, where an action changed it since the run began.
         log_bytes: length of metrics.jsonl that belongs to this state.
         seconds: spent in training so far.
     """
@@ -66,6 +69,7 @@ class Position:
     kept: list[dict[str, Any]] = field(default_factory=list)
     log_bytes: int = 0
     seconds: float = 0.0
+    spec: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, meta: dict[str, Any]) -> "Position":
@@ -94,11 +98,12 @@ class RunState:
         self._saved: set[str] = set()
         self._fresh_best: set[str] = set()
 
-    def restore(self) -> list[str]:
-        """Loads the newest whole checkpoint, if there is one; returns a line for each damaged one passed over."""
-        snapshot, faults = self._store.load()
-        if snapshot is None:
-            return faults
+    def restore(self, snapshot: Snapshot) -> None:
+        """Takes position, weights and all else from a checkpoint.
+
+        Raises:
+            CheckpointError: it belongs to another network.
+        """
         self.position = Position.of(snapshot.meta)
         stored = {group.removeprefix(NETWORK) for group in snapshot.arrays if group.startswith(NETWORK)}
         odd = stored ^ set(self.network.names)
@@ -114,7 +119,6 @@ class RunState:
             group.removeprefix(EXTRA): arrays for group, arrays in snapshot.arrays.items() if group.startswith(EXTRA)
         }
         self._saved = set(snapshot.arrays)
-        return faults
 
     def attach(self, optimizer: keras.optimizers.Optimizer, extras: Mapping[str, Extra] | None = None) -> None:
         """Takes the optimiser of the running phase and what else it keeps, and gives them back what was restored."""
@@ -151,6 +155,14 @@ class RunState:
         position.phase, position.epoch, position.step, position.started = position.phase + 1, 0, 0, False
         position.best, position.sums = None, {}
         self.best_arrays, self._fresh_best, self._optimizer, self._extras = {}, set(), None, {}
+
+    def finish_action(self, network: Network, spec: ModelSpec, entry: dict[str, Any]) -> None:
+        """Goes on with the network that an action made, at the start of the next stage."""
+        self.network = network
+        self.position.spec = as_plain(spec)
+        self.position.kept.append(entry)
+        self.position.phase += 1
+        self._saved = set()
 
     def save(self, changed: tuple[str, ...]) -> None:
         """Writes a checkpoint; `changed` are the components that moved since the last one.

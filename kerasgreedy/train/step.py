@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasgreedy.build import Network
 from kerasgreedy.train.masks import Masks
-from kerasgreedy.train.plan import Phase
+from kerasgreedy.train.stages import Phase
 
 Sums: TypeAlias = dict[str, Any]
 
