@@ -17,6 +17,8 @@ from kerasgreedy.spec.lower import Node
 
 Values: TypeAlias = NDArray[np.float64]
 Scores: TypeAlias = dict[str, Values]
+# Of a component, beside its feature maps; no layer has this name.
+OUTPUT = "output"
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,8 @@ class Measurement:
     def _with_maps(self, name: str) -> keras.Model:
         """The component with feature maps beside its output: the same tensors that its later layers take."""
         component = self._network.component(name)
-        maps = [component.get_layer(last).output for last in self._last(name).values()]
-        return keras.Model(component.input, [component.output, *maps])
+        maps = {place[1]: component.get_layer(last).output for place, last in self._last(name).items()}
+        return keras.Model(component.input, {OUTPUT: component.output, **maps})
 
     def _last(self, name: str) -> dict[Place, str]:
         places = [place for layers in self._positions.values() for place in layers if place[0] == name]
@@ -187,11 +189,13 @@ class Measurement:
             tape.watch([x, variables])
             arch = self._network.architecture
             for block, head in list(zip(arch.blocks, arch.heads, strict=True))[: self._depth]:
-                x, *found = models[block.name](x, training=False)
-                maps.update(zip(self._last(block.name), found, strict=True))
+                found = models[block.name](x, training=False)
+                x = found.pop(OUTPUT)
+                maps.update({(block.name, layer): z for layer, z in found.items()})
                 if head.name in self._losses:
-                    logits, *found = models[head.name](x, training=False)
-                    maps.update(zip(self._last(head.name), found, strict=True))
+                    found = models[head.name](x, training=False)
+                    logits = found.pop(OUTPUT)
+                    maps.update({(head.name, layer): z for layer, z in found.items()})
                     total += tf.reduce_sum(weights * tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
         return Run(tape, total, maps, weights, variables)
 
