@@ -140,11 +140,10 @@ def test_a_plain_network_is_the_formula(plain, criterion):
         np.testing.assert_allclose(values, wanted, rtol=2e-5)
 
 
-def test_the_plain_case_tells_the_definitions_apart(plain):
-    """Some activations are zero, and some signs differ: otherwise the test above would prove less."""
-    _, expected = plain
-    assert all(0.05 < share.min() and share.max() <= 1 for share in expected["apoz"])
-    assert min(share.min() for share in expected["apoz"]) < 0.95
+def test_the_plain_case_has_zeros(plain):
+    """Else its shares and gradients would prove less."""
+    shares = np.concatenate(plain[1]["apoz"])
+    assert shares.min() < 0.95 and shares.max() > shares.min()
 
 
 def test_signs_do_not_cancel_over_the_batch():
