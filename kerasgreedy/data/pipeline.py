@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Part: TypeAlias = Literal["train", "validation", "test"]
 FIT_EXAMPLES = 10_000
 # Streams of random numbers that must not meet.
-_SPLIT, _ORDER, _DRAW, _LIMIT = 1, 2, 3, 4
+_SPLIT, _ORDER, _DRAW, _LIMIT, _SOME = 1, 2, 3, 4, 5
 _PARALLEL: dict[str, Any] = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
 
@@ -77,14 +77,20 @@ class Pipeline:
         """The order of `training` as rows of the training part, for what is stored by row."""
         return np.searchsorted(self.parts["train"], self._order(phase, epoch)[0])
 
-    def view(self, part: Part, view: int | None, batch_size: int) -> tf.data.Dataset:
+    def view(self, part: Part, view: int | None, batch_size: int, most: int | None = None) -> tf.data.Dataset:
         """Full batches (row int64, image float32, label int32) of a part, in one of its views or (None) unaugmented.
 
         The row is an example's place in the part; the last batch is filled up with images of row -1.
+
+        Args:
+            most: only so many images, drawn by the seed.
         """
+        rows = self.parts[part]
+        if most is not None:
+            rows = np.sort(np.random.default_rng((self._seed, _SOME)).permutation(rows)[:most])
         source = self._test if part == "test" else self._train
         draws = None if view is None else self._draws((view,))
-        batches = source.batches(self.parts[part], batch_size, drop_remainder=False)
+        batches = source.batches(rows, batch_size, drop_remainder=False)
         places = tf.constant(self.parts[part])
 
         def fill(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -96,13 +102,13 @@ class Pipeline:
 
         return self._images(source, batches, draws, batch_size).map(fill, **_PARALLEL).prefetch(2)
 
-    def evaluation(self, part: Part, batch_size: int) -> tf.data.Dataset:
-        """Batches (image float32, label int32, weight float32) of a part in fixed order, unaugmented.
+    def evaluation(self, part: Part, batch_size: int, most: int | None = None) -> tf.data.Dataset:
+        """Batches (image float32, label int32, weight float32) of a part, or of so many images of it, in fixed order, unaugmented.
 
         Every batch is full: the last one is filled up with images of weight 0, so that each example counts once on any
         number of devices.
         """
-        return self.view(part, None, batch_size).map(
+        return self.view(part, None, batch_size, most).map(
             lambda row, image, label: (image, label, tf.cast(row >= 0, tf.float32)), **_PARALLEL
         )
 

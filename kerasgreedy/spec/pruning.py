@@ -1,6 +1,6 @@
 """The recipe's sections `prune` and `replace_head`: how filters are removed between phases."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Criterion: TypeAlias = Literal[
     "taylor_activation", "taylor_weight", "magnitude_l1", "magnitude_l2", "batch_norm_scale", "mean_activation", "apoz", "random"
 ]
+CRITERION_NAMES: tuple[Criterion, ...] = get_args(Criterion)
 AMOUNTS = ("keep", "multiply_adds", "accuracy_drop", "schedule")
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import Diverged, Stopped
+from kerasgreedy.train.actions import perform
 from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.feature_store import StoreFolder
 from kerasgreedy.train.features import FeatureInput, ImageInput, PhaseInput
@@ -19,9 +20,10 @@ from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.schedules import learning_rates, make_optimizer
 from kerasgreedy.train.signals import StopRequest
 from kerasgreedy.train.speed import Speed, means
-from kerasgreedy.train.stages import Phase
+from kerasgreedy.train.stages import HeadAction, Phase, PruneAction
 from kerasgreedy.train.state import Best, RunState
 from kerasgreedy.train.step import TrainStep
+from kerasgreedy.train.workdir import Workdir
 
 # How often a step's figures are fetched from the device, which waits for it.
 LOOK_SECONDS = 1.0
@@ -40,7 +42,7 @@ class Loop:
         log: metrics.
         reporter: progress.
         stop: asks to stop.
-        features: where cached features lie, if on disk.
+        folder: of the run; cached features lie there too, if on disk.
     """
 
     def __init__(
@@ -52,21 +54,21 @@ class Loop:
         log: MetricsLog,
         reporter: Reporter,
         stop: StopRequest,
-        features: StoreFolder,
+        folder: Workdir,
     ):
         self.job, self.state, self.pipeline, self.strategy = job, state, pipeline, strategy
         self.log, self.reporter, self.stop = log, reporter, stop
-        self.features = features
+        self.folder, self.features = folder, StoreFolder(folder.path / "cache")
         # Of the running phase.
         self.training = job.recipe.training
         self.masks: Masks | None = None
-        self.input: PhaseInput = ImageInput(job.phases[0], pipeline)  # while a phase begins, that of the phase before
+        self.input: PhaseInput | None = None  # while a phase begins, that of the phase before
         self.steps = pipeline.steps(self.training.batch_size)
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
 
-    def run(self) -> None:
-        """Runs until the plan is done.
+    def run(self) -> Job:
+        """Runs until the plan is done; returns the job with the network's last spec.
 
         Raises:
             Stopped: a signal came; a checkpoint was written.
@@ -74,11 +76,28 @@ class Loop:
         """
         try:
             while self.state.position.phase < len(self.job.phases):
-                self._phase(self.job.phases[self.state.position.phase])
+                stage = self.job.phases[self.state.position.phase]
+                if isinstance(stage, Phase):
+                    self._phase(stage)
+                else:
+                    self._act(stage)
         except Diverged:
             self.features.keep_only()  # nobody will go on from here with the same settings
             raise
         self.features.keep_only()
+        return self.job
+
+    def _act(self, action: PruneAction | HeadAction) -> None:
+        """Lets an action change the network, and goes on with the plan for what it leaves."""
+        if self.stop.name:
+            raise Stopped(f"stopped by {self.stop.name} before {action.name}; saved")
+        self.reporter.action(action)
+        outcome = perform(action, self.job, self.state.network, self.pipeline, self.strategy)
+        self.job = self.job.at(outcome.spec, action.index + 1)
+        self.folder.keep_network(outcome.spec, outcome.details)
+        self.state.finish_action(outcome.network, outcome.spec, outcome.entry)
+        self.reporter.acted(outcome.entry, self.job.phases)
+        self._save(())
 
     def _phase(self, phase: Phase) -> None:
         self.reporter.phase(phase)
@@ -91,9 +110,9 @@ class Loop:
             self.state.network.compute_in(phase.precision, phase.trains)
             self.state.network.compute_in(phase.prefix_precision, phase.frozen)
             optimizer = make_optimizer(self.training.optimizer, rates, phase.precision)
-        self.input = self._open_input(phase)
+        self.input = input_ = self._open_input(phase)
         self.masks = Masks(self.state.network, phase.trains, phase.sparsity, self.strategy) if phase.sparsity else None
-        step = TrainStep(self.state.network, phase, optimizer, self.strategy, self.input.first_block, self.masks)
+        step = TrainStep(self.state.network, phase, optimizer, self.strategy, input_.first_block, self.masks)
         self.state.attach(optimizer, {"masks": self.masks} if self.masks else None)
         evaluator = self._evaluator(phase)
         if not self.state.position.started:
@@ -109,7 +128,7 @@ class Loop:
         before = self.input if isinstance(self.input, FeatureInput) else None
         if before and not (phase.cache.used and before.fits_beside(phase, self.job.recipe.cache)):
             before = None
-        images = self.input = ImageInput(phase, self.pipeline)
+        images = ImageInput(phase, self.pipeline)
         self.features.keep_only(*([before.phase_index] if before else []), *([phase.index] if phase.cache.used else []))
         if not phase.cache.used or self._phase_done(phase):
             return images
@@ -255,7 +274,7 @@ class Loop:
 
     def _overall_step(self, phase: Phase) -> int:
         done = zip(self.job.phases[: phase.index], self.state.position.kept, strict=False)
-        before = sum(entry["epochs"] * self.pipeline.steps(earlier.training.batch_size) for earlier, entry in done)
+        before = sum(entry["epochs"] * self.pipeline.steps(p.training.batch_size) for p, entry in done if isinstance(p, Phase))
         return before + self._phase_step()
 
     def _phase_step(self) -> int:

@@ -15,12 +15,15 @@ from kerasgreedy.data.info import DataInfo
 from kerasgreedy.data.opening import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, WorkdirError
+from kerasgreedy.pruning.groups import walk
+from kerasgreedy.spec.architecture import Architecture
 from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.train.checkpoint import Snapshot
 from kerasgreedy.train.job import Job, prepare
-from kerasgreedy.train.state import RunState
-from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.train.state import NETWORK, RunState
+from kerasgreedy.train.workdir import PRUNED, Workdir
 
 
 def start_job(documents: tuple[Document[ModelSpec], Document[Recipe]], data: ImageArrays | None) -> Job:
@@ -78,24 +81,47 @@ def data_facts(job: Job) -> dict[str, Any]:
     return {**vars(job.data), **images}
 
 
-def start_from(job: Job) -> tuple[RunState, tuple[list[float], list[float]]]:
-    """Network and normalisation of the run that the recipe starts from.
+def check_start(job: Job) -> None:
+    """Refuses a run to start from whose network is another one than the job's.
 
     Raises:
-        WorkdirError, CheckpointError: it has none.
-        InputError: its network is another one.
+        WorkdirError, CheckpointError: there is no trained network.
+        InputError: it is another one.
     """
+    folder, source, _ = _source(job)
+    changed = (folder.path / PRUNED).is_file()
+    ours, theirs = (_shapes(each.architecture) for each in (job, source))
+    for name in {**ours, **theirs}:
+        if ours.get(name) != theirs.get(name):
+            which = "differs between" if name in ours and name in theirs else "is in only one of"
+            spec = folder.path / (PRUNED if changed else "spec.yaml")
+            raise InputError(f"start_from: {name} {which} {folder.path} and this spec; that run's network is described by {spec}")
+
+
+def take_weights(job: Job, network: Network) -> None:
+    """Gives a network the weights of the run that the recipe starts from."""
+    _, _, snapshot = _source(job)
+    for name in network.names:
+        network.load_arrays(name, snapshot.arrays[NETWORK + name])
+
+
+def _source(job: Job) -> tuple[Workdir, Job, Snapshot]:
+    """The run that the recipe starts from: its folder, its job as it is now, and its newest whole checkpoint."""
     assert job.recipe.start_from
     folder = Workdir.open(job.recipe.start_from)
+    snapshot, _ = folder.checkpoints.load()
+    if snapshot is None:
+        raise CheckpointError(f"start_from: {folder.path}: nothing is trained yet; train --resume {folder.path}")
     spec, recipe = folder.documents()
-    source, network = trained_network(folder, prepare(spec, recipe, stored_info(folder)))
-    ours = {component.name: component.nodes for component in job.architecture.components.values()}
-    for component in source.architecture.components.values():
-        if ours.pop(component.name, None) != component.nodes:
-            raise InputError(f"start_from: {component.name} of {folder.path} is another one than this spec's; give its spec, {_spec_of(folder)}")
-    if ours:
-        raise InputError(f"start_from: {folder.path} has no {next(iter(ours))}; give its spec, {_spec_of(folder)}")
-    return network, _normalization(folder)
+    return folder, _at(folder, prepare(spec, recipe, stored_info(folder)), snapshot), snapshot
+
+
+def _shapes(arch: Architecture) -> dict[str, list[tuple[Any, ...]]]:
+    """Component -> its layers that hold weights."""
+    return {
+        name: [(n.name, type(n.layer), n.input_shape, n.output_shape) for n in walk(component.nodes) if n.parameters]
+        for name, component in arch.components.items()
+    }
 
 
 def open_pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = None) -> Pipeline:
@@ -135,16 +161,23 @@ def restore(folder: Workdir, job: Job) -> tuple[Job, RunState, list[str]]:
     """
     store = folder.checkpoints
     snapshot, faults = store.load()
-    if snapshot and snapshot.meta.get("spec"):
-        try:
-            spec = ModelSpec.model_validate(snapshot.meta["spec"])
-        except ValidationError as error:
-            raise CheckpointError(f"{folder.path}: the checkpoint's spec cannot be used ({error.error_count()} faults)") from None
-        job = job.at(spec, int(snapshot.meta["phase"]))
+    if snapshot:
+        job = _at(folder, job, snapshot)
     state = RunState(fresh_network(folder, job), store)
     if snapshot:
         state.restore(snapshot)
     return job, state, faults
+
+
+def _at(folder: Workdir, job: Job, snapshot: Snapshot) -> Job:
+    """The job with the network of a checkpoint, which actions may have changed."""
+    if snapshot.meta.get("spec") is None:
+        return job
+    try:
+        spec = ModelSpec.model_validate(snapshot.meta["spec"])
+    except ValidationError as error:
+        raise CheckpointError(f"{folder.path}: the checkpoint's spec cannot be used ({error.error_count()} faults)") from None
+    return job.at(spec, int(snapshot.meta["phase"]))
 
 
 def trained_network(folder: Workdir, job: Job) -> tuple[Job, Network]:

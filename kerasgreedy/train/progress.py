@@ -6,9 +6,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from kerasgreedy.train.stages import Phase
+from kerasgreedy.train.stages import HeadAction, Phase, PruneAction, Stage
 
 PLAIN_SECONDS = 20.0
+SIZES = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
 
 
 def duration(seconds: float) -> str:
@@ -56,6 +57,20 @@ class Reporter:
         trains = f"{phase.parameters:,} weights"
         cache = f", input {phase.cache}" if phase.cache.used else ""
         self.say(f"phase {phase.index + 1}/{len(self._phases)} {phase.name}: trains {trains}, {phase.epochs} epochs{init}{cache}")
+
+    def action(self, action: PruneAction | HeadAction) -> None:
+        """An action begins."""
+        self.say(f"action {action.index + 1}/{len(self._phases)} {action.name}: {action.what}")
+
+    def acted(self, entry: dict[str, Any], phases: tuple[Stage, ...]) -> None:
+        """An action is done, and the plan is now another."""
+        self._phases = phases
+        sizes = [f"{what} {entry[key][0]:,} -> {entry[key][1]:,}" for key, what in SIZES.items()]
+        looked = entry.get("validation")
+        change = f", validation accuracy {looked['before']['top1']:.4f} -> {looked['after']['top1']:.4f}" if looked else ""
+        self.say(f"  {', '.join(sizes)}{change}")
+        if entry["action"] == "prune" and all(old == new for old, new in entry["filters"].values()):
+            self.warn("  no filter was removed: even the smallest step costs more accuracy than prune.accuracy_drop allows")
 
     def filling(self, phase: Phase, done: int, total: int) -> None:
         """So many images have gone through the frozen blocks into the cache."""

@@ -22,6 +22,8 @@ from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.train.checkpoint import CheckpointStore
 
+# The spec of the network as it is, where it is not that of spec.yaml any more.
+PRUNED = "pruned_spec.yaml"
 PACKAGES = ("kerasgreedy", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
@@ -29,7 +31,7 @@ class Workdir:
     """Paths and files of one run.
 
     `spec.yaml` and `recipe.yaml` (as really used), `run.json` (versions, seed, git state, data), `plan.json`,
-    `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and when training is done `results.json`, `results.md`, `plots/`,
+    `pruned_spec.yaml` and `pruning/` (where filters were removed), `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and when training is done `results.json`, `results.md`, `plots/`,
     `model.keras`.
     """
 
@@ -119,6 +121,13 @@ class Workdir:
             write_atomically(self.path / name, content.encode())
         except OSError as error:
             raise storage_error(self.path / name, error) from None
+
+    def keep_network(self, spec: ModelSpec, details: dict[str, str]) -> None:
+        """Writes the spec of a network that changed, and files about the change."""
+        (self.path / "pruning").mkdir(exist_ok=True)
+        for name, content in details.items():
+            self.write(f"pruning/{name}", content)
+        self.write(PRUNED, dump(spec))
 
     @contextmanager
     def readable_faults(self) -> Iterator[None]:

@@ -1,0 +1,209 @@
+"""Runs the part of a network that some losses reach, and gathers what its filters do by the items they belong to."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from kerasgreedy.build import FLOAT32, Network
+from kerasgreedy.errors import InputError, did_you_mean
+from kerasgreedy.pruning.groups import Group, Place
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.lower import Node
+
+Values: TypeAlias = NDArray[np.float64]
+Scores: TypeAlias = dict[str, Values]
+# Of a component, beside its feature maps; no layer has this name.
+OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One replica's part of a batch, after the forward pass.
+
+    Attributes:
+        tape: it watched the images and the weights.
+        loss: scalar, the sum of weight_n * C_n.
+        maps: feature maps (b, height, width, channels) or (b, channels).
+        weights: (b,).
+        variables: kernel and bias, of the layers of `maps`.
+    """
+
+    tape: tf.GradientTape
+    loss: tf.Tensor
+    maps: dict[Place, tf.Tensor]
+    weights: tf.Tensor
+    variables: dict[Place, list[Any]]
+
+    def share(self, values: tf.Tensor) -> tf.Tensor:
+        """What each example adds to a mean: (b, ..., channels) to (b, channels)."""
+        return over_space(values) * tf.cast(self.weights, tf.float64)[:, None]
+
+
+# A statistic gives (b, channels) float64 for each layer, or (1, channels) where examples are already summed.
+Statistic: TypeAlias = Callable[[Run], dict[Place, tf.Tensor]]
+
+
+def over_space(values: tf.Tensor) -> tf.Tensor:
+    """(b, ..., channels) -> (b, channels) float64, the mean. Signs cancel in it, so it is added up in float64."""
+    return tf.reduce_mean(tf.cast(values, tf.float64), axis=list(range(1, len(values.shape) - 1)))
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """What directly follows a convolution or dense layer: the name of its batch norm, and the layer that ends its chain."""
+
+    batch_norm: str | None
+    last: str
+
+
+def _chains(nodes: Sequence[Node]) -> dict[str, _Chain]:
+    found = {}
+    for index, node in enumerate(nodes):
+        for child in node.children:
+            found.update(_chains(child))
+        if isinstance(node.layer, L.Conv | L.Dense):
+            after = list(nodes[index + 1 : index + 3])
+            norm = after.pop(0).name if after and isinstance(after[0].layer, L.BatchNorm) else None
+            last = after[0].name if after and isinstance(after[0].layer, L.Activation) else norm or node.name
+            found[node.name] = _Chain(norm, last)
+    return found
+
+
+class Measurement:
+    """Groups, the part of the network that is run for them, and two ways through it: weights and data."""
+
+    def __init__(
+        self,
+        network: Network,
+        groups: Sequence[Group],
+        batches: tf.data.Dataset | None,
+        losses: Sequence[str],
+        strategy: tf.distribute.Strategy,
+        seed: int,
+    ):
+        self.groups, self.seed = groups, seed
+        self._network, self._batches, self._losses, self._strategy = network, batches, losses, strategy
+        arch = network.architecture
+        heads = [head.name for head in arch.heads]
+        odd = next((name for name in losses if name not in heads), None)
+        if odd is not None:
+            raise InputError(f"there is no head '{odd}' to take a loss at; heads: {', '.join(heads)}{did_you_mean(odd, heads)}")
+        self._depth = max(heads.index(name) for name in losses) + 1
+        self._names = [*(block.name for block in arch.blocks[: self._depth]), *(name for name in heads if name in losses)]
+        self._chains = {name: _chains(arch.components[name].nodes) for name in self._names}
+        self._positions = {group.name: self._find(group) for group in groups}
+
+    def _find(self, group: Group) -> dict[Place, NDArray[np.int32]]:
+        """Layer that is run -> of each of its filters, the position of its item; -1 for those that cannot be removed."""
+        places = [place for place in group.places if place[0] in self._names]
+        found = {place: np.full(self._layer(place).kernel.shape[-1], -1, np.int32) for place in places}
+        for position, item in enumerate(group.items):
+            inside = [filter_ for filter_ in item.filters if filter_.place in found]
+            if not inside:
+                where = ", ".join(dict.fromkeys(filter_.place[0] for filter_ in item.filters))
+                raise InputError(
+                    f"group '{group.name}': filters of {where} cannot be scored, the loss at {', '.join(self._losses)} "
+                    f"runs {', '.join(self._names)} only"
+                )
+            for filter_ in inside:
+                found[filter_.place][filter_.index] = position
+        return found
+
+    def _layer(self, place: Place) -> keras.layers.Layer:
+        return self._network.component(place[0]).get_layer(place[1])
+
+    def kernel(self, place: Place) -> Values:
+        """(..., filters)."""
+        return keras.ops.convert_to_numpy(self._layer(place).kernel).astype(np.float64)
+
+    def gamma(self, place: Place) -> Values:
+        """(filters,) scale of the batch norm that follows directly."""
+        norm = self._chains[place[0]][place[1]].batch_norm
+        if norm is None:
+            raise InputError(
+                f"'batch_norm_scale' needs a batch norm right after every layer that is pruned, and {'/'.join(place)} has none; "
+                "use 'magnitude_l2', or 'taylor_activation'"
+            )
+        return keras.ops.convert_to_numpy(self._layer((place[0], norm)).gamma).astype(np.float64)
+
+    def by_filter(self, values: Callable[[Place], Values]) -> Scores:
+        """Adds up, over the filters of each item, what a layer gives for its filters."""
+        scores = {group.name: np.zeros(len(group.items)) for group in self.groups}
+        for name, layers in self._positions.items():
+            for place, positions in layers.items():
+                np.add.at(scores[name], positions[positions >= 0], values(place)[positions >= 0])
+        return scores
+
+    def stream(self, statistic: Statistic, each: Callable[[tf.Tensor], tf.Tensor] = tf.identity) -> Scores:
+        """Means over the examples of `each`(sum of a statistic over the filters of an item)."""
+        if self._batches is None:
+            raise ValueError("this criterion needs batches")
+        with self._strategy.scope():
+            self._network.compute_in(FLOAT32, self._names)
+            models = {name: self._with_maps(name) for name in self._names}
+
+        def on_replica(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+            values = statistic(self._forward(models, images, labels, weights))
+            sums = {group.name: tf.reduce_sum(each(self._by_item(group, values)), axis=1) for group in self.groups}
+            return sums, tf.reduce_sum(tf.cast(weights, tf.float64))
+
+        @tf.function
+        def step(*batch: Any) -> Any:
+            sums = self._strategy.run(on_replica, args=batch)
+            return tf.nest.map_structure(lambda x: self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), sums)
+
+        totals, count = {group.name: np.zeros(len(group.items)) for group in self.groups}, 0.0
+        for batch in self._strategy.experimental_distribute_dataset(self._batches):
+            sums, examples = step(*batch)
+            count += float(examples)
+            for name, values in sums.items():
+                totals[name] += values.numpy()
+        if not count:
+            raise ValueError("importance on no examples")
+        return {name: values / count for name, values in totals.items()}
+
+    def _with_maps(self, name: str) -> keras.Model:
+        """The component with feature maps beside its output: the same tensors that its later layers take."""
+        component = self._network.component(name)
+        maps = {place[1]: component.get_layer(last).output for place, last in self._last(name).items()}
+        return keras.Model(component.input, {OUTPUT: component.output, **maps})
+
+    def _last(self, name: str) -> dict[Place, str]:
+        places = [place for layers in self._positions.values() for place in layers if place[0] == name]
+        return {place: self._chains[name][place[1]].last for place in places}
+
+    def _forward(self, models: dict[str, keras.Model], x: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> Run:
+        layers = {place: self._layer(place) for positions in self._positions.values() for place in positions}
+        variables = {
+            place: [variable.value for variable in (layer.kernel, layer.bias) if variable is not None]
+            for place, layer in layers.items()
+        }
+        maps: dict[Place, tf.Tensor] = {}
+        total = tf.zeros([])
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([x, variables])
+            arch = self._network.architecture
+            for block, head in list(zip(arch.blocks, arch.heads, strict=True))[: self._depth]:
+                found = models[block.name](x, training=False)
+                x = found.pop(OUTPUT)
+                maps.update({(block.name, layer): z for layer, z in found.items()})
+                if head.name in self._losses:
+                    found = models[head.name](x, training=False)
+                    logits = found.pop(OUTPUT)
+                    maps.update({(head.name, layer): z for layer, z in found.items()})
+                    total += tf.reduce_sum(weights * tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        return Run(tape, total, maps, weights, variables)
+
+    def _by_item(self, group: Group, values: dict[Place, tf.Tensor]) -> tf.Tensor:
+        """(items, b): sums over filters. Channels at position -1 are left out."""
+        return tf.add_n(
+            [
+                tf.math.unsorted_segment_sum(tf.transpose(values[place]), positions, len(group.items))
+                for place, positions in self._positions[group.name].items()
+            ]
+        )

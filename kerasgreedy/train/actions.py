@@ -1,0 +1,138 @@
+"""What actions do: they take the network as it is, and give another one with a record of what changed."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from kerasgreedy.build import FLOAT32, Network
+from kerasgreedy.data.pipeline import Pipeline
+from kerasgreedy.pruning.amounts import Ranking, choose, deployed_cost, selectable
+from kerasgreedy.pruning.groups import Coupling, find_coupling
+from kerasgreedy.pruning.importance import importance, normalized
+from kerasgreedy.pruning.removal import remove_filters, replace_head, silence
+from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.train.evaluation import Evaluator
+from kerasgreedy.train.job import Job
+from kerasgreedy.train.plan import changes
+from kerasgreedy.train.stages import HeadAction, PruneAction
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an action leaves.
+
+    Attributes:
+        network: in float32.
+        spec: of it.
+        entry: the action's entry among the finished stages, plain data.
+        details: name -> text of a file for the run folder.
+    """
+
+    network: Network
+    spec: ModelSpec
+    entry: dict[str, Any]
+    details: dict[str, str]
+
+
+def perform(
+    action: PruneAction | HeadAction, job: Job, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy
+) -> Outcome:
+    """Does an action. The same network, data and seed give the same outcome."""
+    with strategy.scope():
+        network.compute_in(FLOAT32)
+        if isinstance(action, HeadAction):
+            changed, spec = replace_head(network, job.spec, action.replaces, action.head)
+            return Outcome(changed, spec, _entry(action, job, network, changed), {})
+    return _Pruning(action, job, network, pipeline, strategy).outcome()
+
+
+class _Pruning:
+    def __init__(
+        self, action: PruneAction, job: Job, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy
+    ):
+        self.action, self.job, self.network, self.pipeline, self.strategy = action, job, network, pipeline, strategy
+        self.coupling: Coupling = find_coupling(network.architecture)
+        self.groups = selectable(self.coupling, action.targets, action.touches)
+        self.depth = _depth(network, action)
+
+    def outcome(self) -> Outcome:
+        action, settings = self.action, self.action.settings
+        raw = importance(
+            self.network, self.groups, settings.importance, self._images(), action.heads, self.strategy, self.job.recipe.seed
+        )
+        scores = normalized(raw)
+        evaluator = Evaluator(self.network, [self.depth], self.strategy)
+        before = self._validation(evaluator)
+        removed = choose(
+            self.job.spec,
+            self.coupling,
+            Ranking(self.coupling, self.groups, scores, settings.ranking),
+            settings,
+            action.progress,
+            self.depth,
+            lambda labels: self._accuracy(evaluator, labels),
+        )
+        changed, spec = self.network, self.job.spec
+        if removed:
+            with self.strategy.scope():
+                changed, spec = remove_filters(self.network, self.job.spec, self.coupling, removed)
+        after = self._validation(Evaluator(changed, [self.depth], self.strategy))
+        entry = {
+            **_entry(action, self.job, self.network, changed, self.depth),
+            "importance": settings.importance,
+            "filters": {name: [old, new] for name, old, new in changes(self.coupling, self.groups, removed)},
+            "validation": {"before": before, "after": after} if before else None,
+        }
+        details = {
+            group.name: {
+                "places": ["/".join(place) for place in group.places],
+                "scores": scores[group.name].tolist(),
+                "kept": [item.label not in removed for item in group.items],
+            }
+            for group in self.groups
+        }
+        return Outcome(changed, spec, entry, {f"{action.name}.json": json.dumps({"importance": settings.importance, "groups": details})})
+
+    def _images(self) -> tf.data.Dataset:
+        return self.pipeline.evaluation("train", self.job.recipe.training.batch_size, self.action.settings.images)
+
+    def _validation(self, evaluator: Evaluator) -> dict[str, float] | None:
+        if not len(self.pipeline.parts["validation"]):
+            return None
+        scores, _, _ = evaluator(self.pipeline.evaluation("validation", self.job.recipe.training.batch_size))
+        return scores[self.depth]
+
+    def _accuracy(self, evaluator: Evaluator, labels: frozenset[int]) -> float:
+        """On validation data, with some channels silent."""
+        silent = silence(self.network, self.coupling, labels)
+        whole = {name: self.network.arrays(name) for name in silent}
+        for name, arrays in silent.items():
+            self.network.load_arrays(name, arrays)
+        scores = self._validation(evaluator)
+        for name, arrays in whole.items():
+            self.network.load_arrays(name, arrays)
+        assert scores is not None
+        return scores["top1"]
+
+
+def _depth(network: Network, action: PruneAction) -> int:
+    return max(i for i, head in enumerate(network.architecture.heads, start=1) if head.name in action.heads)
+
+
+def _entry(
+    action: PruneAction | HeadAction, job: Job, before: Network, after: Network, depth: int | None = None
+) -> dict[str, Any]:
+    """Sizes are those of the blocks up to the deepest head with a loss, and that head."""
+    depth = depth or len(before.heads)
+    sizes = {
+        "parameters": [_parameters(network, depth) for network in (before, after)],
+        "multiply_adds": [deployed_cost(network.architecture, depth) for network in (before, after)],
+    }
+    return {"phase": action.name, "action": action.kind, "epochs": 0, "best": None, "keep": "last", "depth": depth, **sizes}
+
+
+def _parameters(network: Network, depth: int) -> int:
+    arch = network.architecture
+    return sum(block.parameters for block in arch.blocks[:depth]) + arch.heads[depth - 1].parameters
