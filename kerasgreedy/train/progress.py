@@ -28,7 +28,7 @@ class Reporter:
         quiet: says nothing but warnings.
     """
 
-    def __init__(self, phases: tuple[Phase, ...], train_images: int, quiet: bool = False):
+    def __init__(self, phases: tuple[Stage, ...], train_images: int, quiet: bool = False):
         self._phases, self._images, self._quiet = phases, train_images, quiet
         self._console = Console(stderr=True, highlight=False)
         self._live = self._console.is_terminal and not quiet

@@ -18,18 +18,19 @@ from kerasgreedy.reports.plots import plot_run
 from kerasgreedy.reports.tables import results_markdown
 from kerasgreedy.spec.load import load
 from kerasgreedy.train.evaluation import Evaluator
-from kerasgreedy.train.feature_store import StoreFolder
 from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.loop import Loop
 from kerasgreedy.train.opening import (
     data_facts,
-    fresh_network,
+    check_start,
     open_job,
     open_pipeline,
+    restore,
     start_job,
     stored_info,
     strategy_of,
+    take_weights,
     trained_network,
 )
 from kerasgreedy.train.progress import Reporter, duration
@@ -81,7 +82,11 @@ def train_spec(
     job = start_job(documents, data)
     strategy = strategy or strategy_of(job.recipe)
     _check_batches(job, strategy)
-    pipeline = open_pipeline(job, data)  # before the folder is made: bad data must not leave an empty run
+    source = None
+    if job.recipe.start_from:
+        check_start(job)
+        source = Workdir.open(job.recipe.start_from)
+    pipeline = open_pipeline(job, data, source)  # before the folder is made: bad data must not leave an empty run
     facts = {
         **environment(),
         "seed": job.recipe.seed,
@@ -118,7 +123,7 @@ def evaluate_run(
     job = open_job(folder, data)
     strategy = strategy or strategy_of(job.recipe)
     with strategy.scope():
-        network = trained_network(folder, job)
+        job, network = trained_network(folder, job)
     pipeline = open_pipeline(job, data, folder)
     with pipeline.named_failures():
         return _scores(job, network, pipeline, strategy, part, batch_size)
@@ -128,7 +133,7 @@ def load_network(workdir: str | Path) -> Network:
     """The network of a run with the weights of its newest whole checkpoint; needs no data."""
     folder = Workdir.open(workdir)
     spec, recipe = folder.documents()
-    return trained_network(folder, prepare(spec, recipe, stored_info(folder)))
+    return trained_network(folder, prepare(spec, recipe, stored_info(folder)))[1]
 
 
 def _run(
@@ -137,15 +142,16 @@ def _run(
     strategy = strategy or strategy_of(job.recipe)
     with folder.writing(), StopRequest() as stop:
         with strategy.scope():
-            network = fresh_network(folder, job)
-        state = RunState(network, folder.checkpoints)
-        faults = state.restore()
+            job, state, faults = restore(folder, job)
         results = folder.results()
         if results is not None and state.position.phase == len(job.phases):
             Reporter((), 0, quiet).say(f"{folder.path}: training is already done")
-            return Run(folder.path, results, network)
+            return Run(folder.path, results, state.network)
         pipeline = make_pipeline()
         _check_batches(job, strategy)
+        if job.recipe.start_from and not state.saved:
+            take_weights(job, state.network)
+            state.save(())  # from here on the run needs the other one no more
         reporter = Reporter(job.phases, len(pipeline.parts["train"]), quiet)
         for fault in faults:
             reporter.warn(f"passed over a damaged checkpoint: {fault}")
@@ -155,7 +161,7 @@ def _run(
         log = MetricsLog(folder.path, state.position.log_bytes)
         try:
             with folder.readable_faults(), pipeline.named_failures():
-                Loop(job, state, pipeline, strategy, log, reporter, stop, StoreFolder(folder.path / "cache")).run()
+                job = Loop(job, state, pipeline, strategy, log, reporter, stop, folder).run()
                 return _finish(folder, job, state, pipeline, strategy, reporter)
         finally:
             reporter.close()
@@ -217,8 +223,8 @@ def _scores(
 
 
 def _check_batches(job: Job, strategy: tf.distribute.Strategy) -> None:
-    for phase in job.phases:
-        _check_batch(phase.training.batch_size, strategy, phase.training.accumulation)
+    for training in job.recipe.trainings.values():
+        _check_batch(training.batch_size, strategy, training.accumulation)
 
 
 def _check_batch(batch_size: int, strategy: tf.distribute.Strategy, parts: int = 1) -> None:

@@ -120,6 +120,11 @@ class RunState:
         }
         self._saved = set(snapshot.arrays)
 
+    @property
+    def saved(self) -> bool:
+        """Whether there is a checkpoint of it."""
+        return bool(self._saved)
+
     def attach(self, optimizer: keras.optimizers.Optimizer, extras: Mapping[str, Extra] | None = None) -> None:
         """Takes the optimiser of the running phase and what else it keeps, and gives them back what was restored."""
         self._optimizer, self._extras = optimizer, extras or {}
