@@ -141,7 +141,7 @@ def plan(spec: Spec, recipe: RecipeOption = None, sets: Sets = None, as_json: Js
 def summary(
     spec: SpecOrRun,
     other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="A second one: both are put side by side, as before and after.")
+        str | None, typer.Argument(metavar="OTHER", help="A second one: both are put side by side, as before and after.")
     ] = None,
     sets: Sets = None,
     measure: Annotated[

@@ -42,7 +42,7 @@ def latency_text(entry: Mapping[str, Any]) -> str:
 def ratio_text(entry: Mapping[str, Any]) -> str:
     """`1.52x, 1.45-1.60`: how many times as fast, and its quartiles."""
     text = f"{entry['ratio']:.2f}x"
-    return f"{text}, {entry['ratio_low']:.2f}-{entry['ratio_high']:.2f}" if "ratio_low" in entry else text
+    return f"{text}, {entry['ratio_low']:.2f}-{entry['ratio_high']:.2f}" if {"ratio_low", "ratio_high"} <= entry.keys() else text
 
 
 def batches_of(*sides: Costs) -> list[str]:
