@@ -333,6 +333,9 @@ def test_damaged_costs_are_one_clear_error(finished, tmp_path, change, what):
 def test_words_for_ratios():
     assert costs.not_faster({"ratio": 1.1}) is None and costs.not_faster({}) is None
     assert costs.not_faster({"ratio": 1.09}, " at batch 1") == "not faster at batch 1 (1.09x)"
+    noisy = {"ratio": 1.23, "ratio_low": 0.83, "ratio_high": 1.77}
+    assert costs.not_faster(noisy, " at batch 1") == "not surely faster at batch 1 (1.23x, 0.83-1.77)"
+    assert costs.not_faster({**noisy, "ratio_low": 1.02}) is None
     slow = {"ratio": 0.8, "ratio_low": 0.75, "ratio_high": 0.85}
     assert costs.not_faster(slow, " at batch 32") == "not faster at batch 32 but slower (0.80x, 0.75-0.85)"
 
