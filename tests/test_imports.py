@@ -50,6 +50,7 @@ LIGHT = [
     ["schema", "recipe"],
     ["plan", "model_specs/vgg11_k3.yaml"],
     ["summary", "model_specs/vgg11_k3.yaml", "--json"],
+    ["summary", "model_specs/vgg16.yaml", "model_specs/vgg11_k3.yaml"],
     ["data", "list"],
 ]
 

@@ -12,7 +12,7 @@ from kerasgreedy import __version__
 from kerasgreedy.cli import output
 from kerasgreedy.cli.data import data_app
 from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
-from kerasgreedy.errors import InputError, KerasgreedyError, ShapeError, did_you_mean
+from kerasgreedy.errors import InputError, KerasgreedyError, did_you_mean
 
 app = typer.Typer(
     name="kerasgreedy",
@@ -26,6 +26,9 @@ app = typer.Typer(
 app.add_typer(data_app)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
+SpecOrRun = Annotated[
+    str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, the name of a shipped one, or a run folder.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 WorkdirArgument = Annotated[Path, typer.Argument(metavar="WORKDIR", help="Run folder.")]
 
@@ -135,17 +138,26 @@ def plan(spec: Spec, recipe: RecipeOption = None, sets: Sets = None, as_json: Js
 
 
 @app.command()
-def summary(spec: Spec, sets: Sets = None, as_json: Json = False) -> None:
-    """Print shapes, parameters and multiply-adds of a spec."""
-    from kerasgreedy.spec.architecture import architecture
-    from kerasgreedy.spec.load import load_spec
+def summary(
+    spec: SpecOrRun,
+    other: Annotated[
+        str | None, typer.Argument(metavar="OTHER", help="A second one: both are put side by side, as before and after.")
+    ] = None,
+    sets: Sets = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also build the network and time it at batch 1 and 32; takes seconds.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print shapes, parameters and multiply-adds of a spec, or of two side by side."""
+    from kerasgreedy.cli import summaries
 
-    document = load_spec(spec, sets or [])
-    try:
-        arch = architecture(document.value)
-    except ShapeError as error:
-        raise document.shape_problem(error) from None
-    output.put_json(output.architecture_json(arch)) if as_json else output.put_architecture(arch)
+    found = summaries.sides(spec, other, sets or [])
+    latency = summaries.measured(found) if measure else None
+    if as_json:
+        output.put_json(summaries.as_json(found, latency))
+    else:
+        summaries.put(found, latency)
 
 
 @app.command()

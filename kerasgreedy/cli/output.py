@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from kerasgreedy.reports.tables import Rows, count, terminal_table
+from kerasgreedy.reports.costs import count
+from kerasgreedy.reports.tables import Rows, terminal_table
 from kerasgreedy.spec.architecture import Architecture
 from kerasgreedy.spec.lower import show
 from kerasgreedy.train.job import Job

@@ -7,6 +7,7 @@ from typing import Any
 
 from kerasgreedy.errors import WorkdirError
 from kerasgreedy.files import read_json, user_path
+from kerasgreedy.reports.costs import RATIO_KEYS, SIDE_KEYS, TIME_KEYS
 
 SCORE_KEYS = ("top1", "top5", "loss")
 RESULT_KEYS = (
@@ -76,8 +77,20 @@ def read_results(path: Path) -> dict[str, Any]:
         missing = [key for key in RESULT_KEYS if key not in results]
         missing += [f"depths.{key}" for entry in results["depths"] for key in ("depth", *SCORE_KEYS) if key not in entry]
         missing += [f"ensemble.{key}" for key in SCORE_KEYS if key not in results["ensemble"]]
-    except (KeyError, TypeError) as error:
+        if "pruned" in results:
+            missing += [key for side in ("before", "after") for key in _missing_costs(results["pruned"][side], f"pruned.{side}")]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WorkdirError(f"{file}: damaged ({error})") from None
     if missing:
         raise WorkdirError(f"{file}: damaged ({missing[0]} is missing)")
     return results
+
+
+def _missing_costs(side: dict[str, Any], place: str) -> list[str]:
+    """Figures that one side of a comparison should hold and does not."""
+    missing = [f"{place}.{key}" for key in SIDE_KEYS if not side.get(key, 0) > 0]
+    for batch, entry in side.get("latency", {}).items():
+        int(batch)
+        wanted = (*TIME_KEYS, *(key for key in RATIO_KEYS if key in entry))
+        missing += [f"{place}.latency.{batch}.{key}" for key in wanted if not entry.get(key, 0) > 0]
+    return missing

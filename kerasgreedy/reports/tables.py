@@ -1,10 +1,11 @@
 """Tables: for the terminal (rich) and for files (Markdown)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.table import Table
 
+from kerasgreedy.reports.costs import batches_of, bytes_text, change_text, cost_rows, count, speed_notes
 from kerasgreedy.reports.records import RunRecord
 
 Rows = list[list[str]]
@@ -13,14 +14,6 @@ Rows = list[list[str]]
 def percent(value: float) -> str:
     """0.9134 as `91.34`."""
     return f"{100 * value:.2f}"
-
-
-def count(value: float) -> str:
-    """138357544 as `138.4M`."""
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.1f}{unit}" if value < 100 * size else f"{value / size:.0f}{unit}"
-    return str(int(value))
 
 
 def scores_rows(results: dict[str, Any]) -> tuple[list[str], Rows]:
@@ -38,23 +31,34 @@ def run_names(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def compare_rows(runs: Sequence[RunRecord]) -> tuple[list[str], Rows]:
-    """Runs side by side: facts, then accuracy at each depth."""
+    """Runs side by side: facts, then accuracy at each depth. Of a pruned run: costs before -> after."""
     header = ["", *run_names(runs)]
     facts = [
         ("spec", lambda r: r["spec"]),
         ("strategy", lambda r: r["strategy"]),
         ("data", lambda r: r["dataset"]),
         ("epochs in all", lambda r: str(r["epochs"])),
-        ("parameters", lambda r: count(r["parameters"])),
-        ("multiply-adds", lambda r: count(r["multiply_adds"])),
+        ("parameters", lambda r: _counted(r, "parameters", count)),
+        ("multiply-adds", lambda r: _counted(r, "multiply_adds", count)),
+        ("weights, float32", lambda r: _counted(r, "weights_bytes", bytes_text)),
         ("training seconds", lambda r: f"{r['training_seconds']:.0f}"),
     ]
     rows = [[name, *(str(get(run.results)) for run in runs)] for name, get in facts]
+    pruned = [run.results.get("pruned") for run in runs]
+    measured = {batch for change in pruned if change for batch in batches_of(change["before"], change["after"])}
+    for batch in sorted(measured, key=int):
+        rows.append([f"ms at batch {batch}", *(change_text(change, batch) if change else "-" for change in pruned)])
     by_depth = [{d["depth"]: percent(d["top1"]) for d in run.results["depths"]} for run in runs]
     for depth in sorted({depth for table in by_depth for depth in table}):
         rows.append([f"top-1 % at depth {depth}", *(table.get(depth, "-") for table in by_depth)])
     rows.append(["top-1 % ensemble", *(percent(run.results["ensemble"]["top1"]) for run in runs)])
     return header, rows
+
+
+def _counted(results: dict[str, Any], key: str, text: Callable[[Any], str]) -> str:
+    if "pruned" in results:
+        return f"{text(results['pruned']['before'][key])} -> {text(results['pruned']['after'][key])}"
+    return text(results.get(key))
 
 
 def terminal_table(header: Sequence[str], rows: Rows, title: str | None = None) -> Table:
@@ -82,9 +86,19 @@ def results_markdown(results: dict[str, Any]) -> str:
     return (
         f"# {results['spec']}, recipe {results['recipe']}\n\n"
         f"Strategy {results['strategy']} on {results['dataset']}, seed {results['seed']}; "
-        f"{results['parameters']:,} parameters, {results['multiply_adds']:,} multiply-adds; "
+        f"{results['parameters']:,} parameters, {results['multiply_adds']:,} multiply-adds, "
+        f"weights of {bytes_text(results.get('weights_bytes'))} (blocks and final head, float32); "
         f"{results['examples']:,} test images.\n\n"
         + markdown_table(*scores_rows(results))
         + "\n"
         + markdown_table(["phase", "trained", "epochs", "epoch kept"], kept)
+        + (_pruned_markdown(results["pruned"]) if "pruned" in results else "")
     )
+
+
+def _pruned_markdown(pruned: dict[str, Any]) -> str:
+    """Costs before and after filters were removed, and in words where that did not make the network faster."""
+    table = markdown_table(["", "before", "after", "before / after"], cost_rows(pruned["before"], pruned["after"]))
+    notes = "".join(f"\nThe pruned network is {note}.\n" for note in speed_notes(pruned["after"]))
+    measured = "\nMilliseconds of a call: median (quartiles).\n" if batches_of(pruned["before"], pruned["after"]) else ""
+    return f"\n## Before and after pruning\n\n{table}{measured}{notes}"

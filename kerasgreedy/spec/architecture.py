@@ -1,6 +1,6 @@
 """A model spec at a given input: blocks and heads as primitive layers, with shapes and costs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kerasgreedy.errors import InputError, ShapeError
@@ -42,6 +42,17 @@ class Component:
         """Of the forward pass of one image."""
         return sum(node.multiply_adds for node in self.nodes)
 
+    @property
+    def weights_bytes(self) -> int:
+        """Of all weights in float32; batch norm keeps two moving statistics beside its two trained weights."""
+        kept = sum(node.parameters for node in _leaves(self.nodes) if isinstance(node.layer, L.BatchNorm))
+        return 4 * (self.parameters + kept)
+
+    @property
+    def widths(self) -> list[int]:
+        """Filters of each convolution and units of each dense layer, in the order of the document."""
+        return [node.output_shape[-1] for node in _leaves(self.nodes) if isinstance(node.layer, L.Conv | L.Dense)]
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -65,9 +76,20 @@ class Architecture:
         return sum(block.multiply_adds for block in self.blocks) + self.heads[-1].multiply_adds
 
     @property
+    def weights_bytes(self) -> int:
+        """Of the network that is deployed."""
+        return sum(block.weights_bytes for block in self.blocks) + self.heads[-1].weights_bytes
+
+    @property
     def components(self) -> dict[str, Component]:
         """Blocks and heads by name."""
         return {component.name: component for component in (*self.blocks, *self.heads)}
+
+
+def _leaves(nodes: Sequence[Node]) -> Iterator[Node]:
+    """The layers themselves, those inside residuals and branches included."""
+    for node in nodes:
+        yield from (leaf for child in node.children for leaf in _leaves(child)) if node.children else (node,)
 
 
 def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, classes: int | None = None) -> Architecture:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from kerasgreedy.analysis.latency import weights_bytes
 from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.info import skipped_notice
@@ -184,6 +185,7 @@ def _finish(
         **scores,
         "parameters": job.architecture.parameters,
         "multiply_adds": job.architecture.multiply_adds,
+        "weights_bytes": weights_bytes(state.network),
         "phases": state.position.kept,
         "epochs": sum(entry["epochs"] for entry in state.position.kept),
         "training_seconds": round(state.position.seconds, 1),
