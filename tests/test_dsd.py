@@ -203,9 +203,16 @@ def test_a_run_follows_the_schedule_and_ends_dense(undisturbed):
 
 
 def test_the_last_phase_starts_from_the_zeros(undisturbed, tmp_path, monkeypatch):
-    """Pruned weights are zero before its first step and have moved after it; kept weights start where they ended."""
+    """Pruned weights are zero before its first step and have moved after it; kept weights start where they ended.
+
+    Scores only fall here, so that the sparse phase ends with the first point that counts: it must have the final sparsity.
+    """
     files, _, _ = undisturbed
-    states = []
+    states, scores, ends = [], [], []
+
+    def worse(self, figures):
+        scores.append(len(scores))
+        return -len(scores), 0.0
 
     def note(self):
         if self.state.position.phase == 2 and self.state.position.step == 1 and len(states) == 1:
@@ -217,13 +224,16 @@ def test_the_last_phase_starts_from_the_zeros(undisturbed, tmp_path, monkeypatch
 
     def start(self, phase, evaluator):
         if phase.index == 2:
+            ends.extend(entry["best"]["epoch"] for entry in self.state.position.kept)
             states.append(arrays_of(self.state.network))
         return original(self, phase, evaluator)
 
     monkeypatch.setattr(loop.Loop, "_save_is_due", note)
     monkeypatch.setattr(loop.Loop, "_start", start)
+    monkeypatch.setattr(loop.Loop, "_score", worse)
     with pytest.raises(SystemError):
         train_spec(*files, workdir=tmp_path / "run", quiet=True)
+    assert ends == [0, 2]
     before, after = states
     for key, value in before.items():
         if key.endswith("kernel") and not key.startswith(("head_1", "head_2")):

@@ -21,7 +21,9 @@ DECAY = [
 
 @pytest.fixture(scope="module")
 def tfmot():
-    return pytest.importorskip("tensorflow_model_optimization").sparsity.keras
+    import tensorflow_model_optimization
+
+    return tensorflow_model_optimization.sparsity.keras
 
 
 @pytest.mark.parametrize(
