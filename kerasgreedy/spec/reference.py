@@ -82,13 +82,15 @@ Frozen blocks run in inference mode: their batch norm statistics do not move.
 
 ## Dense, sparse, dense
 
-`dsd` (Han et al. 2017; the flow of Huang et al. 2018, section 4.2, on ImageNet) trains end to end three times, each phase with a new
-optimiser and from the start of its learning rate schedule, on the weights that the phase before ended with:
+`dsd` (Han et al. 2017; also in Huang, Kong and Lucey, "CNNs are Globally Optimal Given Multi-Layer Support", section 4.2) trains end
+to end three times, each phase with a new optimiser and from the start of its learning rate schedule, on the weights that the phase
+before ended with:
 
 1. `dense` is ordinary training.
 2. `sparse` holds the smallest weights of each kernel at zero and trains the rest. Kernels are those of convolutions and dense layers, the
-   classifier's too; biases and batch norm stay whole. Of a kernel with n weights, round(sparsity * n) are zero, exactly, at the end of every
-   step: momentum and weight decay do not move them. One weight at least is kept. A weight that was pruned stays pruned in this phase.
+   classifier's too; biases and batch norm stay whole. Of a kernel with n weights, round(sparsity * n) are zero, exactly, at the end
+   of every step: momentum and weight decay do not move them. One weight at least is kept. A weight that was pruned stays pruned in
+   this phase.
 3. `dense_again` trains all weights; the pruned ones start from zero. Its learning rate is a tenth of training's, unless
    `dsd.dense.optimizer` says otherwise.
 
