@@ -12,6 +12,7 @@ from kerasgreedy.reports.tables import Rows, terminal_table
 from kerasgreedy.spec.architecture import Architecture
 from kerasgreedy.spec.lower import show
 from kerasgreedy.train.job import Job
+from kerasgreedy.train.stages import Action
 
 
 def put_json(value: Any) -> None:
@@ -90,6 +91,9 @@ def put_plan(job: Job) -> None:
     """`plan` for people."""
     rows = []
     for phase in job.phases:
+        if isinstance(phase, Action):
+            rows.append([str(phase.index + 1), phase.name, "-", "-", "-", "-", "-", "-", "-", phase.what])
+            continue
         start = phase.init if not phase.init_reason else f"fresh ({phase.init_reason})"
         rows.append(
             [str(phase.index + 1), _names(phase.trains), _names(phase.frozen), _names(phase.losses),
@@ -119,6 +123,8 @@ def put_plan(job: Job) -> None:
     precision, frozen = job.recipe.precision, job.recipe.frozen_precision
     put(f"precision: {precision}" + (f", frozen blocks {frozen}" if frozen != precision else ""))
     for phase in job.phases:
+        if isinstance(phase, Action):
+            continue
         if phase.sparsity:
             put(f"sparsity of each kernel in phase {phase.index + 1}, by training steps: {phase.sparsity}")
         if phase.frozen:

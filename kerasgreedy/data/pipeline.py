@@ -103,7 +103,7 @@ class Pipeline:
         return self._images(source, batches, draws, batch_size).map(fill, **_PARALLEL).prefetch(2)
 
     def evaluation(self, part: Part, batch_size: int, most: int | None = None) -> tf.data.Dataset:
-        """Batches (image float32, label int32, weight float32) of a part, or of so many images of it, in fixed order, unaugmented.
+        """Batches (image float32, label int32, weight float32) of a part (or `most` images of it) in fixed order, unaugmented.
 
         Every batch is full: the last one is filled up with images of weight 0, so that each example counts once on any
         number of devices.

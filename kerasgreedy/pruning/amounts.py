@@ -52,8 +52,8 @@ def selectable(coupling: Coupling, targets: Collection[str], touches: Collection
             others = sorted({name for group in tied for name in group.components} - {target})
             raise AmountError(
                 "components",
-                f"{target}: its filters are summed with those of {', '.join(others)} and cannot be removed alone; nearest: prune them "
-                "together when all are trained (kerasgreedy prune, or a strategy with one phase)",
+                f"{target}: its filters are summed with those of {', '.join(others)} and cannot be removed alone; nearest: prune "
+                "them together when all are trained (kerasgreedy prune, or a strategy with one phase)",
             )
     return tuple(chosen)
 
@@ -197,12 +197,11 @@ def _to_budget(
 
     now = cost(frozenset())
     least = cost(ranking.share(1.0))
-    if isinstance(budget, int):
-        limit = now - (after - before) / (1 - before) * (now - budget)
-        start, end = now, float(budget)
-    else:
-        start = now / (1 - (1 - budget) * before)
-        limit, end = start * (1 - (1 - budget) * after), start * budget
+    start = float(now) if isinstance(budget, int) else now / (1 - (1 - budget) * before)
+    end = float(budget) if isinstance(budget, int) else start * budget
+    limit = now - (after - before) / (1 - before) * (now - end)
+    if before == 0 and end >= now:
+        raise AmountError("multiply_adds", f"received {budget:,}; it has {now:,} already; allowed: fewer")
     if end < least:
         nearest = f"{least:,} multiply-adds, {least / start:.3g} of {int(start):,}"
         raise AmountError(

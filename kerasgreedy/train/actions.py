@@ -49,9 +49,7 @@ def perform(
 
 
 class _Pruning:
-    def __init__(
-        self, action: PruneAction, job: Job, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy
-    ):
+    def __init__(self, action: PruneAction, job: Job, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy):
         self.action, self.job, self.network, self.pipeline, self.strategy = action, job, network, pipeline, strategy
         self.coupling: Coupling = find_coupling(network.architecture)
         self.groups = selectable(self.coupling, action.targets, action.touches)
@@ -62,7 +60,7 @@ class _Pruning:
         raw = importance(
             self.network, self.groups, settings.importance, self._images(), action.heads, self.strategy, self.job.recipe.seed
         )
-        scores = normalized(raw)
+        scores = {name: values.tolist() for name, values in normalized(raw).items()}
         evaluator = Evaluator(self.network, [self.depth], self.strategy)
         before = self._validation(evaluator)
         removed = choose(
@@ -88,12 +86,14 @@ class _Pruning:
         details = {
             group.name: {
                 "places": ["/".join(place) for place in group.places],
-                "scores": scores[group.name].tolist(),
+                "scores": scores[group.name],
                 "kept": [item.label not in removed for item in group.items],
             }
             for group in self.groups
         }
-        return Outcome(changed, spec, entry, {f"{action.name}.json": json.dumps({"importance": settings.importance, "groups": details})})
+        return Outcome(
+            changed, spec, entry, {f"{action.name}.json": json.dumps({"importance": settings.importance, "groups": details})}
+        )
 
     def _images(self) -> tf.data.Dataset:
         return self.pipeline.evaluation("train", self.job.recipe.training.batch_size, self.action.settings.images)

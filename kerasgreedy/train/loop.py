@@ -62,7 +62,8 @@ class Loop:
         # Of the running phase.
         self.training = job.recipe.training
         self.masks: Masks | None = None
-        self.input: PhaseInput | None = None  # while a phase begins, that of the phase before
+        self.input: PhaseInput
+        self._kept: FeatureInput | None = None  # while a phase begins, cached features of the phase before
         self.steps = pipeline.steps(self.training.batch_size)
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
@@ -110,9 +111,10 @@ class Loop:
             self.state.network.compute_in(phase.precision, phase.trains)
             self.state.network.compute_in(phase.prefix_precision, phase.frozen)
             optimizer = make_optimizer(self.training.optimizer, rates, phase.precision)
-        self.input = input_ = self._open_input(phase)
+        self.input = self._open_input(phase)
+        self._kept = self.input if isinstance(self.input, FeatureInput) else None
         self.masks = Masks(self.state.network, phase.trains, phase.sparsity, self.strategy) if phase.sparsity else None
-        step = TrainStep(self.state.network, phase, optimizer, self.strategy, input_.first_block, self.masks)
+        step = TrainStep(self.state.network, phase, optimizer, self.strategy, self.input.first_block, self.masks)
         self.state.attach(optimizer, {"masks": self.masks} if self.masks else None)
         evaluator = self._evaluator(phase)
         if not self.state.position.started:
@@ -125,10 +127,10 @@ class Loop:
 
     def _open_input(self, phase: Phase) -> PhaseInput:
         """Images, or the features that the plan caches; images too where there is no room after all."""
-        before = self.input if isinstance(self.input, FeatureInput) else None
+        before, self._kept = self._kept, None
         if before and not (phase.cache.used and before.fits_beside(phase, self.job.recipe.cache)):
             before = None
-        images = ImageInput(phase, self.pipeline)
+        images = self.input = ImageInput(phase, self.pipeline)  # lets go of the features
         self.features.keep_only(*([before.phase_index] if before else []), *([phase.index] if phase.cache.used else []))
         if not phase.cache.used or self._phase_done(phase):
             return images

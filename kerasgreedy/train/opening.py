@@ -14,7 +14,7 @@ from kerasgreedy.data.fetch import fetch
 from kerasgreedy.data.info import DataInfo
 from kerasgreedy.data.opening import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.errors import CheckpointError, DataError, WorkdirError
+from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError
 from kerasgreedy.pruning.groups import walk
 from kerasgreedy.spec.architecture import Architecture
 from kerasgreedy.spec.load import Document

@@ -110,8 +110,8 @@ class Reporter:
         steps = self._steps(phase) * (phase.epochs - epoch) - step
         rest = phase.training_multiply_adds * phase.training.batch_size * steps
         for later in self._phases[phase.index + 1 :]:
-            images = later.training.batch_size * self._steps(later) * later.epochs
-            rest += later.training_multiply_adds * images
+            if isinstance(later, Phase):
+                rest += later.training_multiply_adds * later.training.batch_size * self._steps(later) * later.epochs
         return f"{duration(rest * self._busy / self._work)} left"
 
     def _steps(self, phase: Phase) -> int:

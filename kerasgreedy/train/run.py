@@ -23,8 +23,8 @@ from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.loop import Loop
 from kerasgreedy.train.opening import (
-    data_facts,
     check_start,
+    data_facts,
     open_job,
     open_pipeline,
     restore,

@@ -31,7 +31,8 @@ class Workdir:
     """Paths and files of one run.
 
     `spec.yaml` and `recipe.yaml` (as really used), `run.json` (versions, seed, git state, data), `plan.json`,
-    `pruned_spec.yaml` and `pruning/` (where filters were removed), `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and when training is done `results.json`, `results.md`, `plots/`,
+    `pruned_spec.yaml` and `pruning/` (where filters were removed), `metrics.jsonl`,
+    `tensorboard/`, `checkpoints/`, and when training is done `results.json`, `results.md`, `plots/`,
     `model.keras`.
     """
 
