@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.costs import END_TO_END
-from benchmarks.specs import CLASSES, RECIPE, architecture_of, recipe_settings
+from benchmarks.specs import CLASSES, RECIPE, architecture_of, recipe_settings, resolved
 from benchmarks.workers import serve
 from kerasgreedy.build import Network
 from kerasgreedy.spec.load import load_recipe
@@ -52,7 +52,7 @@ class Session:
         sets = [*recipe_settings(precision, accumulation), f"strategy={strategy}", f"training.batch_size={batch}"]
         sets += [f"training.optimizer.learning_rate={learning_rate}", f"training.optimizer.weight_decay={weight_decay}"]
         recipe = load_recipe(RECIPE, sets).value
-        chosen = compile_plan(arch, recipe)[0 if phase == END_TO_END else int(phase) - 1]
+        chosen = compile_plan(resolved(spec), recipe)[0 if phase == END_TO_END else int(phase) - 1]
         self.network = Network(arch, seed=0)
         self.network.compute_in(precision, [*chosen.frozen, *chosen.trains])
         if scatter:

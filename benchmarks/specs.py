@@ -47,7 +47,14 @@ def deep_spec(layers: int, width: int, size: int, k: int) -> dict[str, Any]:
 
 def architecture_of(spec: dict[str, Any], classes: int = CLASSES) -> Architecture:
     """Shapes and costs of a spec that came as plain data."""
-    return architecture(ModelSpec.model_validate(spec), None, classes)
+    return architecture(resolved(spec, classes))
+
+
+def resolved(spec: dict[str, Any], classes: int = CLASSES) -> ModelSpec:
+    """A spec that came as plain data, with its input shape and classes filled in."""
+    model = ModelSpec.model_validate(spec)
+    shape = architecture(model, None, classes).input_shape
+    return model.model_copy(update={"input_shape": list(shape), "classes": classes})
 
 
 def recipe_settings(precision: str = "float32", accumulation: int = 1, views: int | None = None) -> list[str]:

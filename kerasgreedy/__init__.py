@@ -16,6 +16,7 @@ _HOMES = {
     "train_spec": "kerasgreedy.train.run",
     "resume_run": "kerasgreedy.train.run",
     "evaluate_run": "kerasgreedy.train.run",
+    "prune_run": "kerasgreedy.train.pruning",
     "load_network": "kerasgreedy.train.run",
     "ImageArrays": "kerasgreedy.data.arrays",
     "Run": "kerasgreedy.train.run",

@@ -158,6 +158,7 @@ def test_divergence_keeps_the_last_good_state(files, tmp_path, monkeypatch):
         original(self, phase, pending)
 
     monkeypatch.setattr(loop.Loop, "_absorb", absorb)
+    monkeypatch.setattr(loop, "SAVE_SHARE", 0)  # a checkpoint after every epoch
     with pytest.raises(
         Diverged, match="training diverged in phase block_1, epoch 2: the training loss of head_1 is nan"
     ) as caught:

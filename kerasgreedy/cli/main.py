@@ -12,6 +12,7 @@ from kerasgreedy import __version__
 from kerasgreedy.cli import output
 from kerasgreedy.cli.data import data_app
 from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
+from kerasgreedy.cli.prune import prune
 from kerasgreedy.errors import InputError, KerasgreedyError, did_you_mean
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
+app.command()(prune)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
 SpecOrRun = Annotated[
@@ -81,7 +83,7 @@ def train(
     if as_json:
         output.put_json({"workdir": str(done.workdir), **done.results})
     else:
-        _put_scores(done.results, f"{done.results['spec']} on test data")
+        output.put_scores(done.results, f"{done.results['spec']} on test data")
         output.put(f"run folder: {done.workdir}")
 
 
@@ -103,7 +105,7 @@ def evaluate(
     if as_json:
         output.put_json({"workdir": str(workdir), **scores})
     else:
-        _put_scores(scores, f"{workdir}: {scores['examples']:,} {part} images")
+        output.put_scores(scores, f"{workdir}: {scores['examples']:,} {part} images")
 
 
 @app.command()
@@ -211,9 +213,3 @@ def main() -> None:
             raise
         print(f"fault of the program: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
         sys.exit(1)
-
-
-def _put_scores(results: dict[str, Any], title: str) -> None:
-    from kerasgreedy.reports.tables import scores_rows
-
-    output.put_table(*scores_rows(results), title)

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from kerasgreedy.reports.costs import count
-from kerasgreedy.reports.tables import Rows, terminal_table
+from kerasgreedy.reports.costs import cost_rows, count, speed_notes
+from kerasgreedy.reports.tables import Rows, scores_rows, terminal_table
 from kerasgreedy.spec.architecture import Architecture
 from kerasgreedy.spec.lower import show
 from kerasgreedy.train.job import Job
@@ -85,6 +85,19 @@ def plan_json(job: Job) -> dict[str, Any]:
         "test_images": job.test_images,
         "phases": [phase.as_dict() for phase in job.phases],
     }
+
+
+def put_scores(results: dict[str, Any], title: str) -> None:
+    """Accuracy by depth and of the ensemble."""
+    put_table(*scores_rows(results), title)
+
+
+def put_costs(results: dict[str, Any]) -> None:
+    """Costs before and after, of a run that changed its network; says where it is not faster."""
+    pruned = results["pruned"]
+    put_table(["", "before", "after", "before / after"], cost_rows(pruned["before"], pruned["after"]))
+    for note in speed_notes(pruned["after"]):
+        put(f"the pruned network is {note}")
 
 
 def put_plan(job: Job) -> None:

@@ -6,15 +6,19 @@ from typing import Any
 
 from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.files import user_path
+from kerasgreedy.reports.pruning import draw_pruning
 from kerasgreedy.reports.records import RunRecord, read_metrics
 from kerasgreedy.reports.tables import run_names
 
 
 def plot_run(path: Path, results: dict[str, Any]) -> None:
-    """Writes `plots/accuracy_by_depth.png` and `plots/loss.png` into a run folder."""
+    """Writes `plots/accuracy_by_depth.png`, `plots/loss.png` and, where filters were removed, `plots/pruning.png`."""
     folder = path / "plots"
     _write(folder / "accuracy_by_depth.png", _draw_depths([(path.name, results)]))
     _write(folder / "loss.png", _draw_losses(read_metrics(path)))
+    pruning = draw_pruning(results["phases"])
+    if pruning is not None:
+        _write(folder / "pruning.png", pruning)
 
 
 def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:

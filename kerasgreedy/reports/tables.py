@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from kerasgreedy.reports.costs import batches_of, bytes_text, change_text, cost_rows, count, speed_notes
+from kerasgreedy.reports.pruning import prune_rows
 from kerasgreedy.reports.records import RunRecord
 
 Rows = list[list[str]]
@@ -82,6 +83,7 @@ def results_markdown(results: dict[str, Any]) -> str:
     kept = [
         [str(index), entry["phase"], str(entry["epochs"]), str(entry["best"]["epoch"]) if entry["keep"] == "best" else "last"]
         for index, entry in enumerate(results["phases"], start=1)
+        if entry["epochs"]
     ]
     return (
         f"# {results['spec']}, recipe {results['recipe']}\n\n"
@@ -92,8 +94,14 @@ def results_markdown(results: dict[str, Any]) -> str:
         + markdown_table(*scores_rows(results))
         + "\n"
         + markdown_table(["phase", "trained", "epochs", "epoch kept"], kept)
+        + _removals_markdown(results["phases"])
         + (_pruned_markdown(results["pruned"]) if "pruned" in results else "")
     )
+
+
+def _removals_markdown(stages: list[dict[str, Any]]) -> str:
+    header, rows = prune_rows(stages)
+    return f"\n## Removal of filters\n\nAccuracy in %, on validation data.\n\n{markdown_table(header, rows)}" if rows else ""
 
 
 def _pruned_markdown(pruned: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """Train, resume, evaluate: the functions behind the commands, for notebooks too."""
 
 import contextlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +8,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasgreedy.analysis.latency import weights_bytes
-from kerasgreedy.build import FLOAT32, Network
+from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.info import skipped_notice
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import InputError
-from kerasgreedy.reports.plots import plot_run
-from kerasgreedy.reports.tables import results_markdown
 from kerasgreedy.spec.load import load
-from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.loop import Loop
@@ -35,6 +30,7 @@ from kerasgreedy.train.opening import (
     trained_network,
 )
 from kerasgreedy.train.progress import Reporter, duration
+from kerasgreedy.train.results import finish, score
 from kerasgreedy.train.signals import StopRequest
 from kerasgreedy.train.state import RunState
 from kerasgreedy.train.workdir import Workdir, default_workdir, environment
@@ -127,7 +123,8 @@ def evaluate_run(
         job, network = trained_network(folder, job)
     pipeline = open_pipeline(job, data, folder)
     with pipeline.named_failures():
-        return _scores(job, network, pipeline, strategy, part, batch_size)
+        _check_batch(batch_size or job.recipe.training.batch_size, strategy)
+        return score(job, network, pipeline, strategy, part, batch_size)
 
 
 def load_network(workdir: str | Path) -> Network:
@@ -163,65 +160,14 @@ def _run(
         try:
             with folder.readable_faults(), pipeline.named_failures():
                 job = Loop(job, state, pipeline, strategy, log, reporter, stop, folder).run()
-                return _finish(folder, job, state, pipeline, strategy, reporter)
+                reporter.say("evaluating on the test data")
+                results = finish(folder, job, state, pipeline, strategy)
+                reporter.say(f"trained in {duration(state.position.seconds)}; results, plots and model are in {folder.path}")
+                return Run(folder.path, results, state.network)
         finally:
             reporter.close()
             with contextlib.suppress(OSError):  # on a full disk the fault that counts has been raised already
                 log.close()
-
-
-def _finish(
-    folder: Workdir, job: Job, state: RunState, pipeline: Pipeline, strategy: tf.distribute.Strategy, reporter: Reporter
-) -> Run:
-    """Looks at the test data, for the first and only time, and writes the results, the plots and the model."""
-    reporter.say("evaluating on the test data")
-    scores = _scores(job, state.network, pipeline, strategy, "test", None)
-    results = {
-        "spec": job.spec.name,
-        "recipe": job.recipe.name,
-        "strategy": job.recipe.strategy,
-        "dataset": job.recipe.data.dataset if job.data.dataset != "arrays" else "arrays",
-        "seed": job.recipe.seed,
-        **scores,
-        "parameters": job.architecture.parameters,
-        "multiply_adds": job.architecture.multiply_adds,
-        "weights_bytes": weights_bytes(state.network),
-        "phases": state.position.kept,
-        "epochs": sum(entry["epochs"] for entry in state.position.kept),
-        "training_seconds": round(state.position.seconds, 1),
-    }
-    _save_model(folder, state.network)
-    plot_run(folder.path, results)
-    folder.write("results.md", results_markdown(results))
-    written = json.dumps(results, indent=1)
-    folder.write("results.json", written)
-    reporter.say(f"trained in {duration(state.position.seconds)}; results, plots and model are in {folder.path}")
-    return Run(folder.path, json.loads(written), state.network)
-
-
-def _save_model(folder: Workdir, network: Network) -> None:
-    beside = folder.path / ".model.new.keras"
-    network.model().save(beside)
-    beside.replace(folder.path / "model.keras")
-
-
-def _scores(
-    job: Job, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy, part: Part, batch_size: int | None
-) -> dict[str, Any]:
-    if not len(pipeline.parts[part]):
-        raise InputError(f"part '{part}' holds no images")
-    batch_size = batch_size or job.recipe.training.batch_size
-    _check_batch(batch_size, strategy)
-    with strategy.scope():
-        network.compute_in(FLOAT32)  # as the saved model does, whatever it was trained in
-    evaluator = Evaluator(network, network.depths, strategy, network.ensemble_on)
-    scores, ensemble, examples = evaluator(pipeline.evaluation(part, batch_size))
-    return {
-        "depths": [{"depth": depth, **values} for depth, values in scores.items()],
-        "ensemble": {**(ensemble or {}), "on": network.ensemble_on},
-        "examples": examples,
-        "part": part,
-    }
 
 
 def _check_batches(job: Job, strategy: tf.distribute.Strategy) -> None:

@@ -1,0 +1,80 @@
+"""What pruning did to a network while it was trained: table and plot, from the stages in `results.json`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kerasgreedy.reports.costs import count
+
+Entries = Sequence[dict[str, Any]]
+
+
+def prune_rows(stages: Entries) -> tuple[list[str], list[list[str]]]:
+    """One row for each removal: filters and costs before and after, and validation accuracy around it."""
+    header = ["removal", "filters", "parameters", "multiply-adds", "accuracy before", "after", "after fine-tuning"]
+    rows = []
+    for index, entry in enumerate(stages):
+        if entry.get("action") != "prune":
+            continue
+        looked = entry["validation"]
+        filters = [sum(sizes[side] for sizes in entry["filters"].values()) for side in (0, 1)]
+        rows.append(
+            [
+                entry["phase"],
+                f"{filters[0]} -> {filters[1]}",
+                " -> ".join(map(count, entry["parameters"])),
+                " -> ".join(map(count, entry["multiply_adds"])),
+                *([_percent(looked[side]) for side in ("before", "after")] if looked else ["-", "-"]),
+                _percent(_fine_tuned(stages, index)),
+            ]
+        )
+    return header, rows
+
+
+def draw_pruning(stages: Entries) -> Any:
+    """Validation accuracy after every stage: trained, pruned, fine-tuned; None where nothing was pruned or looked at."""
+    points = [(entry, _seen(entry)) for entry in stages]
+    points = [(entry, seen) for entry, seen in points if seen is not None]
+    if not any(entry.get("action") == "prune" for entry, _ in points):
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(6.0, 0.75 * len(points) + 2), 4.2), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    places = range(len(points))
+    heights = [100 * seen for _, seen in points]
+    axes.plot(places, heights, "-", color="0.75", zorder=1)
+    kinds = [("o", "C0", "trained"), ("v", "C3", "filters removed"), ("s", "C2", "fine-tuned")]
+    for marker, colour, label in kinds:
+        chosen = [place for place, (entry, _) in zip(places, points, strict=True) if _kind(entry) == label]
+        if chosen:
+            axes.plot(chosen, [heights[i] for i in chosen], marker, color=colour, label=label, zorder=2)
+    for place, height in zip(places, heights, strict=True):
+        axes.annotate(f"{height:.1f}", (place, height), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=7)
+    axes.set_xticks(list(places), [entry["phase"] for entry, _ in points], rotation=30, ha="right", fontsize=8)
+    axes.set_ylabel("validation accuracy, %")
+    axes.margins(y=0.12)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    if entry.get("action") == "prune":
+        return "filters removed"
+    return "fine-tuned" if entry["phase"].startswith("fine_tune") else "trained"
+
+
+def _seen(entry: dict[str, Any]) -> float | None:
+    looked = entry.get("validation")
+    if looked is None:
+        return None
+    return float((looked["after"] if entry.get("action") == "prune" else looked)["top1"])
+
+
+def _fine_tuned(stages: Entries, index: int) -> dict[str, float] | None:
+    after = stages[index + 1] if index + 1 < len(stages) else {"phase": ""}
+    return after.get("validation") if after["phase"].startswith("fine_tune") else None
+
+
+def _percent(scores: dict[str, float] | None) -> str:
+    return "-" if scores is None else f"{100 * scores['top1']:.2f}"

@@ -1,0 +1,110 @@
+"""What a run comes to: scores, costs, plots and the model, written when training is done."""
+
+import json
+from typing import Any
+
+import tensorflow as tf
+
+from kerasgreedy.analysis.latency import measure_latency, weights_bytes
+from kerasgreedy.build import FLOAT32, Network
+from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.errors import InputError
+from kerasgreedy.reports.plots import plot_run
+from kerasgreedy.reports.records import read_metrics
+from kerasgreedy.reports.tables import results_markdown
+from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.train.evaluation import Evaluator
+from kerasgreedy.train.job import Job
+from kerasgreedy.train.stages import Action
+from kerasgreedy.train.state import RunState
+from kerasgreedy.train.workdir import Workdir
+
+
+def finish(folder: Workdir, job: Job, state: RunState, pipeline: Pipeline, strategy: tf.distribute.Strategy) -> dict[str, Any]:
+    """Looks at the test data, for the first and only time, and writes the results, the plots and the model.
+
+    Args:
+        job: with the network's last spec.
+
+    Returns:
+        `results.json`.
+    """
+    scores = score(job, state.network, pipeline, strategy, "test")
+    results = {
+        "spec": job.spec.name,
+        "recipe": job.recipe.name,
+        "strategy": job.recipe.strategy,
+        "dataset": job.recipe.data.dataset if job.data.dataset != "arrays" else "arrays",
+        "seed": job.recipe.seed,
+        **scores,
+        "parameters": job.architecture.parameters,
+        "multiply_adds": job.architecture.multiply_adds,
+        "weights_bytes": weights_bytes(state.network),
+        "phases": _with_scores(folder, state.position.kept),
+        "epochs": sum(entry["epochs"] for entry in state.position.kept),
+        "training_seconds": round(state.position.seconds, 1),
+    }
+    if any(isinstance(stage, Action) for stage in job.phases):
+        results["pruned"] = _before_and_after(folder, state.network)
+    _save_model(folder, state.network)
+    plot_run(folder.path, results)
+    folder.write("results.md", results_markdown(results))
+    written = json.dumps(results, indent=1)
+    folder.write("results.json", written)
+    return dict(json.loads(written))
+
+
+def _with_scores(folder: Workdir, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The finished stages, phases with the validation scores of the point that they kept (of the deepest head with a loss)."""
+    seen = {(r["phase"], r["epoch"]): r for r in read_metrics(folder.path) if r["split"] == "validation"}
+    result = []
+    for index, entry in enumerate(stages):
+        kept = entry["best"]["epoch"] if entry["keep"] == "best" and entry["best"] else entry["epochs"]
+        record = seen.get((index, kept))
+        scores = {"top1": record["accuracy"], "top5": record["top5"], "loss": record["loss"]} if record else None
+        result.append({"validation": scores, **entry})
+    return result
+
+
+def score(
+    job: Job, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy, part: Part, batch_size: int | None = None
+) -> dict[str, Any]:
+    """Scores of the network's `depths` and of their ensemble on a part of the data.
+
+    Raises:
+        InputError: the part is empty.
+    """
+    if not len(pipeline.parts[part]):
+        raise InputError(f"part '{part}' holds no images")
+    with strategy.scope():
+        network.compute_in(FLOAT32)  # as the saved model does, whatever it was trained in
+    evaluator = Evaluator(network, network.depths, strategy, network.ensemble_on)
+    scores, ensemble, examples = evaluator(pipeline.evaluation(part, batch_size or job.recipe.training.batch_size))
+    return {
+        "depths": [{"depth": depth, **values} for depth, values in scores.items()],
+        "ensemble": {**(ensemble or {}), "on": network.ensemble_on},
+        "examples": examples,
+        "part": part,
+    }
+
+
+def _before_and_after(folder: Workdir, network: Network) -> dict[str, Any]:
+    """Costs of the network that the run began with and of the one that it ends with, timed beside each other."""
+    began = Network(architecture(folder.documents()[0].value), network.seed)
+    networks = {"before": began, "after": network}
+    latency = measure_latency(networks)
+    return {
+        name: {
+            "parameters": each.architecture.parameters,
+            "multiply_adds": each.architecture.multiply_adds,
+            "weights_bytes": weights_bytes(each),
+            "latency": latency[name],
+        }
+        for name, each in networks.items()
+    }
+
+
+def _save_model(folder: Workdir, network: Network) -> None:
+    beside = folder.path / ".model.new.keras"
+    network.model().save(beside)
+    beside.replace(folder.path / "model.keras")
