@@ -11,6 +11,7 @@ import typer
 from kerasgreedy import __version__
 from kerasgreedy.cli import output
 from kerasgreedy.cli.data import data_app
+from kerasgreedy.cli.finish import finish
 from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.errors import InputError, KerasgreedyError, ShapeError, did_you_mean
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
+app.command()(finish)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

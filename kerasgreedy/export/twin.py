@@ -7,13 +7,12 @@ What TFMOT knows no layer for is written with layers that it knows:
 - The weightless `pad` shortcut: a maximum over 1x1 windows takes every n-th place; new channels are zero rows of the map while
   the channels stand in front.
 - An adaptive mean whose windows differ: crops, a mean of each, concatenated.
-- Where kernels are quantised, batch norm that does not follow a convolution or a dense layer: a 1x1 depthwise convolution
-  with its scale and offset.
+- Where kernels are quantised, batch norm that does not follow a convolution: a 1x1 depthwise convolution with its scale and
+  offset. (TFMOT takes it after a dense layer too, but TFLite leaves that layer in float32.)
 """
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -31,21 +30,7 @@ TOLERANCE = 1e-5
 _NAMES = {"silu": "swish"}
 
 
-@dataclass(frozen=True)
-class Twin:
-    """A tf_keras copy of a network.
-
-    Attributes:
-        model: `tf_keras.Model`, normalised images (batch, height, width, channels) float32 to logits (batch, classes) float32.
-            Layer `block_1.conv_1` is `conv_1` of component `block_1`.
-        depth: of the head that it holds; 1 is the first block.
-    """
-
-    model: Any
-    depth: int
-
-
-def make_twin(network: Network, depth: int, method: Method, seed: int = 0) -> Twin:
+def make_twin(network: Network, depth: int, method: Method, seed: int = 0) -> Any:
     """Builds the twin of a network at a depth, copies the weights, and compares the two on random images.
 
     Args:
@@ -53,9 +38,12 @@ def make_twin(network: Network, depth: int, method: Method, seed: int = 0) -> Tw
         method: what TFMOT shall do with it: `quantize` knows fewer layers than `cluster`.
         seed: of dropout and of the images that are compared.
 
+    Returns:
+        `tf_keras.Model`: normalised images (batch, height, width, channels) float32 to logits (batch, classes) float32. Its
+        layer `block_1.conv_1` is `conv_1` of component `block_1`.
+
     Raises:
-        InputError: TFMOT cannot do that to a layer (says which, why, and what to do instead), or the logits differ by more
-            than 1e-5 times the largest logit (or 1, if that is larger).
+        InputError: TFMOT cannot do that to a layer (says which, why, and what to do instead), or see `check_twin`.
     """
     import tf_keras
 
@@ -69,20 +57,42 @@ def make_twin(network: Network, depth: int, method: Method, seed: int = 0) -> Tw
     model = tf_keras.Model(images, x, name="twin")
     for load in builder.loads:
         load()
-    _compare(model, network, depth, seed)
-    return Twin(model, depth)
+    check_twin(model, network, depth, seed)
+    return model
 
 
-def _compare(model: Any, network: Network, depth: int, seed: int) -> None:
+def check_twin(model: Any, network: Network, depth: int, seed: int) -> None:
+    """Refuses a twin whose logits on random images are not those of the network.
+
+    Raises:
+        InputError: they differ by more than 1e-5 times the largest logit (or 1, if that is larger).
+    """
     images = np.random.default_rng(seed).standard_normal((4, *network.architecture.input_shape), np.float32)
     expected = np.asarray(network.logits(images, [depth])[0])
     received = np.asarray(model(images, training=False))
     difference, scale = np.abs(received - expected).max(), max(1.0, np.abs(expected).max())
     if not difference <= TOLERANCE * scale:
         raise InputError(
-            f"the tf_keras twin gives other logits than the network (they differ by {difference:.1e} at a size of {scale:.1e}): "
-            "nothing was trained or written"
+            f"the tf_keras twin gives other logits than the network (they differ by {difference:.1e} at a size of {scale:.1e}); "
+            "nothing was written"
         )
+
+
+def copy_back(model: Any, network: Network, depth: int) -> None:
+    """Copies the weights of a twin made for `cluster`, moving statistics included, into the network."""
+    arch = network.architecture
+    for component in (*arch.blocks[:depth], arch.heads[depth - 1]):
+        arrays = network.arrays(component.name)
+        for layer in model.layers:
+            owner, _, node = layer.name.rpartition(".")
+            if owner == component.name and layer.trainable_weights:
+                arrays |= {f"{owner}/{node}/{_plain(variable.name)}": variable.numpy() for variable in layer.weights}
+        network.load_arrays(component.name, arrays)
+
+
+def _plain(name: str) -> str:
+    """`block_1.conv_1/kernel:0` -> `kernel`."""
+    return name.rsplit("/", 1)[-1].split(":")[0]
 
 
 class _Builder:
@@ -157,7 +167,7 @@ class _Builder:
     def batch_norm(self, layer: L.BatchNorm, node: Node, x: Any) -> Any:
         weights = self._weights(node, "gamma", "beta", "moving_mean", "moving_variance")
         defaults = self._network.architecture.defaults
-        if not self._quantize or isinstance(self._before, L.Conv | L.Dense):
+        if not self._quantize or isinstance(self._before, L.Conv):
             momentum, epsilon = defaults.batch_norm_momentum, defaults.batch_norm_epsilon
             normalize = self._layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name=self._name(node))
             return self._add(normalize, x, weights)
@@ -171,6 +181,9 @@ class _Builder:
         return self._layers.Reshape(node.input_shape, name=self._name(node, "_as_vector"))(self._add(affine, x, arrays))
 
     def activation(self, layer: L.Activation, node: Node, x: Any) -> Any:
+        if layer.activation == "elu" and self._quantize:
+            instead = "cluster works with it, or train with one of relu, leaky_relu, gelu, silu, tanh, sigmoid"
+            raise self._refuse(node, "TFMOT cannot quantise the activation 'elu'", instead)
         if layer.activation == "leaky_relu":
             return self._layers.LeakyReLU(0.2, name=self._name(node))(x)  # the slope that Keras 3 takes
         name = _NAMES.get(layer.activation, layer.activation)
@@ -180,7 +193,7 @@ class _Builder:
         if layer.downsample != "invertible":
             pool = self._layers.MaxPooling2D if layer.downsample == "max" else self._layers.AveragePooling2D
             return pool(layer.factor, name=self._name(node))(x)
-        f, (height, width, channels) = layer.factor, node.output_shape
+        f, (height, width, _) = layer.factor, node.output_shape
         # A patch's row of f places is already adjacent to the channels: only its f rows have to move there.
         return self._rearrange(node, x, (height, f, width, f * node.input_shape[-1]), (1, 3, 2, 4))
 
@@ -225,7 +238,9 @@ class _Builder:
         if isinstance(padding, int):
             if padding and not (isinstance(self._before, L.Activation) and self._before.activation == "relu"):
                 why = f"max_pool with padding {padding} surrounds the map with the lowest number, which tf_keras has no layer for"
-                raise self._refuse(node, why, "write padding: same, or put the pool directly after a relu, where zeros do the same")
+                raise self._refuse(
+                    node, why, "write padding: same, or put the pool directly after a relu, where zeros do the same"
+                )
             if padding:
                 x = self._layers.ZeroPadding2D(padding, name=self._name(node, "_pad"))(x)
             padding = "valid"
