@@ -3,6 +3,8 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -86,8 +88,8 @@ def finish_run(
     if depth not in network.depths:
         raise InputError(f"depth: received {depth}; trained depths of this run: {', '.join(map(str, network.depths))}")
     tuning = _tuning(job, settings, quiet)
-    with pipeline.named_failures():
-        facts = {
+    with _new_folder(out) as folder, pipeline.named_failures():
+        results = {
             "spec": job.spec.name,
             "method": settings.method,
             "depth": depth,
@@ -101,8 +103,9 @@ def finish_run(
             "before": _scores(network, depth, pipeline, tuning.batch_size),
         }
         finish = _quantized if settings.method == "quantize" else _clustered
-        results, files = finish(network, depth, settings, pipeline, tuning)
-    return _write(out, {**facts, **results}, network if settings.method == "cluster" else None, files)
+        results |= finish(network, depth, settings, pipeline, tuning, folder)
+        (folder / "results.json").write_text(json.dumps(results, indent=1))
+    return results
 
 
 def _opened(workdir: str | Path, data: ImageArrays | None) -> tuple[Job, Network, Pipeline]:
@@ -135,19 +138,17 @@ def _scores(network: Network, depth: int, pipeline: Pipeline, batch_size: int) -
     return evaluator(pipeline.evaluation("test", batch_size))[0][depth]
 
 
-def _quantized(
-    network: Network, depth: int, settings: Finish, pipeline: Pipeline, tuning: FineTuning
-) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _quantized(network: Network, depth: int, _: Finish, pipeline: Pipeline, tuning: FineTuning, folder: Path) -> dict[str, Any]:
     content = finishing.quantize(network, depth, pipeline, tuning)
     shape = list(network.architecture.input_shape)
-    results = {
+    (folder / "model.tflite").write_bytes(content)
+    return {
         "after": _tflite_scores(content, pipeline, tuning.batch_size),
         "float_weights_bytes": sum(array.nbytes for array in finishing.weights_of(network, depth).values()),
         "file_bytes": len(content),
         "input": {"name": "images", "shape": [1, *shape], "type": "float32", "range": [0, 255]},
         "output": {"name": "logits", "shape": [1, network.architecture.classes], "type": "float32"},
     }
-    return results, {"model.tflite": content}
 
 
 def _tflite_scores(content: bytes, pipeline: Pipeline, batch_size: int) -> Scores:
@@ -173,14 +174,16 @@ def _tflite_scores(content: bytes, pipeline: Pipeline, batch_size: int) -> Score
 
 
 def _clustered(
-    network: Network, depth: int, settings: Finish, pipeline: Pipeline, tuning: FineTuning
-) -> tuple[dict[str, Any], dict[str, bytes]]:
+    network: Network, depth: int, settings: Finish, pipeline: Pipeline, tuning: FineTuning, folder: Path
+) -> dict[str, Any]:
     clusters = settings.clusters or 16
     before = finishing.weights_of(network, depth)
     finishing.cluster(network, depth, clusters, pipeline, tuning)
     network.depths = [depth]
     after = finishing.weights_of(network, depth)
-    results = {
+    (folder / "weights.safetensors").write_bytes(safetensors.numpy.save(after))
+    network.model().save(folder / "model.keras")
+    return {
         "clusters": clusters,
         "after": _scores(network, depth, pipeline, tuning.batch_size),
         "weights_bytes": sum(array.nbytes for array in after.values()),
@@ -188,7 +191,6 @@ def _clustered(
         "gzip_bytes_after": finishing.gzip_bytes(after),
         "distinct_values": finishing.distinct_values(after),
     }
-    return results, {"weights.safetensors": safetensors.numpy.save(after)}
 
 
 def _free(out: str | Path) -> Path:
@@ -198,19 +200,16 @@ def _free(out: str | Path) -> Path:
     return path
 
 
-def _write(out: Path, results: dict[str, Any], network: Network | None, files: dict[str, bytes]) -> dict[str, Any]:
-    """The folder appears with all its files or not at all."""
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write to, which stands at `out` when all has been written, and nowhere if something fails."""
     beside = out.with_name(f".{out.name}.new")
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        for name, content in files.items():
-            (beside / name).write_bytes(content)
-        if network is not None:
-            network.model().save(beside / "model.keras")
-        (beside / "results.json").write_text(json.dumps(results, indent=1))
+        yield beside
         beside.rename(_free(out))
     except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
         raise WorkdirError(f"{out}: cannot be written ({error.strerror or error})") from None
-    return results
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
