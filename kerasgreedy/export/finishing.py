@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 # Batches of training images from which the first ranges of the activations are taken.
 CALIBRATION_BATCHES = 8
+# TFMOT's default adds up the gradients of all weights of a cluster: with thousands of them and few clusters the centroids are
+# thrown about until kernels hold a single value. The enum that this is a member of is a string, and not public.
+MEAN_GRADIENT = "GradientAggregation.AVG"
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def quantize(network: Network, depth: int, pipeline: Pipeline, tuning: FineTunin
 def cluster(network: Network, depth: int, clusters: int, pipeline: Pipeline, tuning: FineTuning) -> None:
     """Weight clustering: every kernel of the blocks up to a depth and of its head gets at most n distinct values.
 
-    Centroids start by k-means++ on each kernel and are trained with the weights; biases and batch norm are trained but not
+    Centroids start by k-means++ on each kernel and are trained by the mean of their weights' gradients; biases and batch norm are trained but not
     clustered. The result is copied into `network`. A kernel of no more than n weights is only trained.
 
     Raises:
@@ -101,7 +104,9 @@ def cluster(network: Network, depth: int, clusters: int, pipeline: Pipeline, tun
     def clustered(layer: Any) -> Any:
         if not isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense) or math.prod(layer.kernel.shape) <= clusters:
             return layer
-        wrapped = tfmot.clustering.keras.cluster_weights(layer, number_of_clusters=clusters)
+        wrapped = tfmot.clustering.keras.cluster_weights(
+            layer, number_of_clusters=clusters, cluster_gradient_aggregation=MEAN_GRADIENT
+        )
         # For layers of another Keras it returns None, or the layer as it was, without a word.
         if not isinstance(wrapped, tf_keras.layers.Wrapper):
             raise InputError(f"{layer.name}: TFMOT did not cluster this layer; nothing was trained")
