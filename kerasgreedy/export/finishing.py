@@ -91,8 +91,8 @@ def quantize(network: Network, depth: int, pipeline: Pipeline, tuning: FineTunin
 def cluster(network: Network, depth: int, clusters: int, pipeline: Pipeline, tuning: FineTuning) -> None:
     """Weight clustering: every kernel of the blocks up to a depth and of its head gets at most n distinct values.
 
-    Centroids start by k-means++ on each kernel and are trained by the mean of their weights' gradients; biases and batch norm are trained but not
-    clustered. The result is copied into `network`. A kernel of no more than n weights is only trained.
+    Centroids start by k-means++ on each kernel and are trained by the mean of their weights' gradients; biases and batch norm
+    are trained but not clustered. The result is copied into `network`. A kernel of no more than n weights is only trained.
 
     Raises:
         InputError: the twin is not the network, or TFMOT returned no clustered layer.
