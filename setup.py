@@ -36,6 +36,8 @@ setup(
         "pillow>=10.1",
         "safetensors>=0.4.5",
         "tensorboard>=2.19",
+        "tensorflow-model-optimization>=0.8",
+        "tf_keras>=2.19",  # the Keras 2 that it works on
     ],
     extras_require={
         "test": ["pytest>=8", "jsonschema>=4"],

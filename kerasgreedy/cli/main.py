@@ -11,6 +11,7 @@ import typer
 from kerasgreedy import __version__
 from kerasgreedy.cli import output
 from kerasgreedy.cli.data import data_app
+from kerasgreedy.cli.finish import finish
 from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune import prune
 from kerasgreedy.errors import InputError, KerasgreedyError, did_you_mean
@@ -25,7 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
-app.command()(prune)
+for command in (prune, finish):
+    app.command()(command)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
 SpecOrRun = Annotated[
