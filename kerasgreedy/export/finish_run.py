@@ -111,7 +111,7 @@ def finish_run(
 def _opened(workdir: str | Path, data: ImageArrays | None) -> tuple[Job, Network, Pipeline]:
     folder = Workdir.open(workdir)
     job = open_job(folder, data)
-    network = trained_network(folder, job)
+    job, network = trained_network(folder, job)
     return job, network, open_pipeline(job, data, folder)
 
 

@@ -32,8 +32,7 @@ def prune_rows(stages: Entries) -> tuple[list[str], list[list[str]]]:
 
 def draw_pruning(stages: Entries) -> Any:
     """Validation accuracy after every stage: trained, pruned, fine-tuned; None where nothing was pruned or looked at."""
-    points = [(entry, _seen(entry)) for entry in stages]
-    points = [(entry, seen) for entry, seen in points if seen is not None]
+    points = [(entry, seen) for entry in stages if (seen := _seen(entry)) is not None]
     if not any(entry.get("action") == "prune" for entry, _ in points):
         return None
     from matplotlib.figure import Figure
@@ -72,8 +71,10 @@ def _seen(entry: dict[str, Any]) -> float | None:
 
 
 def _fine_tuned(stages: Entries, index: int) -> dict[str, float] | None:
-    after = stages[index + 1] if index + 1 < len(stages) else {"phase": ""}
-    return after.get("validation") if after["phase"].startswith("fine_tune") else None
+    if index + 1 == len(stages) or not stages[index + 1]["phase"].startswith("fine_tune"):
+        return None
+    looked: dict[str, float] | None = stages[index + 1].get("validation")
+    return looked
 
 
 def _percent(scores: dict[str, float] | None) -> str:
