@@ -157,7 +157,12 @@ def choose(
     before, after = progress
     share = settings.share_kept
     if share is not None:
-        return ranking.share(1 - (1 - (1 - share) * after) / (1 - (1 - share) * before))
+        chosen = ranking.share(1 - (1 - (1 - share) * after) / (1 - (1 - share) * before))
+        if not chosen and (before, after) == (0, 1):
+            raise AmountError(
+                _key_of(settings), f"received {share:g} to keep; no layer that is pruned is large enough to lose a filter"
+            )
+        return chosen
     if settings.keep is not None:
         return _to_number(ranking, int(settings.keep), before, after)
     if settings.multiply_adds is not None:
@@ -171,6 +176,10 @@ def choose(
             break
         removed = trial
     return removed
+
+
+def _key_of(settings: Prune) -> str:
+    return "keep" if settings.keep is not None else "schedule"
 
 
 def _to_number(ranking: Ranking, keep: int, before: float, after: float) -> frozenset[int]:
