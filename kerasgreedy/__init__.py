@@ -17,6 +17,7 @@ _HOMES = {
     "resume_run": "kerasgreedy.train.run",
     "evaluate_run": "kerasgreedy.train.run",
     "load_network": "kerasgreedy.train.run",
+    "sensitivity_of": "kerasgreedy.analysis.sensitivity",
     "ImageArrays": "kerasgreedy.data.arrays",
     "Run": "kerasgreedy.train.run",
     "build_network": "kerasgreedy.build",

@@ -12,6 +12,7 @@ from kerasgreedy import __version__
 from kerasgreedy.cli import output
 from kerasgreedy.cli.data import data_app
 from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
+from kerasgreedy.cli.sensitivity import sensitivity
 from kerasgreedy.errors import InputError, KerasgreedyError, did_you_mean
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
+app.command()(sensitivity)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
 SpecOrRun = Annotated[
