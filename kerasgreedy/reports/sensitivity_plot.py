@@ -12,7 +12,7 @@ from kerasgreedy.reports.plots import new_figure, write_figure
 DATA, PICTURE = "sensitivity.json", "plots/sensitivity.png"
 ALL = "all"
 # Small panels in a row.
-COLUMNS = 4
+COLUMNS = 5
 Curve = dict[str, Any]
 
 
@@ -81,7 +81,7 @@ def _one_criterion(result: dict[str, Any]) -> Any:
     _furnish(axes, result)
     axes.set_xlabel("filters removed, % of each component")
     axes.set_ylabel("top-1 accuracy, %")
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), ncols=math.ceil(len(curves) / 18), borderaxespad=0)
+    _legend(axes, math.ceil(len(curves) / 18))
     return figure
 
 
@@ -92,7 +92,7 @@ def _several_criteria(result: dict[str, Any], criteria: list[str]) -> Any:
     columns = min(COLUMNS, max(2, len(small)))
     rows = math.ceil(len(small) / columns)
     tall = 2 if ALL in names else 0  # rows of the panel of `all`
-    figure = new_figure(2.5 * columns + 1.5, max(4.0, 2.1 * (rows + tall)))
+    figure = new_figure(2.1 * columns + 1.9, max(4.0, 2.1 * (rows + tall)))
     grid = figure.add_gridspec(rows + tall, columns)
     panels = {ALL: figure.add_subplot(grid[:tall, :])} if tall else {}
     for i, name in enumerate(small):
@@ -109,11 +109,9 @@ def _several_criteria(result: dict[str, Any], criteria: list[str]) -> Any:
         _furnish(axes, result)
         axes.set_title("all components together" if name == ALL else name, fontsize=9)
         axes.tick_params(labelsize=8)
-    main = panels[ALL if tall else small[0]]
-    main.set_ylabel("top-1 accuracy, %", fontsize=9)
+    panels[ALL if tall else small[0]].set_ylabel("top-1 accuracy, %", fontsize=9)
     figure.supxlabel("filters removed, %", fontsize=9)
-    handles, labels = main.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+    _legend(panels[ALL if tall else small[:columns][-1]], 1)
     return figure
 
 
@@ -128,3 +126,8 @@ def _furnish(axes: Any, result: dict[str, Any]) -> None:
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
+
+
+def _legend(axes: Any, columns: int) -> None:
+    """To the right of a panel, where no curve can run."""
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, ncols=columns)
