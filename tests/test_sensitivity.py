@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import same_weights, weights
+from conftest import same_weights, two_devices, weights
 from PIL import Image
 from test_cli import command  # noqa: F401 (fixture)
 
 from kerasgreedy.analysis.sensitivity import ALL, Probe, sensitivity_of
+from kerasgreedy.build import Network
 from kerasgreedy.errors import CheckpointError, InputError, WorkdirError
 from kerasgreedy.pruning.removal import remove_filters, silenced
 from kerasgreedy.reports.sensitivity_plot import plot_sensitivity, write_sensitivity
@@ -151,6 +152,34 @@ def test_global_ranking_takes_the_weakest_of_all(opened):
     assert probe.weakest(0.5, groups, scores, "global") == {label for _, label in entries[: size // 2]}
 
 
+def test_unfinished_run_counts_up_to_its_deepest_head(opened):
+    """block_3 is not trained yet: what block_2 loses may go out of it too, and nothing behind head_2 is scored or counted."""
+    job, _, pipeline, strategy = opened
+    network = Network(job.architecture, seed=4)
+    network.depths = [1, 2]
+    probe = Probe(network, job.spec, strategy, pipeline.evaluation("validation", BATCH))
+    groups, skipped = probe.selections(None)
+    assert (probe.depth, probe.losses, skipped) == (2, ["head_1", "head_2"], [])
+    assert list(groups) == ["block_1", "block_2", "head_2", ALL]
+    scores = probe.scores("taylor_weight", groups, pipeline.evaluation("train", BATCH, 32), 0)
+    point = probe.point(0.5, groups["block_2"], scores, "layer")
+    assert (point["filters_removed"], point["filters"]) == (3, 6)
+    # Left: block_1 4 * 9 + 8, block_2 144 * 3 + 6, head_2 3 inputs: 27 * 6 kernel, two batch norms of 6, dense 24 * 10 + 10.
+    assert point["parameters_share"] == pytest.approx((44 + 438 + 27 * 6 + 24 + 250) / (44 + 876 + 598))
+    removed = probe.weakest(0.5, groups["block_2"], scores, "layer")
+    smaller, _ = remove_filters(network, job.spec, probe.coupling, removed)
+    scored = Probe(smaller, job.spec, strategy, pipeline.evaluation("validation", BATCH))(frozenset())
+    assert point["loss"] == pytest.approx(scored["loss"], abs=1e-6) and point["top1"] == scored["top1"]
+
+
+def test_two_devices_give_the_same(result, finished):
+    """Silent channels are silent, and weights restored, on every device."""
+    both = sensitivity_of(finished.workdir, "magnitude_l2", [0.25, 0.5], components=["block_1"], strategy=two_devices())
+    for one, two in zip(curve_of(result, "magnitude_l2", "block_1"), both["curves"][0]["points"], strict=True):
+        assert two == pytest.approx(one, abs=1e-6)
+    assert both["baseline"] == pytest.approx(result["baseline"], abs=1e-6)
+
+
 def test_fewer_images(finished):
     result = sensitivity_of(finished.workdir, ["random"], [0.5], "test", components=["head_3"], examples=20)
     assert (result["examples"], result["part"]) == (20, "test")
@@ -202,10 +231,12 @@ def test_runs_that_cannot_be_used(tmp_path, files):
 def test_files_and_picture(result, tmp_path):
     for name, criteria in (("one", ["magnitude_l2"]), ("two", ["magnitude_l2", "taylor_activation"])):
         part = {**result, "curves": [curve for curve in result["curves"] if curve["criterion"] in criteria]}
-        for _ in range(2):  # those that are there are replaced
-            data, picture = write_sensitivity(tmp_path / name, part)
+        data, picture = write_sensitivity(tmp_path / name, part)
         assert json.loads(data.read_text()) == part and Image.open(picture).format == "PNG"
         assert sorted(path.name for path in (tmp_path / name).rglob("*")) == ["plots", "sensitivity.json", "sensitivity.png"]
+    old = picture.read_bytes()
+    write_sensitivity(tmp_path / "two", {**part, "curves": part["curves"][:1]})  # files that are there are replaced
+    assert len(json.loads(data.read_text())["curves"]) == 1 and picture.read_bytes() != old
     data.write_text('{"curves": [{}]}')
     with pytest.raises(WorkdirError, match="damaged"):
         plot_sensitivity(tmp_path / "two")
