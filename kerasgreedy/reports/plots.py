@@ -14,11 +14,11 @@ from kerasgreedy.reports.tables import run_names
 def plot_run(path: Path, results: dict[str, Any]) -> None:
     """Writes `plots/accuracy_by_depth.png`, `plots/loss.png` and, where filters were removed, `plots/pruning.png`."""
     folder = path / "plots"
-    _write(folder / "accuracy_by_depth.png", _draw_depths([(path.name, results)]))
-    _write(folder / "loss.png", _draw_losses(read_metrics(path)))
+    write_figure(folder / "accuracy_by_depth.png", _draw_depths([(path.name, results)]))
+    write_figure(folder / "loss.png", _draw_losses(read_metrics(path)))
     pruning = draw_pruning(results["phases"])
     if pruning is not None:
-        _write(folder / "pruning.png", pruning)
+        write_figure(folder / "pruning.png", pruning)
 
 
 def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:
@@ -26,10 +26,11 @@ def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:
     target = user_path(target)
     if target.is_dir() or not target.name:
         raise InputError(f"{target}: is a folder; allowed: a PNG file")
-    _write(target, _draw_depths(list(zip(run_names(runs), (run.results for run in runs), strict=True))))
+    write_figure(target, _draw_depths(list(zip(run_names(runs), (run.results for run in runs), strict=True))))
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of that size in inches."""
     # The object interface leaves the caller's matplotlib backend and open figures alone.
     from matplotlib.figure import Figure
 
@@ -37,7 +38,7 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _draw_depths(runs: Sequence[tuple[str, dict[str, Any]]]) -> Any:
-    figure = _figure(7, 4.2)
+    figure = new_figure(7, 4.2)
     axes = figure.subplots()
     for index, (name, results) in enumerate(runs):
         colour = f"C{index}"
@@ -57,7 +58,7 @@ def _draw_depths(runs: Sequence[tuple[str, dict[str, Any]]]) -> Any:
 
 def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
     """Loss and accuracy over all epochs; phases are told apart by colour, and by a line where one ends."""
-    figure = _figure(9, 6)
+    figure = new_figure(9, 6)
     axes = figure.subplots(2, 1, sharex=True)
     starts: dict[int, int] = {}
     total = 0
@@ -89,7 +90,12 @@ def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
     return figure
 
 
-def _write(target: Path, figure: Any) -> None:
+def write_figure(target: Path, figure: Any) -> None:
+    """Writes a figure as PNG; at any moment the old or the whole new file is there.
+
+    Raises:
+        WorkdirError: it cannot be written.
+    """
     beside = target.with_name(f".{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
