@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.errors import InputError
 from kerasgreedy.files import user_path
+from kerasgreedy.reports.figures import new_figure, write_figure
 from kerasgreedy.reports.pruning import draw_pruning
 from kerasgreedy.reports.records import RunRecord, read_metrics
 from kerasgreedy.reports.tables import run_names
@@ -27,14 +28,6 @@ def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:
     if target.is_dir() or not target.name:
         raise InputError(f"{target}: is a folder; allowed: a PNG file")
     write_figure(target, _draw_depths(list(zip(run_names(runs), (run.results for run in runs), strict=True))))
-
-
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure of that size in inches."""
-    # The object interface leaves the caller's matplotlib backend and open figures alone.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=130, layout="constrained")
 
 
 def _draw_depths(runs: Sequence[tuple[str, dict[str, Any]]]) -> Any:
@@ -88,18 +81,3 @@ def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
         axes[0].legend(fontsize=8, ncols=4)
     axes[1].set_xlabel("epoch (line: training, dashed: validation, dotted: training data in inference mode)")
     return figure
-
-
-def write_figure(target: Path, figure: Any) -> None:
-    """Writes a figure as PNG; at any moment the old or the whole new file is there.
-
-    Raises:
-        WorkdirError: it cannot be written.
-    """
-    beside = target.with_name(f".{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(beside, format="png")
-        beside.replace(target)
-    except OSError as error:
-        raise WorkdirError(f"{target}: cannot be written ({error.strerror or error})") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 from kerasgreedy.errors import WorkdirError
 from kerasgreedy.files import read_json, user_path, write_atomically
-from kerasgreedy.reports.plots import new_figure, write_figure
+from kerasgreedy.reports.figures import new_figure, write_figure
 
 DATA, PICTURE = "sensitivity.json", "plots/sensitivity.png"
 ALL = "all"
