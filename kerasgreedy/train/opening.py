@@ -177,7 +177,7 @@ def _at(folder: Workdir, job: Job, snapshot: Snapshot) -> Job:
         spec = ModelSpec.model_validate(snapshot.meta["spec"])
     except ValidationError as error:
         raise CheckpointError(f"{folder.path}: the checkpoint's spec cannot be used ({error.error_count()} faults)") from None
-    return job.at(spec, int(snapshot.meta["phase"]))
+    return job.at(spec, snapshot.meta["kept"])
 
 
 def trained_network(folder: Workdir, job: Job) -> tuple[Job, Network]:
