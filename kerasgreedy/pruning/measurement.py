@@ -111,6 +111,8 @@ class Measurement:
         scores = {group.name: np.zeros(len(group.items)) for group in self.groups}
         for name, layers in self._positions.items():
             for place, positions in layers.items():
+                if (positions < 0).all():
+                    continue
                 np.add.at(scores[name], positions[positions >= 0], values(place)[positions >= 0])
         return scores
 

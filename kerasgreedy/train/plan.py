@@ -38,6 +38,8 @@ def compile_plan(
     """
     plan = _Compiler(spec, recipe, images, done)
     _STRATEGIES[recipe.strategy](plan)
+    if recipe.prune and not any(isinstance(stage, PruneAction) for stage in plan.stages):
+        raise AmountError("components", "no block has filters that can be removed")
     if recipe.replace_head:
         plan.replace_head()
     return tuple(plan.stages)
@@ -121,12 +123,15 @@ class _Compiler:
         """The components that shall lose filters: by default a greedy phase's block, else all blocks and heads with a loss."""
         heads = [self.arch.heads[i].name for i in depths]
         able = [*([name] if name else [block.name for block in self.arch.blocks[: depths[-1] + 1]]), *heads]
+        with_filters = {component for group in find_coupling(self.arch).groups for component in group.components}
         if wanted is None:
-            return tuple(able[:-1] if name else able)
+            return tuple(component for component in (able[:-1] if name else able) if component in with_filters)
         for component in wanted:
             if component not in self.arch.components:
                 hint = did_you_mean(component, self.arch.components) or f"; allowed: {', '.join(self.arch.components)}"
                 raise AmountError("components", f"received '{component}'{hint}")
+            if component not in with_filters:
+                raise AmountError("components", f"received '{component}', which has no filters that can be removed")
             if not name and component not in able:
                 raise AmountError("components", f"received '{component}', which has no loss; allowed: {', '.join(able)}")
         return tuple(component for component in able if component in wanted)
@@ -140,7 +145,7 @@ class _Compiler:
         coupling = find_coupling(self.arch)
         groups = selectable(coupling, action.targets, action.touches)
         if settings.importance == "batch_norm_scale":
-            self._scales(groups, action.heads)
+            self._scales(action, groups)
         depth = action.depth(self.arch)
         action = replace(action, start=action.start or Start.of(self.spec, groups, depth))
         if settings.accuracy_drop is not None:
@@ -152,10 +157,10 @@ class _Compiler:
         self._become(without(self.spec, coupling, removed))
         return replace(action, planned=changes(coupling, groups, removed))
 
-    def _scales(self, groups: Sequence[Group], heads: Collection[str]) -> None:
+    def _scales(self, action: PruneAction, groups: Sequence[Group]) -> None:
         """Refuses a layer without batch norm now, and not when its filters are to be ranked."""
-        depth = max(i for i, head in enumerate(self.arch.heads, start=1) if head.name in heads)
-        run = [*self.arch.blocks[:depth], *(head for head in self.arch.heads if head.name in heads)]
+        depth = action.depth(self.arch)
+        run = [*self.arch.blocks[:depth], *(head for head in self.arch.heads if head.name in action.heads)]
         chains = {(c.name, name): chain for c in run for name, chain in find_chains(c.nodes).items()}
         for place in (filter_.place for group in groups for item in group.items for filter_ in item.filters):
             if place in chains and chains[place].batch_norm is None:
