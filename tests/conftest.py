@@ -36,6 +36,23 @@ data: {dataset: digits, train_examples: 160, test_examples: 50, validation: 32, 
 training: {epochs: 2, batch_size: 32, optimizer: {name: sgd, learning_rate: 0.05, weight_decay: 5e-4}, keep: best}
 """
 
+PRUNED_SPEC = """
+name: small
+block_defaults: {batch_norm: true}
+blocks:
+  - {conv: 4}
+  - {conv: 6, downsample: invertible}
+  - {residual: [{conv: 5}, {conv: 6, activation: linear}]}
+"""
+
+PRUNING_RECIPE = """
+name: pruning
+data: {dataset: digits, train_examples: 128, test_examples: 40, validation: 32}
+training: {epochs: 2, batch_size: 32, optimizer: {name: sgd, learning_rate: 0.1, weight_decay: 5e-4}}
+prune: {keep: 0.5, fine_tune: {epochs: 1}}
+replace_head: {head: {hidden_layers: 1, width: 3}, training: {epochs: 1}}
+"""
+
 
 def pytest_configure() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -93,3 +110,14 @@ def finished(tmp_path_factory):
     (folder / "tiny.yaml").write_text(TINY_SPEC)
     (folder / "fast.yaml").write_text(TINY_RECIPE)
     return train_spec(folder / "tiny.yaml", folder / "fast.yaml", workdir=folder / "run", quiet=True)
+
+
+@pytest.fixture(scope="session")
+def pruned(tmp_path_factory):
+    """A finished run that removed filters after every block and replaced its last head; tests must not change it."""
+    from kerasgreedy.train.run import train_spec
+
+    folder = tmp_path_factory.mktemp("pruned")
+    (folder / "small.yaml").write_text(PRUNED_SPEC)
+    (folder / "pruning.yaml").write_text(PRUNING_RECIPE)
+    return train_spec(folder / "small.yaml", folder / "pruning.yaml", workdir=folder / "run", quiet=True)

@@ -1,8 +1,9 @@
 """How many filters go, and which: the weakest, by a share, a number, a budget or a limit on accuracy. Imports no TensorFlow."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.pruning.groups import Coupling, Group, Place
@@ -70,7 +71,7 @@ class Ranking:
     def __init__(
         self, coupling: Coupling, groups: Sequence[Group], scores: Mapping[str, Sequence[float]] | None, across: str = "layer"
     ):
-        self.groups = groups
+        self.groups, self._across = groups, across
         self._left: Counter[Place] = Counter({place: len(labels) for place, labels in coupling.outputs.items()})
         ranked = [
             (float(scores[group.name][i]) if scores else float(-i), number, i)
@@ -84,6 +85,12 @@ class Ranking:
         else:
             self._queues = [[entry for entry in order if entry[0] == number] for number in range(len(groups))]
             self._sizes = [len(group.items) for group in groups]
+        turns = [
+            ((place + 0.5) / size, entry)
+            for queue, size in zip(self._queues, self._sizes, strict=True)
+            for place, entry in enumerate(queue)
+        ]
+        self._order = [entry for _, entry in sorted(turns, key=lambda turn: turn[0])]
 
     def _can_go(self, group: Group, item: int) -> bool:
         """Whether a filter is left in every layer without it; if so, it is taken as gone."""
@@ -93,18 +100,30 @@ class Ranking:
         self._left -= loss
         return True
 
+    def share(self, gone: float, sizes: Mapping[str, int] | None = None) -> frozenset[int]:
+        """The labels of the weakest items: what goes until this share is gone, of each layer or of all together.
+
+        Args:
+            sizes: group name -> how many items there were when nothing was gone; default: those that there are.
+        """
+        begun = self._sizes
+        if sizes is not None:
+            begun = [sizes[group.name] for group in self.groups]
+            begun = [sum(begun)] if self._across == "global" else begun
+        left = [max(1, _nearest((1 - gone) * size)) for size in begun]
+        return self._labels([max(0, size - stay) for size, stay in zip(self._sizes, left, strict=True)])
+
     @property
     def most(self) -> int:
         """How many items can go."""
-        return sum(map(len, self._queues))
+        return len(self._order)
 
-    def share(self, gone: float) -> frozenset[int]:
-        """The labels of the weakest items: this share of them, of each layer or of all together."""
-        counts = [size - max(1, int((1 - gone) * size + 0.5)) for size in self._sizes]
-        return self._labels(counts)
+    def first(self, count: int) -> frozenset[int]:
+        """The labels of so many items that go first; `layer`: the layers take turns, so that each loses about the same share."""
+        return frozenset(self.groups[number].items[i].label for number, i in self._order[:count])
 
     def number(self, keep: Callable[[Group], int]) -> frozenset[int]:
-        """The labels of what goes when so many filters of each group stay; those that cannot go stay too.
+        """The labels of what goes when so many items of each group stay, those that cannot go among them.
 
         Raises:
             AmountError: fewer can go.
@@ -114,10 +133,8 @@ class Ranking:
             size = len(group.items) + group.held
             count = max(0, size - keep(group))
             if count > len(queue):
-                nearest = f"nearest: {size - len(queue)}"
-                raise AmountError(
-                    "keep", f"received {keep(group)}; only {len(queue)} of {size} filters of {group.name} can go; {nearest}"
-                )
+                least = size - len(queue)
+                raise AmountError("keep", f"{least} of the {size} filters of {group.name} cannot go; allowed: {least} or more")
             counts.append(count)
         return self._labels(counts)
 
@@ -139,93 +156,118 @@ def deployed_parameters(arch: Architecture, depth: int) -> int:
     return sum(block.parameters for block in arch.blocks[:depth]) + arch.heads[depth - 1].parameters
 
 
+@dataclass(frozen=True)
+class Start:
+    """What there was before the first round of a removal; rounds count from there, so that they add up to what was asked for.
+
+    Attributes:
+        items: group name -> how many could be removed.
+        multiply_adds: up to the head that counts.
+    """
+
+    items: Mapping[str, int]
+    multiply_adds: int
+
+    @classmethod
+    def of(cls, spec: ModelSpec, groups: Sequence[Group], depth: int) -> "Start":
+        """Of a network as it is."""
+        return cls({group.name: len(group.items) for group in groups}, deployed_cost(architecture(spec), depth))
+
+
 def choose(
     spec: ModelSpec,
     coupling: Coupling,
     ranking: Ranking,
     settings: Prune,
-    progress: tuple[float, float] = (0.0, 1.0),
-    depth: int | None = None,
+    depth: int,
+    after: float = 1.0,
+    start: Start | None = None,
     accuracy: Callable[[frozenset[int]], float] | None = None,
 ) -> frozenset[int]:
     """The labels of the filters that go in one round.
 
     Args:
         spec: of the network as it is, with `input_shape` and `classes`.
-        progress: the share of the whole way that is done before this round and after it.
-        depth: of the head that `multiply_adds` counts up to; default: the last.
+        depth: of the head that `multiply_adds` counts up to.
+        after: the share of the whole way that is done after this round.
+        start: before the first round; default: as it is.
         accuracy: of the network with some labels silent; needed for `accuracy_drop`.
 
     Raises:
         AmountError: it cannot be done; says what can.
     """
-    before, after = progress
+    start = start or Start.of(spec, ranking.groups, depth)
     share = settings.share_kept
     if share is not None:
-        chosen = ranking.share(1 - (1 - (1 - share) * after) / (1 - (1 - share) * before))
-        if not chosen and (before, after) == (0, 1):
+        chosen = ranking.share((1 - share) * after, start.items)
+        untouched = all(len(group.items) == start.items[group.name] for group in ranking.groups)
+        if not chosen and untouched and after == 1:
+            key = "keep" if settings.keep is not None else "schedule"
             raise AmountError(
-                _key_of(settings), f"received {share:g} to keep; no layer that is pruned is large enough to lose a filter"
+                key, f"a share of {share:g} to keep is every filter: no layer that is pruned is large enough to lose one"
             )
         return chosen
     if settings.keep is not None:
-        return _to_number(ranking, int(settings.keep), before, after)
+        return _to_number(coupling, ranking, int(settings.keep), after, start)
     if settings.multiply_adds is not None:
-        return _to_budget(spec, coupling, ranking, settings.multiply_adds, before, after, depth or len(architecture(spec).blocks))
+        return _to_budget(spec, coupling, ranking, settings.multiply_adds, after, start, depth)
     assert accuracy is not None and settings.accuracy_drop is not None
     removed: frozenset[int] = frozenset()
-    start = accuracy(removed)
+    whole = accuracy(removed)
     for step in range(1, STEPS):
         trial = ranking.share(step / STEPS)
-        if accuracy(trial) < start - settings.accuracy_drop:
+        if accuracy(trial) < whole - settings.accuracy_drop:
             break
         removed = trial
     return removed
 
 
-def _key_of(settings: Prune) -> str:
-    return "keep" if settings.keep is not None else "schedule"
-
-
-def _to_number(ranking: Ranking, keep: int, before: float, after: float) -> frozenset[int]:
-    sizes = {group.name: len(group.items) + group.held for group in ranking.groups}
-    if before == 0 and all(size <= keep for size in sizes.values()):
-        largest = max(sizes.values())
+def _to_number(coupling: Coupling, ranking: Ranking, keep: int, after: float, start: Start) -> frozenset[int]:
+    sizes = {group.name: (start.items[group.name] + group.held) * _filters(coupling, group) for group in ranking.groups}
+    if all(size <= keep for size in sizes.values()):
+        most = max(sizes.values())
         raise AmountError(
-            "keep", f"received {keep}; no layer that is pruned has more than {largest} filters; allowed: 1 to {largest - 1}"
+            "keep", f"received {keep}; no layer that is pruned has more than {most} filters; allowed: 1 to {most - 1}"
         )
 
     def target(group: Group) -> int:
-        size = sizes[group.name]
-        start = keep + (size - keep) / (1 - before)  # its size before the first round
-        return size if size <= keep else round(start - (start - keep) * after)
+        each, size = _filters(coupling, group), sizes[group.name]
+        return math.ceil(_nearest(size - max(0, size - keep) * after) / each)
 
     return ranking.number(target)
 
 
+def _filters(coupling: Coupling, group: Group) -> int:
+    """How many filters of one layer go with each item: several in a convolution with groups."""
+    return min(len(coupling.outputs[place]) // len(set(coupling.outputs[place])) for place in group.places)
+
+
 def _to_budget(
-    spec: ModelSpec, coupling: Coupling, ranking: Ranking, budget: float, before: float, after: float, depth: int
+    spec: ModelSpec, coupling: Coupling, ranking: Ranking, budget: float, after: float, start: Start, depth: int
 ) -> frozenset[int]:
     def cost(removed: frozenset[int]) -> int:
         return deployed_cost(architecture(without(spec, coupling, removed)), depth)
 
-    now = cost(frozenset())
-    least = cost(ranking.share(1.0))
-    start = float(now) if isinstance(budget, int) else now / (1 - (1 - budget) * before)
-    end = float(budget) if isinstance(budget, int) else start * budget
-    limit = now - (after - before) / (1 - before) * (now - end)
-    if before == 0 and end >= now:
-        raise AmountError("multiply_adds", f"received {budget:,}; it has {now:,} already; allowed: fewer")
+    begun = start.multiply_adds
+    end = budget if isinstance(budget, int) else begun * budget
+    if end >= begun:
+        raise AmountError("multiply_adds", f"received {budget:,}; it has {begun:,} already; allowed: fewer")
+    least = cost(ranking.first(ranking.most))
     if end < least:
-        nearest = f"{least:,} multiply-adds, {least / start:.3g} of {int(start):,}"
-        raise AmountError(
-            "multiply_adds", f"received {budget:g}; with one filter in every layer that is pruned there remain {nearest}"
-        )
+        nearest = f"nearest: {least:,} multiply-adds, {math.ceil(1000 * least / begun) / 1000:g} of {begun:,}"
+        message = f"received {budget:,}; one filter at least stays in every layer, and what is not pruned stays; {nearest}"
+        raise AmountError("multiply_adds", message)
+    limit = begun - after * (begun - end)
     low, high = 0, ranking.most  # the smallest removal within the limit
     while low < high:
         middle = (low + high) // 2
-        if cost(ranking.share(middle / ranking.most)) <= limit:
+        if cost(ranking.first(middle)) <= limit:
             high = middle
         else:
             low = middle + 1
-    return ranking.share(low / ranking.most)
+    return ranking.first(low)
+
+
+def _nearest(value: float) -> int:
+    """The nearest whole number, a half upwards; errors of rounding in `value` do not count."""
+    return math.floor(round(value, 9) + 0.5)

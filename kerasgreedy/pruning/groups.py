@@ -54,6 +54,11 @@ class Group:
     held: int = 0
 
     @property
+    def uniform(self) -> bool:
+        """Whether every item takes the same number of filters out of the same layers."""
+        return len({tuple(sorted(f.place for f in item.filters)) for item in self.items}) == 1
+
+    @property
     def components(self) -> tuple[str, ...]:
         """Blocks and heads that lose filters when the group does."""
         return tuple(dict.fromkeys(component for component, _ in self.places))

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.errors import InputError, did_you_mean
+from kerasgreedy.pruning.chains import find_chains, no_scale
 from kerasgreedy.pruning.groups import Group, Place
-from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.lower import Node
 
 Values: TypeAlias = NDArray[np.float64]
 Scores: TypeAlias = dict[str, Values]
@@ -53,27 +52,6 @@ def over_space(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(values, tf.float64), axis=list(range(1, len(values.shape) - 1)))
 
 
-@dataclass(frozen=True)
-class _Chain:
-    """What directly follows a convolution or dense layer: the name of its batch norm, and the layer that ends its chain."""
-
-    batch_norm: str | None
-    last: str
-
-
-def _chains(nodes: Sequence[Node]) -> dict[str, _Chain]:
-    found = {}
-    for index, node in enumerate(nodes):
-        for child in node.children:
-            found.update(_chains(child))
-        if isinstance(node.layer, L.Conv | L.Dense):
-            after = list(nodes[index + 1 : index + 3])
-            norm = after.pop(0).name if after and isinstance(after[0].layer, L.BatchNorm) else None
-            last = after[0].name if after and isinstance(after[0].layer, L.Activation) else norm or node.name
-            found[node.name] = _Chain(norm, last)
-    return found
-
-
 class Measurement:
     """Groups, the part of the network that is run for them, and two ways through it: weights and data."""
 
@@ -95,7 +73,7 @@ class Measurement:
             raise InputError(f"there is no head '{odd}' to take a loss at; heads: {', '.join(heads)}{did_you_mean(odd, heads)}")
         self._depth = max(heads.index(name) for name in losses) + 1
         self._names = [*(block.name for block in arch.blocks[: self._depth]), *(name for name in heads if name in losses)]
-        self._chains = {name: _chains(arch.components[name].nodes) for name in self._names}
+        self._chains = {name: find_chains(arch.components[name].nodes) for name in self._names}
         self._positions = {group.name: self._find(group) for group in groups}
 
     def _find(self, group: Group) -> dict[Place, NDArray[np.int32]]:
@@ -125,10 +103,7 @@ class Measurement:
         """(filters,) scale of the batch norm that follows directly."""
         norm = self._chains[place[0]][place[1]].batch_norm
         if norm is None:
-            raise InputError(
-                f"'batch_norm_scale' needs a batch norm right after every layer that is pruned, and {'/'.join(place)} has none; "
-                "use 'magnitude_l2', or 'taylor_activation'"
-            )
+            raise InputError(no_scale(place))
         return keras.ops.convert_to_numpy(self._layer((place[0], norm)).gamma).astype(np.float64)
 
     def by_filter(self, values: Callable[[Place], Values]) -> Scores:
@@ -136,6 +111,8 @@ class Measurement:
         scores = {group.name: np.zeros(len(group.items)) for group in self.groups}
         for name, layers in self._positions.items():
             for place, positions in layers.items():
+                if (positions < 0).all():
+                    continue
                 np.add.at(scores[name], positions[positions >= 0], values(place)[positions >= 0])
         return scores
 

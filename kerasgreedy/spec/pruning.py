@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from kerasgreedy.spec.model import Head
-from kerasgreedy.spec.sparsity import SparsitySchedule
+from kerasgreedy.spec.sparsity import PolynomialDecay, SparsitySchedule
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 from kerasgreedy.spec.training import Training, TrainingChanges
 
@@ -117,6 +117,9 @@ class Prune(Strict):
             raise faults("Prune", [fault(f"{what}; give one of {', '.join(AMOUNTS)}", at=(given[1],) if given else ())])
         if self.schedule is not None and self.rounds > 1:
             raise faults("Prune", [fault("a schedule has its own rounds; leave it out", at=("rounds",))])
+        if isinstance(self.schedule, PolynomialDecay) and self.schedule.last_change < 1:
+            message = f"received {self.schedule.frequency}; no round from 1 to {self.schedule.end_step} is active; allowed: 1"
+            raise faults("Prune", [fault(message, at=("schedule", "frequency"))])
         if self.schedule is not None and not self.progress:
             raise faults("Prune", [fault("nothing would be removed in any round", at=("schedule",))])
         if isinstance(self.keep, int) and self.ranking == "global":

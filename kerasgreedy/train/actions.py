@@ -53,7 +53,7 @@ class _Pruning:
         self.action, self.job, self.network, self.pipeline, self.strategy = action, job, network, pipeline, strategy
         self.coupling: Coupling = find_coupling(network.architecture)
         self.groups = selectable(self.coupling, action.targets, action.touches)
-        self.depth = _depth(network, action)
+        self.depth = action.depth(network.architecture)
 
     def outcome(self) -> Outcome:
         action, settings = self.action, self.action.settings
@@ -68,8 +68,9 @@ class _Pruning:
             self.coupling,
             Ranking(self.coupling, self.groups, scores, settings.ranking),
             settings,
-            action.progress,
             self.depth,
+            action.progress[1],
+            action.start,
             lambda labels: self._accuracy(evaluator, labels),
         )
         changed, spec = self.network, self.job.spec
@@ -80,6 +81,7 @@ class _Pruning:
         entry = {
             **_entry(action, self.job, self.network, changed, self.depth),
             "importance": settings.importance,
+            "items": {group.name: len(group.items) for group in self.groups},
             "filters": {name: [old, new] for name, old, new in changes(self.coupling, self.groups, removed)},
             "validation": {"before": before, "after": after} if before else None,
         }
@@ -110,10 +112,6 @@ class _Pruning:
             scores = self._validation(evaluator)
         assert scores is not None
         return scores["top1"]
-
-
-def _depth(network: Network, action: PruneAction) -> int:
-    return max(i for i, head in enumerate(network.architecture.heads, start=1) if head.name in action.heads)
 
 
 def _entry(

@@ -1,7 +1,8 @@
 """Spec, recipe and data set fitted together: all that training needs to know. Imports no TensorFlow."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kerasgreedy.data.catalog import describe, inapplicable
 from kerasgreedy.data.info import DataInfo
@@ -40,8 +41,8 @@ class Job:
     validation_images: int
     test_images: int
 
-    def at(self, spec: ModelSpec, done: int) -> "Job":
-        """The job when so many stages of its plan are done and have left the network of `spec`."""
+    def at(self, spec: ModelSpec, done: Sequence[Mapping[str, Any]]) -> "Job":
+        """The job when some stages of its plan are done, with these entries, and have left the network of `spec`."""
         phases = compile_plan(spec, self.recipe, (self.train_images, self.validation_images), done)
         return replace(self, spec=spec, architecture=architecture(spec), phases=phases)
 

@@ -94,7 +94,7 @@ class Loop:
             raise Stopped(f"stopped by {self.stop.name} before {action.name}; saved")
         self.reporter.action(action)
         outcome = perform(action, self.job, self.state.network, self.pipeline, self.strategy)
-        self.job = self.job.at(outcome.spec, action.index + 1)
+        self.job = self.job.at(outcome.spec, [*self.state.position.kept, outcome.entry])
         self.folder.keep_network(outcome.spec, outcome.details)
         self.state.finish_action(outcome.network, outcome.spec, outcome.entry)
         self.reporter.acted(outcome.entry, self.job.phases)

@@ -85,7 +85,7 @@ def check_start(job: Job) -> None:
     """Refuses a run to start from whose network is another one than the job's.
 
     Raises:
-        WorkdirError, CheckpointError: there is no trained network.
+        WorkdirError, CheckpointError: there is no finished run.
         InputError: it is another one.
     """
     folder, source, _ = _source(job)
@@ -110,8 +110,8 @@ def _source(job: Job) -> tuple[Workdir, Job, Snapshot]:
     assert job.recipe.start_from
     folder = Workdir.open(job.recipe.start_from)
     snapshot, _ = folder.checkpoints.load()
-    if snapshot is None:
-        raise CheckpointError(f"start_from: {folder.path}: nothing is trained yet; train --resume {folder.path}")
+    if snapshot is None or folder.results() is None:
+        raise CheckpointError(f"start_from: {folder.path}: this run is not finished; go on with it: train --resume {folder.path}")
     spec, recipe = folder.documents()
     return folder, _at(folder, prepare(spec, recipe, stored_info(folder)), snapshot), snapshot
 
@@ -177,7 +177,7 @@ def _at(folder: Workdir, job: Job, snapshot: Snapshot) -> Job:
         spec = ModelSpec.model_validate(snapshot.meta["spec"])
     except ValidationError as error:
         raise CheckpointError(f"{folder.path}: the checkpoint's spec cannot be used ({error.error_count()} faults)") from None
-    return job.at(spec, int(snapshot.meta["phase"]))
+    return job.at(spec, snapshot.meta["kept"])
 
 
 def trained_network(folder: Workdir, job: Job) -> tuple[Job, Network]:

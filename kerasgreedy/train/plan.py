@@ -1,11 +1,12 @@
 """Recipe + spec -> an ordered list of phases and actions: plain data that is printed before anything runs. No TensorFlow."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from kerasgreedy.errors import did_you_mean
-from kerasgreedy.pruning.amounts import AmountError, Ranking, choose, selectable
+from kerasgreedy.pruning.amounts import AmountError, Ranking, Start, choose, selectable
+from kerasgreedy.pruning.chains import find_chains, no_scale
 from kerasgreedy.pruning.groups import Coupling, Group, find_coupling, kept
 from kerasgreedy.pruning.rewriting import last_head, resized, without
 from kerasgreedy.spec import layers as L
@@ -20,7 +21,9 @@ from kerasgreedy.train.stages import HeadAction, Phase, PruneAction, Stage
 Components: TypeAlias = tuple[Component, ...]
 
 
-def compile_plan(spec: ModelSpec, recipe: Recipe, images: tuple[int, int] = (0, 0), done: int = 0) -> tuple[Stage, ...]:
+def compile_plan(
+    spec: ModelSpec, recipe: Recipe, images: tuple[int, int] = (0, 0), done: Sequence[Mapping[str, Any]] = ()
+) -> tuple[Stage, ...]:
     """The phases and actions of a recipe on a network.
 
     What stands behind a removal of filters is planned with the sizes that it leaves, where they are known beforehand.
@@ -28,13 +31,15 @@ def compile_plan(spec: ModelSpec, recipe: Recipe, images: tuple[int, int] = (0, 
     Args:
         spec: with `input_shape` and `classes`.
         images: in the training and in the validation part; they decide whether a cache fits.
-        done: so many stages are done, and `spec` is what they left.
+        done: the entries of the stages that are done, see `Position.kept`; `spec` is what they left.
 
     Raises:
         AmountError: a removal cannot be done.
     """
     plan = _Compiler(spec, recipe, images, done)
     _STRATEGIES[recipe.strategy](plan)
+    if recipe.prune and not any(isinstance(stage, PruneAction) for stage in plan.stages):
+        raise AmountError("components", "no block has filters that can be removed")
     if recipe.replace_head:
         plan.replace_head()
     return tuple(plan.stages)
@@ -47,7 +52,7 @@ class _Compiler:
     spec: ModelSpec
     recipe: Recipe
     images: tuple[int, int]
-    done: int
+    done: Sequence[Mapping[str, Any]]
     stages: list[Stage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -98,12 +103,14 @@ class _Compiler:
         targets = self._targets(settings.components, name, depths)
         if not targets:
             return
-        before = 0.0
+        before, start = 0.0, None
         for number, after in enumerate(settings.progress, start=1):
             mark = "_".join(["", *([name] if name else []), *([str(number)] if len(settings.progress) > 1 else [])])
             heads = tuple(self.arch.heads[i].name for i in depths)
-            action = PruneAction(len(self.stages), f"prune{mark}", targets, touches, heads, settings, (before, after))
-            self.stages.append(self._foreseen(action))
+            action = PruneAction(len(self.stages), f"prune{mark}", targets, touches, heads, settings, (before, after), start)
+            action = self._foreseen(action)
+            start = action.start
+            self.stages.append(action)
             if settings.fine_tune:
                 losses = tuple(self.arch.heads[i] for i in depths)  # the network of now: it may have shrunk
                 blocks = [self.arch.blocks[i] for i in tuned] if (settings.fine_tune.trains or default) == "all" else []
@@ -116,31 +123,48 @@ class _Compiler:
         """The components that shall lose filters: by default a greedy phase's block, else all blocks and heads with a loss."""
         heads = [self.arch.heads[i].name for i in depths]
         able = [*([name] if name else [block.name for block in self.arch.blocks[: depths[-1] + 1]]), *heads]
+        with_filters = {component for group in find_coupling(self.arch).groups for component in group.components}
         if wanted is None:
-            return tuple(able[:-1] if name else able)
+            return tuple(component for component in (able[:-1] if name else able) if component in with_filters)
         for component in wanted:
             if component not in self.arch.components:
                 hint = did_you_mean(component, self.arch.components) or f"; allowed: {', '.join(self.arch.components)}"
                 raise AmountError("components", f"received '{component}'{hint}")
+            if component not in with_filters:
+                raise AmountError("components", f"received '{component}', which has no filters that can be removed")
             if not name and component not in able:
                 raise AmountError("components", f"received '{component}', which has no loss; allowed: {', '.join(able)}")
         return tuple(component for component in able if component in wanted)
 
     def _foreseen(self, action: PruneAction) -> PruneAction:
         """The action with the sizes that it leaves, and the network changed by it, as far as that is known."""
-        if action.index < self.done:
-            return action
+        if action.index < len(self.done):
+            entry = self.done[action.index]
+            return replace(action, start=action.start or Start(entry["items"], entry["multiply_adds"][0]))
         settings = action.settings
         coupling = find_coupling(self.arch)
         groups = selectable(coupling, action.targets, action.touches)
+        if settings.importance == "batch_norm_scale":
+            self._scales(action, groups)
+        depth = action.depth(self.arch)
+        action = replace(action, start=action.start or Start.of(self.spec, groups, depth))
         if settings.accuracy_drop is not None:
             return action
-        depth = max(i for i, head in enumerate(self.arch.heads, start=1) if head.name in action.heads)
-        removed = choose(self.spec, coupling, Ranking(coupling, groups, None, settings.ranking), settings, action.progress, depth)
-        if not settings.known_beforehand:
+        ranking = Ranking(coupling, groups, None, settings.ranking)
+        removed = choose(self.spec, coupling, ranking, settings, depth, action.progress[1], action.start)
+        if not settings.known_beforehand or not all(group.uniform for group in groups):
             return action
         self._become(without(self.spec, coupling, removed))
         return replace(action, planned=changes(coupling, groups, removed))
+
+    def _scales(self, action: PruneAction, groups: Sequence[Group]) -> None:
+        """Refuses a layer without batch norm now, and not when its filters are to be ranked."""
+        depth = action.depth(self.arch)
+        run = [*self.arch.blocks[:depth], *(head for head in self.arch.heads if head.name in action.heads)]
+        chains = {(c.name, name): chain for c in run for name, chain in find_chains(c.nodes).items()}
+        for place in (filter_.place for group in groups for item in group.items for filter_ in item.filters):
+            if place in chains and chains[place].batch_norm is None:
+                raise AmountError("importance", no_scale(place))
 
     def replace_head(self) -> None:
         """Adds the replacement of the last head, and the phase that trains the new one."""
@@ -149,7 +173,7 @@ class _Compiler:
         head = merged_head(last_head(self.spec), settings.head)
         action = HeadAction(len(self.stages), "replace_head", last, head)
         self.stages.append(action)
-        if action.index >= self.done:
+        if action.index >= len(self.done):
             self._become(resized(self.spec, {}, {last: head}))
         heads = self.arch.heads[-1:]
         self.phase("final_head", heads, heads, True, training=settings.training.over(self.recipe.training))

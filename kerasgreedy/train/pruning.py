@@ -10,8 +10,7 @@ import yaml
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.errors import InputError
 from kerasgreedy.spec.sparsity import from_tfmot
-from kerasgreedy.train.job import prepare
-from kerasgreedy.train.opening import stored_info
+from kerasgreedy.train.opening import open_job
 from kerasgreedy.train.run import Run, train_spec
 from kerasgreedy.train.workdir import PRUNED, Workdir
 
@@ -59,8 +58,8 @@ def prune_run(
     if epochs < 0:
         raise InputError(f"epochs: received {epochs}; allowed: 0 or more")
     folder = Workdir.open(workdir)
-    documents = folder.documents()
-    job = prepare(*documents, info=stored_info(folder))
+    here = folder.path.resolve()
+    job = open_job(folder, data)
     heads = heads or ("all" if len(job.trained_depths()) > 1 else "last")
     training = job.recipe.training
     settings = {
@@ -80,7 +79,7 @@ def prune_run(
         fine = {"trains": fine_tune, "epochs": epochs, "optimizer": optimizer.model_dump(), "schedule": {"name": "cosine"}}
         settings["fine_tune"] = fine
     # What another strategy alone may say is taken back.
-    texts: dict[str, Any] = {"strategy": "compress", "start_from": str(folder.path.absolute()), "dsd": None, "replace_head": None,
+    texts: dict[str, Any] = {"strategy": "compress", "start_from": str(here), "dsd": None, "replace_head": None,
              "training.init": "fresh", "cache.store": "auto", "prefix_precision": None}  # fmt: skip
     for key, value in settings.items():
         texts[f"prune.{key}"] = value
@@ -89,7 +88,7 @@ def prune_run(
         "prune={}",
         *(f"{key}={_yaml(value)}" for key, value in texts.items() if value is not None or not key.startswith("prune.")),
     ]
-    place = out or folder.path.with_name(f"{folder.path.name}-pruned")
+    place = out or here.with_name(f"{here.name}-pruned")
     return train_spec(spec, folder.path / "recipe.yaml", [*base, *overrides], place, data, strategy, quiet)
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
+from kerasgreedy.pruning.amounts import Start
+from kerasgreedy.spec.architecture import Architecture
 from kerasgreedy.spec.model import Head
 from kerasgreedy.spec.pruning import Prune
 from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay
@@ -117,6 +119,7 @@ class PruneAction(Action):
         heads: the sum of their losses is what importance is about.
         settings: how much, and which.
         progress: the share of the way that is done before and after this round.
+        start: what there was before the first round; None: it is the first.
         planned: layer -> (filters before, after), where that is known beforehand.
     """
 
@@ -125,9 +128,14 @@ class PruneAction(Action):
     heads: tuple[str, ...]
     settings: Prune
     progress: tuple[float, float] = (0.0, 1.0)
+    start: Start | None = None
     planned: tuple[tuple[str, int, int], ...] | None = None
 
     kind: ClassVar[str] = "prune"
+
+    def depth(self, arch: Architecture) -> int:
+        """Of the deepest head with a loss."""
+        return max(depth for depth, head in enumerate(arch.heads, start=1) if head.name in self.heads)
 
     @property
     def what(self) -> str:
