@@ -199,14 +199,7 @@ def choose(
     start = start or Start.of(spec, ranking.groups, depth)
     share = settings.share_kept
     if share is not None:
-        chosen = ranking.share((1 - share) * after, start.items)
-        untouched = all(len(group.items) == start.items[group.name] for group in ranking.groups)
-        if not chosen and untouched and after == 1:
-            key = "keep" if settings.keep is not None else "schedule"
-            raise AmountError(
-                key, f"a share of {share:g} to keep is every filter: no layer that is pruned is large enough to lose one"
-            )
-        return chosen
+        return ranking.share((1 - share) * after, start.items)
     if settings.keep is not None:
         return _to_number(coupling, ranking, int(settings.keep), after, start)
     if settings.multiply_adds is not None:
