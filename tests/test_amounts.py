@@ -1,7 +1,7 @@
 """How many filters go, counted by hand; and specs that are written anew."""
 
 import pytest
-from conftest import spec_of
+from conftest import TINY_RECIPE, recipe_of, spec_of
 
 from kerasgreedy.pruning.amounts import AmountError, Ranking, Start, choose, deployed_cost, selectable
 from kerasgreedy.pruning.groups import find_coupling, kept, walk
@@ -241,7 +241,9 @@ def test_filters_that_are_summed_go_together():
 def test_a_frozen_block_holds_what_is_summed_with_it():
     net = Net(COUPLED, targets=["block_2"], touches=["block_2", "head_2"])
     assert [group.name for group in net.groups] == ["block_2/conv_1"]
-    with pytest.raises(AmountError, match=r"prune.components: block_2: .* summed with those of block_1 and cannot be removed alone"):
+    with pytest.raises(
+        AmountError, match=r"prune.components: block_2: .* summed with those of block_1 and cannot be removed alone"
+    ):
         Net(COUPLED.replace("{conv: 5}, ", ""), targets=["block_2"], touches=["block_2", "head_2"])
     first = Net(COUPLED, targets=["block_1"], touches=["block_1", "head_1", "block_2", "head_2"])
     assert first.counts(first.choose(keep=2)) == {"block_1/conv_1": 2, "block_2/conv_2": 2}
@@ -305,11 +307,23 @@ def test_what_is_left_unsaid_is_written_out():
 auxiliary_head: {hidden_layers: 2, width: 2x}
 """  # fmt: skip
     written = resized(spec_of(text).value, {("twin_1", "conv_1"): 5, ("head_2", "conv_2"): 3})
-    assert [block.name for block in written.blocks] == ["twin_1", "twin_2", None] and "auxiliary_head" not in written.model_fields_set
+    assert [block.name for block in written.blocks] == [
+        "twin_1",
+        "twin_2",
+        None,
+    ] and "auxiliary_head" not in written.model_fields_set
     assert [block.head.width for block in written.blocks] == [16, [16, 3], 24]
     arch = architecture(written)
     assert [component.output_shape[-1] for component in arch.blocks] == [5, 8, 12]
     assert [component.output_shape[-1] for component in arch.heads] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("head", ["{hidden_layers: 1, width: 3}", "{layers: [{conv: 5}, {global_avg_pool: true}]}"])
+def test_a_recipe_that_is_written_keeps_what_its_new_head_leaves_out(head):
+    recipe = recipe_of(TINY_RECIPE + f"replace_head: {{head: {head}}}\n").value
+    again = recipe_of(dump(recipe)).value
+    assert again.replace_head == recipe.replace_head
+    assert again.replace_head.head.model_fields_set == recipe.replace_head.head.model_fields_set
 
 
 def test_a_projection_stays_when_widths_agree_by_chance():
