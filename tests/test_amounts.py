@@ -225,7 +225,7 @@ def test_schedules_as_rounds():
     assert every_second.progress == pytest.approx([0.875, 1])
     constant = Prune(schedule={"name": "constant_sparsity", "target_sparsity": 0.25, "begin_step": 0})
     assert constant.progress == (1,) and constant.share_kept == 0.75
-    with pytest.raises(ValueError, match="received 100; no round from 1 to 4 is active; allowed: 1"):
+    with pytest.raises(ValueError, match="frequency 100 makes none of the rounds 1 to 4 active; allowed: 1 to 4"):
         Prune(schedule=decay)
     with pytest.raises(ValueError, match="nothing would be removed in any round"):
         Prune(schedule={"name": "constant_sparsity", "target_sparsity": 0.0, "begin_step": 0})
