@@ -1,5 +1,7 @@
 """How many filters go, counted by hand; and specs that are written anew."""
 
+from itertools import pairwise
+
 import pytest
 from conftest import TINY_RECIPE, recipe_of, spec_of
 
@@ -104,7 +106,7 @@ def test_removals_are_nested_and_leave_a_filter_in_every_layer(name, across):
     shares = [net.ranking.share(step / 40) for step in range(41)]
     for removals in (firsts, shares):
         assert removals[0] == frozenset()
-        assert all(one <= two for one, two in zip(removals, removals[1:], strict=False))
+        assert all(one <= two for one, two in pairwise(removals))
     assert [len(removed) for removed in firsts] == list(range(net.ranking.most + 1))
     assert min(net.counts(firsts[-1]).values()) >= 1 <= min(net.counts(shares[-1]).values())
     without(net.spec, net.coupling, firsts[-1])

@@ -30,17 +30,27 @@ class Bad(NamedTuple):
 
 
 GREEDY = [
-    Bad("keep_nothing", "keep: 0", (":4:9: prune.keep: received 0;", "a share above 0 and below 1, or a whole number of filters")),
+    Bad(
+        "keep_nothing", "keep: 0", (":4:9: prune.keep: received 0;", "a share above 0 and below 1, or a whole number of filters")
+    ),
     Bad("keep_all", "keep: 1.0", (":4:9: prune.keep: received 1.0; allowed: a share above 0 and below 1",)),
     Bad("keep_negative", "keep: -1", (":4:9: prune.keep: received -1; allowed: a share",)),
     Bad("keep_one_and_a_half", "keep: 1.5", (":4:9: prune.keep: received 1.5; allowed: a share",)),
     Bad("keep_truth", "keep: true", (":4:9: prune.keep: received true; allowed: a share",)),
     Bad("keep_text", "keep: half", (":4:9: prune.keep: received 'half'; allowed: a share",)),
     Bad("keep_nan", "keep: .nan", (":4:9: prune.keep: received nan; allowed: a share",)),
-    Bad("keep_too_many", "keep: 6", ("prune.keep: received 6", "no layer that is pruned has more than 4 filters; allowed: 1 to 3")),
-    Bad("budget_past_all", "multiply_adds: 1.5", ("prune.multiply_adds: received 1.5; allowed: a share", "number of multiply-adds")),
+    Bad(
+        "keep_too_many", "keep: 6", ("prune.keep: received 6", "no layer that is pruned has more than 4 filters; allowed: 1 to 3")
+    ),
+    Bad(
+        "budget_past_all",
+        "multiply_adds: 1.5",
+        ("prune.multiply_adds: received 1.5; allowed: a share", "number of multiply-adds"),
+    ),
     # Block 1: 64 x 9 x 4 and 2 x 2 x 4 x 10; with one filter a quarter.
-    Bad("budget_too_large", "multiply_adds: 2464", ("prune.multiply_adds: received 2,464; it has 2,464 already; allowed: fewer",)),
+    Bad(
+        "budget_too_large", "multiply_adds: 2464", ("prune.multiply_adds: received 2,464; it has 2,464 already; allowed: fewer",)
+    ),
     Bad("budget_too_small", "multiply_adds: 500", ("received 500;", "nearest: 616 multiply-adds, 0.25 of 2,464")),
     Bad("budget_share_too_small", "multiply_adds: 0.1", ("received 0.1;", "nearest: 616 multiply-adds, 0.25 of 2,464")),
     Bad("drop_zero", "accuracy_drop: 0", ("prune.accuracy_drop: received 0; allowed: greater than 0",)),
@@ -52,8 +62,15 @@ GREEDY = [
         more="",
         data="dataset: digits, validation: 0",
     ),
-    Bad("drop_of_no_image", "accuracy_drop: 0.1", ("data.validation: received 0.0001, which is no image of 1437; prune.accuracy_drop needs some",), data="dataset: digits, validation: 0.0001"),
-    Bad("no_amount", "rounds: 2", ("nothing says how much is removed; give one of keep, multiply_adds, accuracy_drop, schedule",)),
+    Bad(
+        "drop_of_no_image",
+        "accuracy_drop: 0.1",
+        ("data.validation: received 0.0001, which is no image of 1437; prune.accuracy_drop needs some",),
+        data="dataset: digits, validation: 0.0001",
+    ),
+    Bad(
+        "no_amount", "rounds: 2", ("nothing says how much is removed; give one of keep, multiply_adds, accuracy_drop, schedule",)
+    ),
     Bad("two_amounts", "keep: 2, multiply_adds: 0.5", ("received keep and multiply_adds; give one of",)),
     Bad("importance", "keep: 2, importance: taylor_activatoin", ("received 'taylor_activatoin'", "?taylor_activation")),
     Bad("ranking", "keep: 2, ranking: globl", ("received 'globl'; allowed: 'layer' or 'global'", "?global")),
@@ -94,7 +111,11 @@ GREEDY = [
         "schedule: {name: constant_sparsity, target_sparsity: 0, begin_step: 0}",
         ("prune.schedule: nothing would be removed in any round",),
     ),
-    Bad("number_of_all", "keep: 2, ranking: global", ("prune.ranking: 'global' ranks filters across layers", "give a share in keep")),
+    Bad(
+        "number_of_all",
+        "keep: 2, ranking: global",
+        ("prune.ranking: 'global' ranks filters across layers", "give a share in keep"),
+    ),
     Bad("heads", "keep: 2, heads: all", ("prune.heads: strategy 'greedy' has its own heads; leave it out",)),
     Bad("no_images", "keep: 2, images: 0", ("prune.images: received 0; allowed: greater than or equal to 1",)),
     Bad(
@@ -110,8 +131,18 @@ GREEDY = [
         more="strategy: random_features\n",
     ),
     Bad("unseen_head", "keep: 2, components: [head_1]", ("received 'head_1'",), more="strategy: end_to_end\n"),
-    Bad("compress_alone", "", ("strategy 'compress' needs 'prune' or 'replace_head'", "needs 'start_from'"), more="strategy: compress\n"),
-    Bad("compress_what", "keep: 2", ("strategy: strategy 'compress' needs 'start_from', the run folder",), more="strategy: compress\n"),
+    Bad(
+        "compress_alone",
+        "",
+        ("strategy 'compress' needs 'prune' or 'replace_head'", "needs 'start_from'"),
+        more="strategy: compress\n",
+    ),
+    Bad(
+        "compress_what",
+        "keep: 2",
+        ("strategy: strategy 'compress' needs 'start_from', the run folder",),
+        more="strategy: compress\n",
+    ),
     Bad("new_head_key", "", ("replace_head.head.widht", "?width"), more="replace_head: {head: {widht: 3}}\n"),
     Bad(
         "new_head_batch",
@@ -119,7 +150,7 @@ GREEDY = [
         ("replace_head.training.batch_size: received 4096; only 48",),
         more="replace_head: {head: {width: 3}, training: {batch_size: 4096}}\n",
     ),
-]  # fmt: skip
+]
 
 
 def write(case: Bad) -> None:

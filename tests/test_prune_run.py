@@ -234,12 +234,20 @@ def test_accuracies_around_a_removal_are_those_of_the_networks(pruned, killed):
         assert scores["loss"] == pytest.approx(-logs[range(32), labels].mean(), rel=1e-5)
 
 
-def test_cached_features_and_recomputed_ones_give_the_same_run(pruned, inputs, tmp_path):
-    plan = json.loads((pruned.workdir / "plan.json").read_text())
-    assert [stage["name"] for stage in plan if stage["cache"] != "none"] == ["block_2", "block_3"]
-    run = train_spec(*inputs, ["cache.store=none"], tmp_path / "run", quiet=True)
-    same_weights(weights(run.workdir), weights(pruned.workdir))
-    assert without_time(run.workdir) == without_time(pruned.workdir)
+def test_cached_features_and_recomputed_ones_give_the_same_run(two_blocks, tmp_path):
+    """Between the rounds, what is cached is older than the network."""
+    overrides = ["prune.rounds=2", "prune.fine_tune.epochs=2", "replace_head=null"]
+    cached = train_spec(*two_blocks, overrides, tmp_path / "cached", quiet=True)
+    plan = json.loads((cached.workdir / "plan.json").read_text())
+    assert [stage["name"] for stage in plan if stage["cache"] == "memory"] == [
+        "block_2",
+        "fine_tune_block_2_1",
+        "fine_tune_block_2_2",
+    ]
+    run = train_spec(*two_blocks, [*overrides, "cache.store=none"], tmp_path / "run", quiet=True)
+    same_weights(weights(run.workdir), weights(cached.workdir))
+    assert without_time(run.workdir) == without_time(cached.workdir)
+    assert run.results["phases"] == cached.results["phases"]
 
 
 def test_two_devices_remove_the_same_filters(two_blocks, tmp_path):
@@ -304,7 +312,7 @@ def test_training_goes_on_from_the_pruned_network(pruned, inputs, tmp_path, monk
     assert widths(done.network) == [2, 3, 3]
 
 
-def test_pruning_a_finished_run_leaves_it_alone(end_to_end, tmp_path):
+def test_pruning_a_finished_run_leaves_it_alone(end_to_end, tmp_path, monkeypatch):
     before = contents(end_to_end.workdir)
     run = prune_run(end_to_end.workdir, keep=0.5, rounds=2, epochs=1, out=tmp_path / "half", quiet=True)
     assert contents(end_to_end.workdir) == before
@@ -316,8 +324,19 @@ def test_pruning_a_finished_run_leaves_it_alone(end_to_end, tmp_path):
     assert [scores["depth"] for scores in run.results["depths"]] == [2]
     first = entries(run)["prune_1"]["validation"]["before"]
     assert first["top1"] == evaluate_run(end_to_end.workdir, "validation")["depths"][0]["top1"]
-    again = prune_run(run.workdir, keep=1, epochs=0, out=tmp_path / "again", quiet=True)  # of a run that was pruned already
-    assert widths(again.network) == [1, 1]
+
+    def die(self, changed, original=loop.Loop._save):
+        original(self, changed)
+        if self.state.position.kept[-1:] and self.state.position.kept[-1]["phase"] == "fine_tune_1":
+            raise SystemError("killed")
+
+    monkeypatch.setattr(loop.Loop, "_save", die)
+    with pytest.raises(SystemError, match="killed"):  # between the rounds
+        prune_run(end_to_end.workdir, keep=0.5, rounds=2, epochs=1, out=tmp_path / "again", quiet=True)
+    monkeypatch.undo()
+    same_weights(weights(resume_run(tmp_path / "again", quiet=True).workdir), weights(run.workdir))
+    least = prune_run(run.workdir, keep=1, epochs=0, out=tmp_path / "least", quiet=True)  # of what is pruned already
+    assert widths(least.network) == [1, 1]
 
 
 def test_a_budget_for_a_finished_greedy_run(pruned, tmp_path):
