@@ -43,6 +43,7 @@ blocks:
   - {conv: 4}
   - {conv: 6, downsample: invertible}
   - {residual: [{conv: 5}, {conv: 6, activation: linear}]}
+auxiliary_head: {pool_to: 4}
 """
 
 PRUNING_RECIPE = """

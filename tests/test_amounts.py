@@ -1,9 +1,9 @@
 """How many filters go, counted by hand; and specs that are written anew."""
 
-import itertools
+from itertools import pairwise
 
 import pytest
-from conftest import spec_of
+from conftest import TINY_RECIPE, recipe_of, spec_of
 
 from kerasgreedy.pruning.amounts import AmountError, Ranking, Start, choose, deployed_cost, selectable
 from kerasgreedy.pruning.groups import find_coupling, kept, walk
@@ -106,7 +106,7 @@ def test_removals_are_nested_and_leave_a_filter_in_every_layer(name, across):
     shares = [net.ranking.share(step / 40) for step in range(41)]
     for removals in (firsts, shares):
         assert removals[0] == frozenset()
-        assert all(one <= two for one, two in itertools.pairwise(removals))
+        assert all(one <= two for one, two in pairwise(removals))
     assert [len(removed) for removed in firsts] == list(range(net.ranking.most + 1))
     assert min(net.counts(firsts[-1]).values()) >= 1 <= min(net.counts(shares[-1]).values())
     without(net.spec, net.coupling, firsts[-1])
@@ -227,7 +227,7 @@ def test_schedules_as_rounds():
     assert every_second.progress == pytest.approx([0.875, 1])
     constant = Prune(schedule={"name": "constant_sparsity", "target_sparsity": 0.25, "begin_step": 0})
     assert constant.progress == (1,) and constant.share_kept == 0.75
-    with pytest.raises(ValueError, match="received 100; no round from 1 to 4 is active; allowed: 1"):
+    with pytest.raises(ValueError, match="frequency 100 makes none of the rounds 1 to 4 active; allowed: 1 to 4"):
         Prune(schedule=decay)
     with pytest.raises(ValueError, match="nothing would be removed in any round"):
         Prune(schedule={"name": "constant_sparsity", "target_sparsity": 0.0, "begin_step": 0})
@@ -318,6 +318,14 @@ auxiliary_head: {hidden_layers: 2, width: 2x}
     arch = architecture(written)
     assert [component.output_shape[-1] for component in arch.blocks] == [5, 8, 12]
     assert [component.output_shape[-1] for component in arch.heads] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("head", ["{hidden_layers: 1, width: 3}", "{layers: [{conv: 5}, {global_avg_pool: true}]}"])
+def test_a_recipe_that_is_written_keeps_what_its_new_head_leaves_out(head):
+    recipe = recipe_of(TINY_RECIPE + f"replace_head: {{head: {head}}}\n").value
+    again = recipe_of(dump(recipe)).value
+    assert again.replace_head == recipe.replace_head
+    assert again.replace_head.head.model_fields_set == recipe.replace_head.head.model_fields_set
 
 
 def test_a_projection_stays_when_widths_agree_by_chance():

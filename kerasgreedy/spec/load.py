@@ -129,6 +129,9 @@ def as_plain(value: Strict) -> dict[str, Any]:
     data: dict[str, Any] = value.model_dump(mode="json", exclude_none=True, exclude_unset=isinstance(value, ModelSpec))
     if isinstance(value, ModelSpec):  # layers stay as short as they were written; defaults are stated once
         data["block_defaults"] = value.block_defaults.model_dump(mode="json")
+    if isinstance(value, Recipe) and value.replace_head:  # what is left out comes from the head that is replaced
+        head = value.replace_head.head.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+        data["replace_head"]["head"] = head
     return data
 
 

@@ -118,8 +118,9 @@ class Prune(Strict):
         if self.schedule is not None and self.rounds > 1:
             raise faults("Prune", [fault("a schedule has its own rounds; leave it out", at=("rounds",))])
         if isinstance(self.schedule, PolynomialDecay) and self.schedule.last_change < 1:
-            message = f"received {self.schedule.frequency}; no round from 1 to {self.schedule.end_step} is active; allowed: 1"
-            raise faults("Prune", [fault(message, at=("schedule", "frequency"))])
+            end = self.schedule.end_step
+            message = f"frequency {self.schedule.frequency} makes none of the rounds 1 to {end} active; allowed: 1 to {end}"
+            raise faults("Prune", [fault(message, at=("schedule",))])
         if self.schedule is not None and not self.progress:
             raise faults("Prune", [fault("nothing would be removed in any round", at=("schedule",))])
         if isinstance(self.keep, int) and self.ranking == "global":

@@ -140,8 +140,11 @@ def _split_sizes(recipe: Document[Recipe], info: DataInfo) -> tuple[int, int, in
     if train < 1:
         message = f"received {data.validation}; there are only {total} training images"
         raise SpecError([Problem(recipe.locate(("data", "validation")), "data.validation", message)])
-    if data.validation and not validation and recipe.value.watches_validation:
-        message = f"received {data.validation}, which is no image of {total}; training.monitor needs some"
+    prune = recipe.value.prune
+    limited = prune is not None and prune.accuracy_drop is not None
+    if data.validation and not validation and (recipe.value.watches_validation or limited):
+        who = "prune.accuracy_drop" if limited else "training.monitor"
+        message = f"received {data.validation}, which is no image of {total}; {who} needs some"
         raise SpecError([Problem(recipe.locate(("data", "validation")), "data.validation", message)])
     for place, training in recipe.value.trainings.items():
         if train < training.batch_size:

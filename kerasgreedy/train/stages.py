@@ -144,7 +144,7 @@ class PruneAction(Action):
             return f"filters {by}; how many, importance decides"
         changed = [f"{name} {before} -> {after}" for name, before, after in self.planned if after < before]
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-        return f"filters {by}: {', '.join(changed[:4])}{more}"
+        return f"filters {by}: {', '.join(changed[:4]) or 'none in this round'}{more}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
