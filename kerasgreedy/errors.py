@@ -62,6 +62,19 @@ class ShapeError(InputError):
         super().__init__(f"{dotted(path)}: {message}" if path else message)
 
 
+class PlanError(InputError):
+    """A plan cannot be made of a recipe.
+
+    Attributes:
+        path: the keys of the recipe that ask for what cannot be.
+        message: what was received, and what can be done.
+    """
+
+    def __init__(self, path: tuple[str | int, ...], message: str):
+        self.path, self.message = path, message
+        super().__init__(f"{dotted(path)}: {message}")
+
+
 class DataError(InputError):
     """A data set is missing, unreadable, or does not fit the recipe."""
 

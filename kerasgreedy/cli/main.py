@@ -87,6 +87,8 @@ def train(
         output.put_json({"workdir": str(done.workdir), **done.results})
     else:
         output.put_scores(done.results, f"{done.results['spec']} on test data")
+        if "pruned" in done.results:
+            output.put_costs(done.results)
         output.put(f"run folder: {done.workdir}")
 
 

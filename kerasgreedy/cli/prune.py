@@ -43,9 +43,6 @@ def prune(
 ) -> None:
     """Remove the least important filters of a finished run's network, and fine-tune what is left."""
     kept, budget = _number("--keep", keep), _number("--multiply-adds", multiply_adds)
-    by_schedule = any(text.partition("=")[0].removeprefix("recipe.") == "prune.schedule" for text in sets or [])
-    if sum(value is not None for value in (kept, budget, accuracy_drop)) != 1 - by_schedule:
-        raise InputError("prune: give one of --keep, --multiply-adds, --accuracy-drop and --set prune.schedule=...")
     quiet_tensorflow()
     from kerasgreedy.train.pruning import prune_run
 

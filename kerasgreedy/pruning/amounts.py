@@ -3,9 +3,9 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import PlanError
 from kerasgreedy.pruning.groups import Coupling, Group, Place
 from kerasgreedy.pruning.rewriting import without
 from kerasgreedy.spec.architecture import Architecture, architecture
@@ -16,16 +16,11 @@ from kerasgreedy.spec.pruning import Prune
 STEPS = 20
 
 
-class AmountError(InputError):
-    """An amount that cannot be reached.
-
-    Attributes:
-        key: of the recipe's section `prune` that asks for it.
-    """
+class AmountError(PlanError):
+    """An amount that cannot be reached; `key` is the one of the recipe's section `prune` that asks for it."""
 
     def __init__(self, key: str, message: str):
-        self.key, self.message = key, message
-        super().__init__(f"prune.{key}: {message}")
+        super().__init__(("prune", key), message)
 
 
 def selectable(coupling: Coupling, targets: Collection[str], touches: Collection[str]) -> tuple[Group, ...]:
@@ -45,8 +40,8 @@ def selectable(coupling: Coupling, targets: Collection[str], touches: Collection
             for item in group.items
             if any(f.place[0] in targets for f in item.filters) and all(f.place[0] in touches for f in item.filters)
         )
-        if items:
-            chosen.append(replace(group, items=items, held=group.held + len(group.items) - len(items)))
+        if items:  # all of them: items of a group are in the same layers
+            chosen.append(group)
     for target in targets:
         tied = [group for group in coupling.groups if target in group.components]
         if tied and not any(target in (f.place[0] for f in item.filters) for group in chosen for item in group.items):
@@ -162,16 +157,21 @@ class Start:
 
     Attributes:
         items: group name -> how many could be removed.
-        multiply_adds: up to the head that counts.
+        multiply_adds: of the components that a budget counts.
     """
 
     items: Mapping[str, int]
     multiply_adds: int
 
     @classmethod
-    def of(cls, spec: ModelSpec, groups: Sequence[Group], depth: int) -> "Start":
+    def of(cls, arch: Architecture, groups: Sequence[Group], counted: Sequence[str]) -> "Start":
         """Of a network as it is."""
-        return cls({group.name: len(group.items) for group in groups}, deployed_cost(architecture(spec), depth))
+        return cls({group.name: len(group.items) for group in groups}, counted_cost(arch, counted))
+
+
+def counted_cost(arch: Architecture, counted: Sequence[str]) -> int:
+    """Multiply-adds of an image through some components."""
+    return sum(arch.components[name].multiply_adds for name in counted)
 
 
 def choose(
@@ -179,16 +179,16 @@ def choose(
     coupling: Coupling,
     ranking: Ranking,
     settings: Prune,
-    depth: int,
+    counted: Sequence[str],
     after: float = 1.0,
     start: Start | None = None,
     accuracy: Callable[[frozenset[int]], float] | None = None,
 ) -> frozenset[int]:
-    """The labels of the filters that go in one round.
+    """The labels of the filters that go in one round; none where the amount is reached already.
 
     Args:
         spec: of the network as it is, with `input_shape` and `classes`.
-        depth: of the head that `multiply_adds` counts up to.
+        counted: the components whose multiply-adds a budget counts.
         after: the share of the whole way that is done after this round.
         start: before the first round; default: as it is.
         accuracy: of the network with some labels silent; needed for `accuracy_drop`.
@@ -196,14 +196,14 @@ def choose(
     Raises:
         AmountError: it cannot be done; says what can.
     """
-    start = start or Start.of(spec, ranking.groups, depth)
+    start = start or Start.of(architecture(spec), ranking.groups, counted)
     share = settings.share_kept
     if share is not None:
         return ranking.share((1 - share) * after, start.items)
     if settings.keep is not None:
         return _to_number(coupling, ranking, int(settings.keep), after, start)
     if settings.multiply_adds is not None:
-        return _to_budget(spec, coupling, ranking, settings.multiply_adds, after, start, depth)
+        return _to_budget(spec, coupling, ranking, settings.multiply_adds, after, start, counted)
     assert accuracy is not None and settings.accuracy_drop is not None
     removed: frozenset[int] = frozenset()
     whole = accuracy(removed)
@@ -217,11 +217,6 @@ def choose(
 
 def _to_number(coupling: Coupling, ranking: Ranking, keep: int, after: float, start: Start) -> frozenset[int]:
     sizes = {group.name: (start.items[group.name] + group.held) * _filters(coupling, group) for group in ranking.groups}
-    if all(size <= keep for size in sizes.values()):
-        most = max(sizes.values())
-        raise AmountError(
-            "keep", f"received {keep}; no layer that is pruned has more than {most} filters; allowed: 1 to {most - 1}"
-        )
 
     def target(group: Group) -> int:
         each, size = _filters(coupling, group), sizes[group.name]
@@ -236,19 +231,20 @@ def _filters(coupling: Coupling, group: Group) -> int:
 
 
 def _to_budget(
-    spec: ModelSpec, coupling: Coupling, ranking: Ranking, budget: float, after: float, start: Start, depth: int
+    spec: ModelSpec, coupling: Coupling, ranking: Ranking, budget: float, after: float, start: Start, counted: Sequence[str]
 ) -> frozenset[int]:
     def cost(removed: frozenset[int]) -> int:
-        return deployed_cost(architecture(without(spec, coupling, removed)), depth)
+        return counted_cost(architecture(without(spec, coupling, removed)), counted)
 
     begun = start.multiply_adds
     end = budget if isinstance(budget, int) else begun * budget
-    if end >= begun:
-        raise AmountError("multiply_adds", f"received {budget:,}; it has {begun:,} already; allowed: fewer")
     least = cost(ranking.first(ranking.most))
     if end < least:
         nearest = f"nearest: {least:,} multiply-adds, {math.ceil(1000 * least / begun) / 1000:g} of {begun:,}"
-        message = f"received {budget:,}; one filter at least stays in every layer, and what is not pruned stays; {nearest}"
+        what = ", ".join(counted) if len(counted) < 3 else f"{counted[0]} ... {counted[-1]}"
+        message = (
+            f"received {budget:,} for {what}; one filter at least stays in every layer, and what is not pruned stays; {nearest}"
+        )
         raise AmountError("multiply_adds", message)
     limit = begun - after * (begun - end)
     low, high = 0, ranking.most  # the smallest removal within the limit
@@ -259,6 +255,19 @@ def _to_budget(
         else:
             low = middle + 1
     return ranking.first(low)
+
+
+def why_nothing(settings: Prune, coupling: Coupling, groups: Sequence[Group], start: Start) -> AmountError:
+    """The error for an amount that removes no filter at all."""
+    if isinstance(settings.keep, int):
+        most = max((len(group.items) + group.held) * _filters(coupling, group) for group in groups)
+        message = f"received {settings.keep}; no layer that is pruned has more than {most} filters; allowed: 1 to {most - 1}"
+        return AmountError("keep", message)
+    if settings.multiply_adds is not None:
+        message = f"received {settings.multiply_adds:,}; there are {start.multiply_adds:,} already; allowed: fewer"
+        return AmountError("multiply_adds", message)
+    key = "keep" if settings.keep is not None else "schedule"
+    return AmountError(key, f"a share of {settings.share_kept:g} to keep is every filter of the layers that are pruned")
 
 
 def _nearest(value: float) -> int:

@@ -3,7 +3,7 @@
 Every channel of every tensor carries a label. A convolution or dense layer gives fresh labels to what it puts out; what other
 layers do to channels (space-to-depth repeats them, flatten repeats them for every place, concatenation joins them) is done to
 the labels, and a sum makes the labels of its two sides the same. Filters whose outputs end up under one label are one item;
-items that share a layer are one group.
+items of the same layers are one group.
 """
 
 from collections import defaultdict
@@ -39,11 +39,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Group:
-    """Items that share layers, and are therefore ranked against each other.
+    """Items that are filters of the same layers, and are therefore ranked against each other.
 
     Attributes:
         name: its first layer, `block_1/conv_1`.
-        places: all layers that bring filters in, in network order.
+        places: these layers, in network order.
         items: what can be removed.
         held: items that cannot, because they are summed with the network's input.
     """
@@ -52,11 +52,6 @@ class Group:
     places: tuple[Place, ...]
     items: tuple[Item, ...]
     held: int = 0
-
-    @property
-    def uniform(self) -> bool:
-        """Whether every item takes the same number of filters out of the same layers."""
-        return len({tuple(sorted(f.place for f in item.filters)) for item in self.items}) == 1
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -201,13 +196,31 @@ class _Tracer:
             for index, label in enumerate(outputs[place]):
                 filters[label].append(Filter(place, index))
         fixed = {self._root(label) for label in self.fixed}
-        groups = []
+        groups: dict[str, Group] = {}
         for places in self._sharing(outputs):
-            labels = list(dict.fromkeys(label for place in places for label in outputs[place]))
+            for name, group in self._split(places, outputs, filters, fixed).items():
+                groups[name] = group
+        return Coupling(tuple(groups.values()), inputs, outputs)
+
+    def _split(
+        self, places: list[Place], outputs: dict[Place, tuple[int, ...]], filters: dict[int, list[Filter]], fixed: set[int]
+    ) -> dict[str, Group]:
+        """Groups of layers that share labels: labels of the same layers are one group.
+
+        A weightless shortcut to more channels ties the first ones to more layers than the rest.
+        """
+        alike: dict[tuple[Place, ...], list[int]] = defaultdict(list)
+        for label in dict.fromkeys(label for place in places for label in outputs[place]):
+            alike[tuple(filter_.place for filter_ in filters[label])].append(label)
+        found: dict[str, Group] = {}
+        for signature, labels in alike.items():
             items = tuple(Item(label, tuple(filters[label])) for label in labels if label not in fixed)
+            own = tuple(dict.fromkeys(signature))
+            name = "/".join(own[0])
+            name = name if name not in found else f"{name}#{len(found) + 1}"
             if items:
-                groups.append(Group("/".join(places[0]), tuple(places), items, len(labels) - len(items)))
-        return Coupling(tuple(groups), inputs, outputs)
+                found[name] = Group(name, own, items, len(labels) - len(items))
+        return found
 
     def _sharing(self, outputs: dict[Place, tuple[int, ...]]) -> list[list[Place]]:
         """Producers that have a label in common, directly or through others."""

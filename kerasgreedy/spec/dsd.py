@@ -4,7 +4,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field, model_validator
 
-from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay, SparsitySchedule
+from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay, SparsitySchedule, check_rises
 from kerasgreedy.spec.strict import Strict, fault, faults
 from kerasgreedy.spec.training import Training, TrainingChanges
 
@@ -58,19 +58,5 @@ class Dsd(Strict):
             return self
         if self.sparsity is not None:
             raise faults("Dsd", [fault("'sparsity' and 'schedule' exclude each other", at=("sparsity",))])
-        if isinstance(schedule, ConstantSparsity):
-            if not schedule.target_sparsity:
-                raise faults("Dsd", [fault("received 0; nothing would be pruned", at=("schedule", "target_sparsity"))])
-            return self
-        if not schedule.final_sparsity:
-            raise faults("Dsd", [fault("received 0; nothing would be pruned", at=("schedule", "final_sparsity"))])
-        if schedule.initial_sparsity > schedule.final_sparsity:
-            message = f"received {schedule.final_sparsity}; allowed: {schedule.initial_sparsity} (initial_sparsity) and more"
-            raise faults("Dsd", [fault(message, at=("schedule", "final_sparsity"))])
-        if schedule.last_change != schedule.end_step:
-            message = (
-                f"received {schedule.end_step}; the last active step would be {schedule.last_change}, with a sparsity of "
-                f"{schedule.final:.4g}; allowed: begin_step and a multiple of frequency ({schedule.frequency})"
-            )
-            raise faults("Dsd", [fault(message, at=("schedule", "end_step"))])
+        check_rises("Dsd", schedule)
         return self

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from kerasgreedy.spec.model import Head
-from kerasgreedy.spec.sparsity import PolynomialDecay, SparsitySchedule
+from kerasgreedy.spec.sparsity import SparsitySchedule, check_rises
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 from kerasgreedy.spec.training import Training, TrainingChanges
 
@@ -104,11 +104,6 @@ class Prune(Strict):
             return 1 - self.schedule(max(self.schedule.last_change, 1))[1]
         return self.keep if isinstance(self.keep, float) else None
 
-    @property
-    def known_beforehand(self) -> bool:
-        """Whether the sizes after pruning follow from the settings alone."""
-        return self.ranking == "layer" and self.accuracy_drop is None
-
     @model_validator(mode="after")
     def _one_amount(self) -> "Prune":
         given = [key for key in AMOUNTS if getattr(self, key) is not None]
@@ -117,12 +112,11 @@ class Prune(Strict):
             raise faults("Prune", [fault(f"{what}; give one of {', '.join(AMOUNTS)}", at=(given[1],) if given else ())])
         if self.schedule is not None and self.rounds > 1:
             raise faults("Prune", [fault("a schedule has its own rounds; leave it out", at=("rounds",))])
-        if isinstance(self.schedule, PolynomialDecay) and self.schedule.last_change < 1:
-            end = self.schedule.end_step
-            message = f"frequency {self.schedule.frequency} makes none of the rounds 1 to {end} active; allowed: 1 to {end}"
-            raise faults("Prune", [fault(message, at=("schedule",))])
-        if self.schedule is not None and not self.progress:
-            raise faults("Prune", [fault("nothing would be removed in any round", at=("schedule",))])
+        if self.schedule is not None:
+            check_rises("Prune", self.schedule)
+            if self.schedule.last_change < 1 and self.schedule.name == "polynomial_decay":
+                message = f"frequency {self.schedule.frequency} makes no round from 1 on active"
+                raise faults("Prune", [fault(message, at=("schedule", "frequency"))])
         if isinstance(self.keep, int) and self.ranking == "global":
             message = (
                 "'global' ranks filters across layers, so a number for each layer leaves nothing to rank; give a share in keep"

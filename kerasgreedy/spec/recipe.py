@@ -166,10 +166,10 @@ class Recipe(Strict):
         if self.watches_validation and self.data.validation == 0:
             message = f"'{training.monitor}' needs data.validation above 0; or use monitor: train_loss"
             raise faults("Recipe", [fault(message, at=("training", "monitor"))])
-        if self.prefix_precision and self.strategy not in ("greedy", "random_features"):
+        if self.prefix_precision and not self._freezes:
             message = f"strategy '{self.strategy}' freezes nothing; leave it out"
             raise faults("Recipe", [fault(message, at=("prefix_precision",))])
-        if self.cache.store in ("memory", "disk") and self.strategy != "greedy":
+        if self.cache.store in ("memory", "disk") and (not self._freezes or self.strategy == "random_features"):
             message = f"received '{self.cache.store}'; strategy '{self.strategy}' has no frozen blocks before what trains"
             raise faults("Recipe", [fault(message, at=("cache", "store"))])
         if training.init == "identity" and self.strategy != "greedy":
@@ -177,7 +177,17 @@ class Recipe(Strict):
                 f"'identity' starts a block from the one before, which strategy '{self.strategy}' does not do; allowed: fresh"
             )
             raise faults("Recipe", [fault(message, at=("training", "init"))])
+        if training.init == "identity" and self.start_from:
+            message = "'identity' would overwrite the weights of start_from; allowed: fresh, which keeps them"
+            raise faults("Recipe", [fault(message, at=("training", "init"))])
         return self
+
+    @property
+    def _freezes(self) -> bool:
+        """Whether some phase runs blocks that it does not train."""
+        fine_tune = self.prune.fine_tune if self.prune else None
+        heads_only = bool(self.replace_head) or bool(fine_tune and fine_tune.trains == "head")
+        return self.strategy in ("greedy", "random_features") or heads_only
 
     def _pruning_fits(self) -> None:
         prune, strategy = self.prune, self.strategy

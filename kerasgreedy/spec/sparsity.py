@@ -102,6 +102,29 @@ SparsitySchedule: TypeAlias = Annotated[
 ]
 
 
+def check_rises(title: str, schedule: ConstantSparsity | PolynomialDecay) -> None:
+    """Refuses a schedule, found under `schedule`, that prunes nothing, gives pruned things back, or misses its end.
+
+    Raises:
+        ValidationError: at its key.
+    """
+    if isinstance(schedule, ConstantSparsity):
+        if not schedule.target_sparsity:
+            raise faults(title, [fault("received 0; nothing would be pruned", at=("schedule", "target_sparsity"))])
+        return
+    if not schedule.final_sparsity:
+        raise faults(title, [fault("received 0; nothing would be pruned", at=("schedule", "final_sparsity"))])
+    if schedule.initial_sparsity > schedule.final_sparsity:
+        message = f"received {schedule.final_sparsity}; allowed: {schedule.initial_sparsity} (initial_sparsity) and more"
+        raise faults(title, [fault(message, at=("schedule", "final_sparsity"))])
+    if schedule.last_change != schedule.end_step:
+        message = (
+            f"received {schedule.end_step}; the last active step would be {schedule.last_change}, with a sparsity of "
+            f"{schedule.final:.4g}; allowed: begin_step and a multiple of frequency ({schedule.frequency})"
+        )
+        raise faults(title, [fault(message, at=("schedule", "end_step"))])
+
+
 def from_tfmot(schedule: Any) -> ConstantSparsity | PolynomialDecay:
     """Our schedule for one of TFMOT's, known by what its `get_config()` says; ours come back as they are.
 

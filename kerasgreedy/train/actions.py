@@ -1,7 +1,7 @@
 """What actions do: they take the network as it is, and give another one with a record of what changed."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -68,7 +68,7 @@ class _Pruning:
             self.coupling,
             Ranking(self.coupling, self.groups, scores, settings.ranking),
             settings,
-            self.depth,
+            action.counted,
             action.progress[1],
             action.start,
             lambda labels: self._accuracy(evaluator, labels),
@@ -81,7 +81,7 @@ class _Pruning:
         entry = {
             **_entry(action, self.job, self.network, changed, self.depth),
             "importance": settings.importance,
-            "items": {group.name: len(group.items) for group in self.groups},
+            "start": asdict(action.start) if action.start else None,
             "filters": {name: [old, new] for name, old, new in changes(self.coupling, self.groups, removed)},
             "validation": {"before": before, "after": after} if before else None,
         }

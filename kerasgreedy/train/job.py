@@ -6,9 +6,8 @@ from typing import Any
 
 from kerasgreedy.data.catalog import describe, inapplicable
 from kerasgreedy.data.info import DataInfo
-from kerasgreedy.errors import DataError, InputError, Problem, ShapeError, SpecError, dotted
+from kerasgreedy.errors import DataError, InputError, PlanError, Problem, ShapeError, SpecError, dotted
 from kerasgreedy.files import user_path
-from kerasgreedy.pruning.amounts import AmountError
 from kerasgreedy.spec.architecture import Architecture, architecture
 from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.lower import show
@@ -16,7 +15,7 @@ from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.train.dsd import check_dsd
 from kerasgreedy.train.plan import compile_plan
-from kerasgreedy.train.stages import PruneAction, Stage
+from kerasgreedy.train.stages import HeadAction, PruneAction, Stage
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,13 @@ class Job:
 
     def trained_depths(self, begun: int | None = None) -> list[int]:
         """Depths (1 is the first block) whose heads the plan trains, or has trained when so many stages have begun."""
-        stages = self.phases[:begun]
-        losses = {name for stage in stages for name in stage.losses}
-        if self.recipe.strategy == "compress":  # its network was trained before: what a removal leaves counts without fine-tuning
-            losses |= {name for stage in stages if isinstance(stage, PruneAction) for name in stage.heads}
+        losses: set[str] = set()
+        for stage in self.phases[:begun]:
+            losses |= set(stage.losses)
+            if isinstance(stage, PruneAction) and self.recipe.strategy == "compress":
+                losses |= set(stage.heads)  # trained before: what a removal leaves counts without fine-tuning
+            if isinstance(stage, HeadAction):
+                losses.discard(stage.replaces)  # fresh
         return [depth for depth, head in enumerate(self.architecture.heads, start=1) if head.name in losses]
 
 
@@ -60,12 +62,14 @@ def prepare(
     recipe: Document[Recipe],
     info: DataInfo | None = None,
     skipped: Collection[str] | None = None,
+    begins: bool = True,
 ) -> Job:
     """Fits spec, recipe and data set together and compiles the plan.
 
     Args:
         info: facts of the data, when the caller brings its own.
         skipped: files of a folder that are known to be unreadable and are left out, see `DataInfo`.
+        begins: the run does not exist yet, and the one that it starts from has to be there.
 
     Raises:
         SpecError: they do not fit; says where.
@@ -73,9 +77,13 @@ def prepare(
     """
     try:
         recipe = _absolute(recipe)
+        start = recipe.value.start_from
         info = info or describe(recipe.value.data, skipped)
     except InputError as error:
         raise DataError(f"{recipe.locate(('data', 'dataset'))}: data.dataset: {error}") from None
+    if begins and start and not (user_path(start) / "run.json").is_file():
+        message = f"received '{start}', which is no run folder; allowed: the folder of a finished run"
+        raise SpecError([Problem(recipe.locate(("start_from",)), "start_from", message)])
     shape = _input_shape(spec, recipe, info)
     if spec.value.classes not in (None, info.classes):
         message = f"the spec has {spec.value.classes} classes and data set '{info.dataset}' has {info.classes}; leave it out"
@@ -88,8 +96,8 @@ def prepare(
     train, validation, test = _split_sizes(recipe, info)
     try:
         phases = compile_plan(resolved, recipe.value, (train, validation))
-    except AmountError as error:
-        raise SpecError([Problem(recipe.locate(("prune", error.key)), f"prune.{error.key}", error.message)]) from None
+    except PlanError as error:
+        raise SpecError([Problem(recipe.locate(error.path), dotted(error.path), error.message)]) from None
     check_dsd(recipe, phases, train)
     return Job(resolved, recipe.value, info, arch, phases, train, validation, test)
 

@@ -16,12 +16,15 @@ from kerasgreedy.data.opening import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError
 from kerasgreedy.pruning.groups import walk
+from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import Architecture
 from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.spec.strict import Strict
 from kerasgreedy.train.checkpoint import Snapshot
 from kerasgreedy.train.job import Job, prepare
+from kerasgreedy.train.stages import PruneAction
 from kerasgreedy.train.state import NETWORK, RunState
 from kerasgreedy.train.workdir import PRUNED, Workdir
 
@@ -44,7 +47,7 @@ def open_job(folder: Workdir, data: ImageArrays | None) -> Job:
     if facts.get("arrays") and data is None:
         raise DataError(f"{folder.path}: this run was trained on arrays of its caller; give them again")
     # Files that were left out stay out, even if they can be read by now: the examples are those that the run began with.
-    job = prepare(spec, recipe, info=data.info() if data else None, skipped=_skipped(facts["data"]))
+    job = prepare(spec, recipe, data.info() if data else None, _skipped(facts["data"]), begins=False)
     now = json.loads(json.dumps(data_facts(job)))
     for key, value in facts["data"].items():
         if now.get(key) != value:
@@ -89,6 +92,8 @@ def check_start(job: Job) -> None:
         InputError: it is another one.
     """
     folder, source, _ = _source(job)
+    _check_same_split(job, source)
+    _check_heads(job, source)
     changed = (folder.path / PRUNED).is_file()
     ours, theirs = (_shapes(each.architecture) for each in (job, source))
     for name in {**ours, **theirs}:
@@ -96,6 +101,30 @@ def check_start(job: Job) -> None:
             which = "differs between" if name in ours and name in theirs else "is in only one of"
             spec = folder.path / (PRUNED if changed else "spec.yaml")
             raise InputError(f"start_from: {name} {which} {folder.path} and this spec; that run's network is described by {spec}")
+
+
+def _check_same_split(job: Job, source: Job) -> None:
+    """On the data that the weights were trained on, another split would make validation images of training images."""
+    if (job.data.dataset, job.data.fingerprint) != (source.data.dataset, source.data.fingerprint) or not job.validation_images:
+        return
+    ours, theirs = ((j.recipe.seed, j.recipe.data.validation, j.recipe.data.train_examples) for j in (job, source))
+    if ours != theirs:
+        names = ("seed", "data.validation", "data.train_examples")
+        odd = [f"{name}={value}" for name, value, own in zip(names, theirs, ours, strict=True) if value != own]
+        raise InputError(
+            f"start_from: that run split the same data otherwise, so most validation images would be ones that its weights were "
+            f"trained on; give {', '.join(odd)} as there, or data.validation=0"
+        )
+
+
+def _check_heads(job: Job, source: Job) -> None:
+    """`compress` works with heads that were trained."""
+    trained = {source.architecture.heads[depth - 1].name for depth in source.trained_depths()}
+    wanted = {head for stage in job.phases if isinstance(stage, PruneAction) for head in stage.heads}
+    if job.recipe.strategy == "compress" and not wanted <= trained:
+        raise InputError(
+            f"prune.heads: {min(wanted - trained)} was not trained by that run; trained: {', '.join(sorted(trained))}"
+        )
 
 
 def take_weights(job: Job, network: Network) -> None:
@@ -113,15 +142,24 @@ def _source(job: Job) -> tuple[Workdir, Job, Snapshot]:
     if snapshot is None or folder.results() is None:
         raise CheckpointError(f"start_from: {folder.path}: this run is not finished; go on with it: train --resume {folder.path}")
     spec, recipe = folder.documents()
-    return folder, _at(folder, prepare(spec, recipe, stored_info(folder)), snapshot), snapshot
+    return folder, _at(folder, prepare(spec, recipe, stored_info(folder), begins=False), snapshot), snapshot
 
 
-def _shapes(arch: Architecture) -> dict[str, list[tuple[Any, ...]]]:
-    """Component -> its layers that hold weights."""
+def _shapes(arch: Architecture) -> dict[str, list[Any]]:
+    """Component -> its layers, but for how they were written down and rates of dropout."""
     return {
-        name: [(n.name, type(n.layer), n.input_shape, n.output_shape) for n in walk(component.nodes) if n.parameters]
+        name: [(n.name, n.input_shape, n.output_shape, _essence(n.layer)) for n in walk(component.nodes)]
+        + [(arch.defaults.batch_norm_momentum, arch.defaults.batch_norm_epsilon)]
         for name, component in arch.components.items()
     }
+
+
+def _essence(layer: Strict) -> Any:
+    if isinstance(layer, L.Residual | L.Branches | L.Dropout):
+        return type(layer)
+    if isinstance(layer, L.Conv):  # what decides its kernel; what follows it are layers of their own
+        return layer.kernel_size, layer.stride, layer.padding, layer.groups, layer.use_bias
+    return layer.use_bias if isinstance(layer, L.Dense) else layer
 
 
 def open_pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = None) -> Pipeline:

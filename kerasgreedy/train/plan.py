@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from kerasgreedy.errors import did_you_mean
-from kerasgreedy.pruning.amounts import AmountError, Ranking, Start, choose, selectable
+from kerasgreedy.errors import PlanError, ShapeError, did_you_mean
+from kerasgreedy.pruning.amounts import AmountError, Ranking, Start, choose, selectable, why_nothing
 from kerasgreedy.pruning.chains import find_chains, no_scale
 from kerasgreedy.pruning.groups import Coupling, Group, find_coupling, kept
 from kerasgreedy.pruning.rewriting import last_head, resized, without
@@ -40,6 +40,8 @@ def compile_plan(
     _STRATEGIES[recipe.strategy](plan)
     if recipe.prune and not any(isinstance(stage, PruneAction) for stage in plan.stages):
         raise AmountError("components", "no block has filters that can be removed")
+    if plan.idle and len(plan.idle) == sum(isinstance(stage, PruneAction) for stage in plan.stages):
+        raise plan.idle[0]
     if recipe.replace_head:
         plan.replace_head()
     return tuple(plan.stages)
@@ -54,6 +56,7 @@ class _Compiler:
     images: tuple[int, int]
     done: Sequence[Mapping[str, Any]]
     stages: list[Stage] = field(default_factory=list)
+    idle: list[AmountError] = field(default_factory=list)  # one for each removal that will remove nothing
 
     def __post_init__(self) -> None:
         self.arch: Architecture = architecture(self.spec)
@@ -62,6 +65,7 @@ class _Compiler:
         """Adds a phase, working out what follows from its components."""
         arch, recipe = self.arch, self.recipe
         training = more.setdefault("training", recipe.training)
+        more.setdefault("init", "trained" if recipe.start_from else "fresh")
         deepest = max(arch.heads.index(head) for head in losses)
         frozen = tuple(block for block in arch.blocks[: deepest + 1] if block not in trains)
         places = [i for i, pair in enumerate(zip(arch.blocks, arch.heads, strict=True)) if pair[0] in trains or pair[1] in losses]
@@ -107,7 +111,9 @@ class _Compiler:
         for number, after in enumerate(settings.progress, start=1):
             mark = "_".join(["", *([name] if name else []), *([str(number)] if len(settings.progress) > 1 else [])])
             heads = tuple(self.arch.heads[i].name for i in depths)
-            action = PruneAction(len(self.stages), f"prune{mark}", targets, touches, heads, settings, (before, after), start)
+            counted = targets if name else (*(block.name for block in self.arch.blocks[: depths[-1] + 1]), heads[-1])
+            place = len(self.stages)
+            action = PruneAction(place, f"prune{mark}", targets, touches, heads, counted, settings, (before, after), start)
             action = self._foreseen(action)
             start = action.start
             self.stages.append(action)
@@ -139,23 +145,21 @@ class _Compiler:
     def _foreseen(self, action: PruneAction) -> PruneAction:
         """The action with the sizes that it leaves, and the network changed by it, as far as that is known."""
         if action.index < len(self.done):
-            entry = self.done[action.index]
-            return replace(action, start=action.start or Start(entry["items"], entry["multiply_adds"][0]))
+            return replace(action, start=Start(**self.done[action.index]["start"]))
         settings = action.settings
         coupling = find_coupling(self.arch)
         groups = selectable(coupling, action.targets, action.touches)
         if settings.importance == "batch_norm_scale":
             self._scales(action, groups)
-        depth = action.depth(self.arch)
-        action = replace(action, start=action.start or Start.of(self.spec, groups, depth))
+        start = action.start or Start.of(self.arch, groups, action.counted)
+        action = replace(action, start=start)
         if settings.accuracy_drop is not None:
             return action
         ranking = Ranking(coupling, groups, None, settings.ranking)
-        removed = choose(self.spec, coupling, ranking, settings, depth, action.progress[1], action.start)
-        if not removed and action.progress == (0, 1):
-            key = "keep" if settings.keep is not None else "schedule"
-            raise AmountError(key, f"a share of {settings.share_kept:g} to keep is every filter of the layers that are pruned")
-        if not settings.known_beforehand or not all(group.uniform for group in groups):
+        removed = choose(self.spec, coupling, ranking, settings, action.counted, action.progress[1], start)
+        if not removed and not self.done:
+            self.idle.append(why_nothing(settings, coupling, groups, start))
+        if settings.ranking == "global" and len(groups) > 1:
             return action
         self._become(without(self.spec, coupling, removed))
         return replace(action, planned=changes(coupling, groups, removed))
@@ -173,13 +177,24 @@ class _Compiler:
         """Adds the replacement of the last head, and the phase that trains the new one."""
         settings, last = self.recipe.replace_head, self.arch.heads[-1].name
         assert settings is not None
-        head = merged_head(last_head(self.spec), settings.head)
+        present, own = last_head(self.spec), settings.head
+        head = merged_head(present, own)
         action = HeadAction(len(self.stages), "replace_head", last, head)
         self.stages.append(action)
         if action.index >= len(self.done):
-            self._become(resized(self.spec, {}, {last: head}))
+            place = ("replace_head", "head")
+            if present.layers is not None and own.layers is None and "hidden_layers" not in own.model_fields_set:
+                raise PlanError(
+                    place, "the present head is given as 'layers', to which nothing is added; give hidden_layers, or layers"
+                )
+            if "width" in own.model_fields_set and not head.hidden_layers:
+                raise PlanError((*place, "width"), f"received {own.width}; there is no hidden layer; give hidden_layers")
+            try:
+                self._become(resized(self.spec, {}, {last: head}))
+            except ShapeError as error:
+                raise PlanError(place, error.message) from None
         heads = self.arch.heads[-1:]
-        self.phase("final_head", heads, heads, True, training=settings.training.over(self.recipe.training))
+        self.phase("final_head", heads, heads, True, init="fresh", training=settings.training.over(self.recipe.training))
 
     def _become(self, spec: ModelSpec) -> None:
         self.spec, self.arch = spec, architecture(spec)
@@ -187,11 +202,8 @@ class _Compiler:
 
 def changes(coupling: Coupling, groups: Sequence[Group], removed: Collection[int]) -> tuple[tuple[str, int, int], ...]:
     """(layer, filters before, filters after) for every layer of some groups."""
-    return tuple(
-        ("/".join(place), len(coupling.outputs[place]), len(kept(coupling.outputs[place], removed)))
-        for group in groups
-        for place in group.places
-    )
+    places = dict.fromkeys(place for group in groups for place in group.places)
+    return tuple(("/".join(place), len(coupling.outputs[place]), len(kept(coupling.outputs[place], removed))) for place in places)
 
 
 def _greedy(plan: _Compiler) -> None:
@@ -200,8 +212,8 @@ def _greedy(plan: _Compiler) -> None:
         block, head = plan.arch.blocks[index], plan.arch.heads[index]
         wanted = plan.recipe.training.init == "identity" and index > 0
         reason = identity_obstacle(plan.arch, index) if wanted else ""
-        init = "identity" if wanted and not reason else "fresh"
-        plan.phase(block.name, (block, head), (head,), True, block=index, init=init, init_reason=reason)
+        init = {"init": "identity"} if wanted and not reason else {}
+        plan.phase(block.name, (block, head), (head,), True, block=index, init_reason=reason, **init)
         # Blocks that are not trained yet may shrink with it, frozen ones may not.
         touches = tuple(c.name for pair in list(zip(plan.arch.blocks, plan.arch.heads, strict=True))[index:] for c in pair)
         own = range(index, index + 1)

@@ -70,7 +70,7 @@ class Reporter:
         change = f", validation accuracy {looked['before']['top1']:.4f} -> {looked['after']['top1']:.4f}" if looked else ""
         self.say(f"  {', '.join(sizes)}{change}")
         if entry["action"] == "prune" and all(old == new for old, new in entry["filters"].values()):
-            self.warn("  no filter was removed: even the smallest step costs more accuracy than prune.accuracy_drop allows")
+            self.warn("  no filter was removed: the amount is reached already, or prune.accuracy_drop allows no step")
 
     def filling(self, phase: Phase, done: int, total: int) -> None:
         """So many images have gone through the frozen blocks into the cache."""

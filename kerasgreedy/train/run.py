@@ -131,7 +131,7 @@ def load_network(workdir: str | Path) -> Network:
     """The network of a run with the weights of its newest whole checkpoint; needs no data."""
     folder = Workdir.open(workdir)
     spec, recipe = folder.documents()
-    return trained_network(folder, prepare(spec, recipe, stored_info(folder)))[1]
+    return trained_network(folder, prepare(spec, recipe, stored_info(folder), begins=False))[1]
 
 
 def _run(
@@ -145,6 +145,8 @@ def _run(
         if results is not None and state.position.phase == len(job.phases):
             Reporter((), 0, quiet).say(f"{folder.path}: training is already done")
             return Run(folder.path, results, state.network)
+        if state.position.spec is not None:
+            folder.keep_network(job.spec, {})  # a kill may have come between checkpoint and file
         pipeline = make_pipeline()
         _check_batches(job, strategy)
         if job.recipe.start_from and not state.saved:

@@ -117,6 +117,7 @@ class PruneAction(Action):
         targets: blocks and heads that shall lose filters.
         touches: blocks and heads that may lose filters with them: none that is frozen for good.
         heads: the sum of their losses is what importance is about.
+        counted: components whose multiply-adds a budget counts: greedy, those that lose filters; else all that is run.
         settings: how much, and which.
         progress: the share of the way that is done before and after this round.
         start: what there was before the first round; None: it is the first.
@@ -126,6 +127,7 @@ class PruneAction(Action):
     targets: tuple[str, ...]
     touches: tuple[str, ...]
     heads: tuple[str, ...]
+    counted: tuple[str, ...]
     settings: Prune
     progress: tuple[float, float] = (0.0, 1.0)
     start: Start | None = None
