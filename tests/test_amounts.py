@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from conftest import TINY_RECIPE, recipe_of, spec_of
 
+from kerasgreedy.errors import SpecError
 from kerasgreedy.pruning.amounts import AmountError, Ranking, Start, choose, deployed_cost, selectable
 from kerasgreedy.pruning.groups import find_coupling, kept, walk
 from kerasgreedy.pruning.rewriting import resized, without
@@ -12,6 +13,8 @@ from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.load import dump, load_spec, shipped_files
 from kerasgreedy.spec.pruning import Prune
+from kerasgreedy.train.job import prepare
+from kerasgreedy.train.stages import PruneAction
 
 TOP = "name: s\ninput_shape: [8, 8, 3]\nclasses: 4\n"
 # 3x3x3x8 = 216, 3x3x8x12 = 864 weights, each used at 64 places; the last head averages to 2x2: 48 x 4.
@@ -166,7 +169,7 @@ def test_an_accuracy_limit_goes_as_far_as_it_may():
 def rounds_of(text, across="layer", **settings):
     """The filters of every layer after each round, each round on the network that the one before left."""
     net, seen = Net(text, across=across), []
-    start = Start.of(net.spec, net.groups, net.depth)
+    start = Start.of(net.arch, {group.name: len(group.items) for group in net.groups}, net.depth)
     for after in Prune(**settings).progress:
         last = net, net.choose(after, start, ranking=across, **settings)
         seen.append(net.counts(last[1]))
@@ -337,3 +340,35 @@ def test_a_projection_stays_when_widths_agree_by_chance():
     kinds = [node.layer for node in walk(architecture(written).blocks[1].nodes) if isinstance(node.layer, L.Conv)]
     assert [(conv.conv, conv.kernel_size) for conv in kinds] == [(8, 3), (8, 1)]
     assert architecture(spec_of(dump(written)).value) == architecture(written)
+
+
+def greedy_plan(*overrides):
+    """A greedy plan on four convolutions of 8, 12, 12 and 16 filters."""
+    text = "name: s\nblocks: [{conv: 8}, {conv: 12}, {conv: 12}, {conv: 16}]\n"
+    job = prepare(spec_of(text), recipe_of(TINY_RECIPE + "prune: {keep: 0.5}\n", "prune.keep=null", *overrides))
+    return job, [stage for stage in job.phases if isinstance(stage, PruneAction)]
+
+
+def costs_after(actions):
+    """Multiply-adds up to each head when the convolutions have the planned filters: 64 places, heads on 2 x 2."""
+    widths = [1, *(after for action in actions for name, _, after in action.planned)]
+    blocks = [64 * 9 * one * two for one, two in pairwise(widths)]
+    return [sum(blocks[:depth]) + 40 * widths[depth] for depth in range(1, len(widths))]
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_greedy_budget_is_the_same_share_at_every_depth(rounds):
+    """Not half of what earlier removals left, which they alone exceed at the third block."""
+    job, actions = greedy_plan("prune.multiply_adds=0.5", f"prune.rounds={rounds}")
+    begun = [deployed_cost(job.architecture, depth) for depth in (1, 2, 3, 4)]
+    after = costs_after(actions[rounds - 1 :: rounds])
+    assert all(0.4 * one < two <= 0.5 * one for one, two in zip(begun, after, strict=True))
+    _, same = greedy_plan(f"prune.multiply_adds={begun[-1] // 2}", f"prune.rounds={rounds}")
+    assert costs_after(same[rounds - 1 :: rounds]) == after
+
+
+def test_a_budget_behind_a_removal_of_unknown_size_is_left_to_the_run():
+    _, actions = greedy_plan("prune.multiply_adds=0.3", "prune.ranking=global")
+    assert [action.planned for action in actions] == [None] * 4
+    with pytest.raises(SpecError, match=r"prune.multiply_adds: received 0.05; .* nearest: .* 0.125 of "):
+        greedy_plan("prune.multiply_adds=0.05")

@@ -157,16 +157,19 @@ class Start:
 
     Attributes:
         items: group name -> how many could be removed.
-        multiply_adds: up to the head that counts.
+        multiply_adds: up to the head that counts, when nothing was removed anywhere: a greedy run gets to a share of all its
+            blocks by the same share at every depth.
+        whole: the same up to the last head; a number of multiply-adds is a share of it.
     """
 
     items: Mapping[str, int]
     multiply_adds: int
+    whole: int
 
     @classmethod
-    def of(cls, spec: ModelSpec, groups: Sequence[Group], depth: int) -> "Start":
-        """Of a network as it is."""
-        return cls({group.name: len(group.items) for group in groups}, deployed_cost(architecture(spec), depth))
+    def of(cls, arch: Architecture, items: Mapping[str, int], depth: int) -> "Start":
+        """Of a network from which nothing was removed."""
+        return cls(items, deployed_cost(arch, depth), deployed_cost(arch, len(arch.blocks)))
 
 
 def choose(
@@ -191,7 +194,7 @@ def choose(
     Raises:
         AmountError: it cannot be done; says what can.
     """
-    start = start or Start.of(spec, ranking.groups, depth)
+    start = start or Start.of(architecture(spec), {group.name: len(group.items) for group in ranking.groups}, depth)
     share = settings.share_kept
     if share is not None:
         return ranking.share((1 - share) * after, start.items)
@@ -237,12 +240,13 @@ def _to_budget(
         return deployed_cost(architecture(without(spec, coupling, removed)), depth)
 
     begun = start.multiply_adds
-    end = budget if isinstance(budget, int) else begun * budget
+    end = budget * begun / start.whole if isinstance(budget, int) else begun * budget
     if end >= begun:
-        raise AmountError("multiply_adds", f"received {budget:,}; it has {begun:,} already; allowed: fewer")
+        raise AmountError("multiply_adds", f"received {budget:,}; it has {start.whole:,} already; allowed: fewer")
     least = cost(ranking.first(ranking.most))
     if end < least:
-        nearest = f"nearest: {least:,} multiply-adds, {math.ceil(1000 * least / begun) / 1000:g} of {begun:,}"
+        share = math.ceil(1000 * least / begun) / 1000
+        nearest = f"nearest: {math.ceil(least * start.whole / begun):,} multiply-adds, {share:g} of {start.whole:,}"
         message = f"received {budget:,}; one filter at least stays in every layer, and what is not pruned stays; {nearest}"
         raise AmountError("multiply_adds", message)
     limit = begun - after * (begun - end)

@@ -28,6 +28,7 @@ class Job:
         recipe: the recipe with its overrides.
         data: facts of the data set.
         architecture: the network's shapes and costs.
+        begun: the same before any filter is removed.
         phases: the plan.
         train_images, validation_images, test_images: examples in each part, after limits.
     """
@@ -36,6 +37,7 @@ class Job:
     recipe: Recipe
     data: DataInfo
     architecture: Architecture
+    begun: Architecture
     phases: tuple[Stage, ...]
     train_images: int
     validation_images: int
@@ -43,7 +45,8 @@ class Job:
 
     def at(self, spec: ModelSpec, done: Sequence[Mapping[str, Any]]) -> "Job":
         """The job when some stages of its plan are done, with these entries, and have left the network of `spec`."""
-        phases = compile_plan(spec, self.recipe, (self.train_images, self.validation_images), done)
+        images = self.train_images, self.validation_images
+        phases = compile_plan(spec, self.recipe, images, done, self.begun)
         return replace(self, spec=spec, architecture=architecture(spec), phases=phases)
 
     def trained_depths(self, begun: int | None = None) -> list[int]:
@@ -91,7 +94,7 @@ def prepare(
     except AmountError as error:
         raise SpecError([Problem(recipe.locate(("prune", error.key)), f"prune.{error.key}", error.message)]) from None
     check_dsd(recipe, phases, train)
-    return Job(resolved, recipe.value, info, arch, phases, train, validation, test)
+    return Job(resolved, recipe.value, info, arch, arch, phases, train, validation, test)
 
 
 def _input_shape(spec: Document[ModelSpec], recipe: Document[Recipe], info: DataInfo) -> tuple[int, int, int]:

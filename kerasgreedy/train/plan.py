@@ -22,7 +22,11 @@ Components: TypeAlias = tuple[Component, ...]
 
 
 def compile_plan(
-    spec: ModelSpec, recipe: Recipe, images: tuple[int, int] = (0, 0), done: Sequence[Mapping[str, Any]] = ()
+    spec: ModelSpec,
+    recipe: Recipe,
+    images: tuple[int, int] = (0, 0),
+    done: Sequence[Mapping[str, Any]] = (),
+    begun: Architecture | None = None,
 ) -> tuple[Stage, ...]:
     """The phases and actions of a recipe on a network.
 
@@ -32,11 +36,12 @@ def compile_plan(
         spec: with `input_shape` and `classes`.
         images: in the training and in the validation part; they decide whether a cache fits.
         done: the entries of the stages that are done, see `Position.kept`; `spec` is what they left.
+        begun: the network before any of them; default: that of `spec`.
 
     Raises:
         AmountError: a removal cannot be done.
     """
-    plan = _Compiler(spec, recipe, images, done)
+    plan = _Compiler(spec, recipe, images, done, begun or architecture(spec))
     _STRATEGIES[recipe.strategy](plan)
     if recipe.prune and not any(isinstance(stage, PruneAction) for stage in plan.stages):
         raise AmountError("components", "no block has filters that can be removed")
@@ -53,6 +58,8 @@ class _Compiler:
     recipe: Recipe
     images: tuple[int, int]
     done: Sequence[Mapping[str, Any]]
+    begun: Architecture
+    foreseen: bool = True  # `spec` is what the stages so far leave; else something larger
     stages: list[Stage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -139,20 +146,22 @@ class _Compiler:
     def _foreseen(self, action: PruneAction) -> PruneAction:
         """The action with the sizes that it leaves, and the network changed by it, as far as that is known."""
         if action.index < len(self.done):
-            entry = self.done[action.index]
-            return replace(action, start=action.start or Start(entry["items"], entry["multiply_adds"][0]))
+            items = self.done[action.index]["items"]
+            return replace(action, start=action.start or Start.of(self.begun, items, action.depth(self.arch)))
         settings = action.settings
         coupling = find_coupling(self.arch)
         groups = selectable(coupling, action.targets, action.touches)
         if settings.importance == "batch_norm_scale":
             self._scales(action, groups)
         depth = action.depth(self.arch)
-        action = replace(action, start=action.start or Start.of(self.spec, groups, depth))
-        if settings.accuracy_drop is not None:
+        items = {group.name: len(group.items) for group in groups}
+        action = replace(action, start=action.start or Start.of(self.begun, items, depth))
+        if settings.accuracy_drop is not None or (settings.multiply_adds is not None and not self.foreseen):
             return action
         ranking = Ranking(coupling, groups, None, settings.ranking)
         removed = choose(self.spec, coupling, ranking, settings, depth, action.progress[1], action.start)
         if not settings.known_beforehand or not all(group.uniform for group in groups):
+            self.foreseen = False
             return action
         self._become(without(self.spec, coupling, removed))
         return replace(action, planned=changes(coupling, groups, removed))
