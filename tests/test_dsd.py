@@ -41,8 +41,9 @@ def once(share):
 def setup(spec=NO_DROPOUT, schedule=None, strategy=None, settings=None, rate=0.05):
     """Network, masks and step of a sparse phase on batches of 16."""
     strategy = strategy or tf.distribute.get_strategy()
-    arch = architecture(spec_of(spec).value, (8, 8, 1), 10)
-    phase = compile_plan(arch, recipe_of(TINY_RECIPE, "strategy=dsd").value)[1]
+    document = spec_of(spec).value.model_copy(update={"input_shape": [8, 8, 1], "classes": 10})
+    arch = architecture(document)
+    phase = compile_plan(document, recipe_of(TINY_RECIPE, "strategy=dsd").value)[1]
     settings = settings or Sgd()
     training = phase.training.model_copy(update={"optimizer": settings, "batch_size": 16})
     phase = dataclasses.replace(phase, training=training)

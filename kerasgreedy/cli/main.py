@@ -14,6 +14,7 @@ from kerasgreedy.cli.data import data_app
 from kerasgreedy.cli.finish import finish
 from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune import prune
+from kerasgreedy.cli.sensitivity import sensitivity
 from kerasgreedy.errors import InputError, KerasgreedyError, did_you_mean
 
 app = typer.Typer(
@@ -26,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
-for command in (prune, finish):
+for command in (prune, sensitivity, finish):
     app.command()(command)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]

@@ -151,6 +151,11 @@ def deployed_cost(arch: Architecture, depth: int) -> int:
     return sum(block.multiply_adds for block in arch.blocks[:depth]) + arch.heads[depth - 1].multiply_adds
 
 
+def deployed_parameters(arch: Architecture, depth: int) -> int:
+    """Parameters of the blocks up to a depth and the head there."""
+    return sum(block.parameters for block in arch.blocks[:depth]) + arch.heads[depth - 1].parameters
+
+
 @dataclass(frozen=True)
 class Start:
     """What there was before the first round of a removal; rounds count from there, so that they add up to what was asked for.

@@ -1,6 +1,7 @@
 """Takes filters out: a really smaller network with the weights that stay, or the same network with silent channels."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -68,6 +69,20 @@ def silence(network: Network, coupling: Coupling, removed: Collection[int]) -> d
         if changed:
             result[component.name] = arrays
     return result
+
+
+@contextmanager
+def silenced(network: Network, coupling: Coupling, removed: Collection[int]) -> Iterator[None]:
+    """Within it the channels under some labels are silent; afterwards the weights are what they were, bit for bit."""
+    silent = silence(network, coupling, removed)
+    whole = {name: network.arrays(name) for name in silent}
+    try:
+        for name, arrays in silent.items():
+            network.load_arrays(name, arrays)
+        yield
+    finally:
+        for name, arrays in whole.items():
+            network.load_arrays(name, arrays)
 
 
 def _silent_rows(node: Node, entering: tuple[int, ...], removed: Collection[int], kernel: np.ndarray) -> np.ndarray | None:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.errors import InputError
 from kerasgreedy.files import user_path
+from kerasgreedy.reports.figures import new_figure, write_figure
 from kerasgreedy.reports.pruning import draw_pruning
 from kerasgreedy.reports.records import RunRecord, read_metrics
 from kerasgreedy.reports.tables import run_names
@@ -14,11 +15,11 @@ from kerasgreedy.reports.tables import run_names
 def plot_run(path: Path, results: dict[str, Any]) -> None:
     """Writes `plots/accuracy_by_depth.png`, `plots/loss.png` and, where filters were removed, `plots/pruning.png`."""
     folder = path / "plots"
-    _write(folder / "accuracy_by_depth.png", _draw_depths([(path.name, results)]))
-    _write(folder / "loss.png", _draw_losses(read_metrics(path)))
+    write_figure(folder / "accuracy_by_depth.png", _draw_depths([(path.name, results)]))
+    write_figure(folder / "loss.png", _draw_losses(read_metrics(path)))
     pruning = draw_pruning(results["phases"])
     if pruning is not None:
-        _write(folder / "pruning.png", pruning)
+        write_figure(folder / "pruning.png", pruning)
 
 
 def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:
@@ -26,18 +27,11 @@ def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:
     target = user_path(target)
     if target.is_dir() or not target.name:
         raise InputError(f"{target}: is a folder; allowed: a PNG file")
-    _write(target, _draw_depths(list(zip(run_names(runs), (run.results for run in runs), strict=True))))
-
-
-def _figure(width: float, height: float) -> Any:
-    # The object interface leaves the caller's matplotlib backend and open figures alone.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=130, layout="constrained")
+    write_figure(target, _draw_depths(list(zip(run_names(runs), (run.results for run in runs), strict=True))))
 
 
 def _draw_depths(runs: Sequence[tuple[str, dict[str, Any]]]) -> Any:
-    figure = _figure(7, 4.2)
+    figure = new_figure(7, 4.2)
     axes = figure.subplots()
     for index, (name, results) in enumerate(runs):
         colour = f"C{index}"
@@ -57,7 +51,7 @@ def _draw_depths(runs: Sequence[tuple[str, dict[str, Any]]]) -> Any:
 
 def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
     """Loss and accuracy over all epochs; phases are told apart by colour, and by a line where one ends."""
-    figure = _figure(9, 6)
+    figure = new_figure(9, 6)
     axes = figure.subplots(2, 1, sharex=True)
     starts: dict[int, int] = {}
     total = 0
@@ -87,13 +81,3 @@ def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
         axes[0].legend(fontsize=8, ncols=4)
     axes[1].set_xlabel("epoch (line: training, dashed: validation, dotted: training data in inference mode)")
     return figure
-
-
-def _write(target: Path, figure: Any) -> None:
-    beside = target.with_name(f".{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(beside, format="png")
-        beside.replace(target)
-    except OSError as error:
-        raise WorkdirError(f"{target}: cannot be written ({error.strerror or error})") from None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kerasgreedy.reports.costs import count
+from kerasgreedy.reports.figures import new_figure
 
 Entries = Sequence[dict[str, Any]]
 
@@ -35,9 +36,7 @@ def draw_pruning(stages: Entries) -> Any:
     points = [(entry, seen) for entry in stages if (seen := _seen(entry)) is not None]
     if not any(entry.get("action") == "prune" for entry, _ in points):
         return None
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(6.0, 0.75 * len(points) + 2), 4.2), dpi=130, layout="constrained")
+    figure = new_figure(max(6.0, 0.75 * len(points) + 2), 4.2)
     axes = figure.subplots()
     places = range(len(points))
     heights = [100 * seen for _, seen in points]

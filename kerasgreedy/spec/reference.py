@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from kerasgreedy.spec import dsd as D
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import model as M
+from kerasgreedy.spec import pruning as P
 from kerasgreedy.spec import recipe as R
 from kerasgreedy.spec import sparsity as S
 from kerasgreedy.spec import training as T
@@ -77,8 +78,23 @@ the key, write `spec.name=...` or `recipe.name=...`. List items go by number: `-
 | `deep_supervision` | 1 | everything | at every head, summed | passes |
 | `random_features` | 1 | the heads only; blocks keep their random weights | at every head | none |
 | `dsd` | 3: dense, sparse, dense again | all blocks and the final head | at the final head | passes |
+| `compress` | those of `prune.fine_tune` and `replace_head` | the network of another run, see `start_from` | at `prune.heads` | passes |
 
 Frozen blocks run in inference mode: their batch norm statistics do not move.
+
+## Removal of filters between phases
+
+`prune` takes the least important filters out: greedy, of each block after its phase; other strategies, of the whole network after
+theirs; each time followed by a phase of fine-tuning. `replace_head` trains another last head in the end. Both are actions of the
+plan, between phases, and `plan` shows the sizes that they leave where the settings alone decide them. How filters are ranked, what
+is removed together and how much is gained stands in [pruning.md](pruning.md).
+
+```yaml
+strategy: greedy
+training: {epochs: 50, optimizer: {name: sgd, learning_rate: 0.1, weight_decay: 5e-4}}
+prune: {keep: 64, importance: taylor_activation, fine_tune: {epochs: 20, schedule: {name: cosine}}}
+replace_head: {head: {width: 64}}
+```
 
 ## Dense, sparse, dense
 
@@ -188,6 +204,9 @@ def pages() -> dict[str, str]:
                 T.CosineSchedule,
                 R.Cache,
                 R.Ensemble,
+                P.Prune,
+                P.FineTune,
+                P.ReplaceHead,
                 D.Dsd,
                 T.TrainingChanges,
                 S.ConstantSparsity,
@@ -219,9 +238,12 @@ def _title(cls: type[BaseModel]) -> str:
         R.Cache: "`cache`",
         R.Ensemble: "`ensemble`",
         D.Dsd: "`dsd`",
-        T.TrainingChanges: "`dsd.sparse`, `dsd.dense`",
-        S.ConstantSparsity: "`dsd.schedule`: constant_sparsity",
-        S.PolynomialDecay: "`dsd.schedule`: polynomial_decay",
+        P.Prune: "`prune`",
+        P.FineTune: "`prune.fine_tune`",
+        P.ReplaceHead: "`replace_head`",
+        T.TrainingChanges: "`dsd.sparse`, `dsd.dense`, `replace_head.training`",
+        S.ConstantSparsity: "`dsd.schedule`, `prune.schedule`: constant_sparsity",
+        S.PolynomialDecay: "`dsd.schedule`, `prune.schedule`: polynomial_decay",
     }
     return where[cls]
 

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.pruning.amounts import Ranking, choose, deployed_cost, selectable
+from kerasgreedy.pruning.amounts import Ranking, choose, deployed_cost, deployed_parameters, selectable
 from kerasgreedy.pruning.groups import Coupling, find_coupling
 from kerasgreedy.pruning.importance import importance, normalized
-from kerasgreedy.pruning.removal import remove_filters, replace_head, silence
+from kerasgreedy.pruning.removal import remove_filters, replace_head, silenced
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.job import Job
@@ -108,13 +108,8 @@ class _Pruning:
 
     def _accuracy(self, evaluator: Evaluator, labels: frozenset[int]) -> float:
         """On validation data, with some channels silent."""
-        silent = silence(self.network, self.coupling, labels)
-        whole = {name: self.network.arrays(name) for name in silent}
-        for name, arrays in silent.items():
-            self.network.load_arrays(name, arrays)
-        scores = self._validation(evaluator)
-        for name, arrays in whole.items():
-            self.network.load_arrays(name, arrays)
+        with silenced(self.network, self.coupling, labels):
+            scores = self._validation(evaluator)
         assert scores is not None
         return scores["top1"]
 
@@ -125,12 +120,7 @@ def _entry(
     """Sizes are those of the blocks up to the deepest head with a loss, and that head."""
     depth = depth or len(before.heads)
     sizes = {
-        "parameters": [_parameters(network, depth) for network in (before, after)],
+        "parameters": [deployed_parameters(network.architecture, depth) for network in (before, after)],
         "multiply_adds": [deployed_cost(network.architecture, depth) for network in (before, after)],
     }
     return {"phase": action.name, "action": action.kind, "epochs": 0, "best": None, "keep": "last", "depth": depth, **sizes}
-
-
-def _parameters(network: Network, depth: int) -> int:
-    arch = network.architecture
-    return sum(block.parameters for block in arch.blocks[:depth]) + arch.heads[depth - 1].parameters

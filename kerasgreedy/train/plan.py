@@ -160,6 +160,9 @@ class _Compiler:
             return action
         ranking = Ranking(coupling, groups, None, settings.ranking)
         removed = choose(self.spec, coupling, ranking, settings, depth, action.progress[1], action.start)
+        if not removed and action.progress == (0, 1):
+            key = "keep" if settings.keep is not None else "schedule"
+            raise AmountError(key, f"a share of {settings.share_kept:g} to keep is every filter of the layers that are pruned")
         if not settings.known_beforehand or not all(group.uniform for group in groups):
             self.foreseen = False
             return action

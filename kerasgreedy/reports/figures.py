@@ -1,0 +1,29 @@
+"""Figures: made without touching the caller's matplotlib, written atomically as PNG."""
+
+from pathlib import Path
+from typing import Any
+
+from kerasgreedy.errors import WorkdirError
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of that size in inches."""
+    # The object interface leaves the caller's matplotlib backend and open figures alone.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=130, layout="constrained")
+
+
+def write_figure(target: Path, figure: Any) -> None:
+    """Writes a figure as PNG; at any moment the old or the whole new file is there.
+
+    Raises:
+        WorkdirError: it cannot be written.
+    """
+    beside = target.with_name(f".{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(beside, format="png")
+        beside.replace(target)
+    except OSError as error:
+        raise WorkdirError(f"{target}: cannot be written ({error.strerror or error})") from None
