@@ -47,12 +47,16 @@ GREEDY = [
         "multiply_adds: 1.5",
         ("prune.multiply_adds: received 1.5; allowed: a share", "number of multiply-adds"),
     ),
-    # Block 1: 64 x 9 x 4 and 2 x 2 x 4 x 10; with one filter a quarter.
+    # Block 1: 64 x 9 x 4; with one filter a quarter.
     Bad(
-        "budget_too_large", "multiply_adds: 2464", ("prune.multiply_adds: received 2,464; it has 2,464 already; allowed: fewer",)
+        "budget_too_large",
+        "multiply_adds: 20000",
+        ("prune.multiply_adds: received 20,000; there are 2,304 already; allowed: fewer",),
     ),
-    Bad("budget_too_small", "multiply_adds: 500", ("received 500;", "nearest: 616 multiply-adds, 0.25 of 2,464")),
-    Bad("budget_share_too_small", "multiply_adds: 0.1", ("received 0.1;", "nearest: 616 multiply-adds, 0.25 of 2,464")),
+    Bad("budget_too_small", "multiply_adds: 500", ("received 500;", "nearest: 576 multiply-adds, 0.25 of 2,304 in block_1")),
+    Bad(
+        "budget_share_too_small", "multiply_adds: 0.1", ("received 0.1;", "nearest: 576 multiply-adds, 0.25 of 2,304 in block_1")
+    ),
     Bad("drop_zero", "accuracy_drop: 0", ("prune.accuracy_drop: received 0; allowed: greater than 0",)),
     Bad("drop_one", "accuracy_drop: 1", ("prune.accuracy_drop: received 1; allowed: less than 1",)),
     Bad(
@@ -103,13 +107,13 @@ GREEDY = [
     Bad(
         "schedule_idle",
         "schedule: {name: polynomial_decay, initial_sparsity: 0, final_sparsity: 0.5, begin_step: 0, end_step: 4}",
-        ("prune.schedule: frequency 100 makes none of the rounds 1 to 4 active; allowed: 1 to 4",),
+        ("prune.schedule.end_step: received 4; the last active step would be 0", "a multiple of frequency (100)"),
     ),
     Bad("schedule_name", "schedule: {name: polynomal_decay}", ("prune.schedule", "polynomal_decay", "?polynomial_decay")),
     Bad(
         "schedule_of_nothing",
         "schedule: {name: constant_sparsity, target_sparsity: 0, begin_step: 0}",
-        ("prune.schedule: nothing would be removed in any round",),
+        ("prune.schedule.target_sparsity: received 0; nothing would be pruned",),
     ),
     Bad(
         "number_of_all",
@@ -196,8 +200,8 @@ USES = [
     Use("budget_1", PRUNE + "--multiply-adds 1", ("prune.multiply_adds: received 1;", "nearest: ", " multiply-adds, 0.")),
     Use("drop_0", PRUNE + "--accuracy-drop 0", ("prune.accuracy_drop: received 0.0; allowed: greater than 0",)),
     Use("drop_unwatched", PRUNE + "--accuracy-drop 0.1 -s data.validation=0", ("data.validation",)),
-    Use("no_amount", PRUNE, ("prune: give one of --keep, --multiply-adds, --accuracy-drop",)),
-    Use("two_amounts", PRUNE + "--keep 2 --accuracy-drop 0.1", ("prune: give one of --keep, --multiply-adds",)),
+    Use("no_amount", PRUNE, ("prune: nothing says how much is removed; give one of keep, multiply_adds",)),
+    Use("two_amounts", PRUNE + "--keep 2 --accuracy-drop 0.1", ("received keep and accuracy_drop; give one of keep",)),
     Use("importance", PRUNE + "--keep 2 --importance magnitude_l3", ("received 'magnitude_l3'", "?magnitude_l2")),
     Use("ranking", PRUNE + "--keep 0.5 --ranking layers", ("received 'layers'", "?layer")),
     Use("component", PRUNE + "--keep 2 -c block1", ("prune.components: received 'block1'", "?block_1")),
@@ -210,8 +214,8 @@ USES = [
     Use("batch", PRUNE + "--keep 2 -s prune.fine_tune.batch_size=4096", ("received 4096; only 96 images",)),
     Use("no_run", "prune nosuch --keep 2", ("nosuch: no such run folder",)),
     Use("no_run_folder", "prune / --keep 2", ("/: not a run folder (run.json is missing)",)),
-    Use("start_nowhere", COMPRESS + "nosuch", ("nosuch: no such run folder",)),
-    Use("start_no_run", COMPRESS + "/", ("/: not a run folder (run.json is missing)",)),
+    Use("start_nowhere", COMPRESS + "nosuch", ("nosuch', which is no run folder; allowed: the folder of a finished run",)),
+    Use("start_no_run", COMPRESS + "/", ("received '/', which is no run folder",)),
     Use(
         "start_of_other_spec",
         "train s.yaml -q -r x.yaml -w run -s start_from=RUN",

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kerasgreedy.errors import PlanError
 from kerasgreedy.pruning.groups import Coupling, Group, Place
@@ -42,6 +42,8 @@ def selectable(coupling: Coupling, targets: Collection[str], touches: Collection
         )
         if items:  # all of them: items of a group are in the same layers
             chosen.append(group)
+    able = {item.label for group in chosen for item in group.items}
+    chosen = [replace(group, held=_held(coupling, group, able)) for group in chosen]
     for target in targets:
         tied = [group for group in coupling.groups if target in group.components]
         if tied and not any(target in (f.place[0] for f in item.filters) for group in chosen for item in group.items):
@@ -52,6 +54,11 @@ def selectable(coupling: Coupling, targets: Collection[str], touches: Collection
                 "them together when all are trained (kerasgreedy prune, or a strategy with one phase)",
             )
     return tuple(chosen)
+
+
+def _held(coupling: Coupling, group: Group, able: Collection[int]) -> int:
+    """How many labels of a group's layers cannot go; of the layer with fewest."""
+    return min(sum(label not in able for label in set(coupling.outputs[place])) for place in group.places)
 
 
 class Ranking:
@@ -243,7 +250,7 @@ def _to_budget(
         nearest = f"nearest: {least:,} multiply-adds, {math.ceil(1000 * least / begun) / 1000:g} of {begun:,}"
         what = ", ".join(counted) if len(counted) < 3 else f"{counted[0]} ... {counted[-1]}"
         message = (
-            f"received {budget:,} for {what}; one filter at least stays in every layer, and what is not pruned stays; {nearest}"
+            f"received {budget:,}; one filter at least stays in every layer, and the rest stays as it is; {nearest} in {what}"
         )
         raise AmountError("multiply_adds", message)
     limit = begun - after * (begun - end)

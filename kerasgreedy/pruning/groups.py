@@ -45,7 +45,7 @@ class Group:
         name: its first layer, `block_1/conv_1`.
         places: these layers, in network order.
         items: what can be removed.
-        held: items that cannot, because they are summed with the network's input.
+        held: labels of these layers that cannot, because they are summed with the network's input, or with what is frozen.
     """
 
     name: str

@@ -50,7 +50,9 @@ class Prune(Strict):
         None, description="a share of the filters of each layer, or a whole number: so many of each layer"
     )
     multiply_adds: Annotated[int | float, _share_or("multiply-adds")] | None = Field(
-        None, description="a share of the multiply-adds of an image through blocks and last head, or their number"
+        None,
+        description="a share of the multiply-adds of an image through blocks and last head, or their number; greedy: of each "
+        "block",
     )
     accuracy_drop: float | None = Field(
         None,

@@ -92,8 +92,6 @@ def check_start(job: Job) -> None:
         InputError: it is another one.
     """
     folder, source, _ = _source(job)
-    _check_same_split(job, source)
-    _check_heads(job, source)
     changed = (folder.path / PRUNED).is_file()
     ours, theirs = (_shapes(each.architecture) for each in (job, source))
     for name in {**ours, **theirs}:
@@ -101,6 +99,8 @@ def check_start(job: Job) -> None:
             which = "differs between" if name in ours and name in theirs else "is in only one of"
             spec = folder.path / (PRUNED if changed else "spec.yaml")
             raise InputError(f"start_from: {name} {which} {folder.path} and this spec; that run's network is described by {spec}")
+    _check_heads(job, source)
+    _check_same_split(job, source)
 
 
 def _check_same_split(job: Job, source: Job) -> None:
