@@ -147,7 +147,7 @@ def chained(monkeypatch, folder, start):
     seen["before"] = load_network(folder)
     for target, name, when in [
         (Reporter, "action", lambda self, action: True),  # right before it
-        (Workdir, "keep_network", lambda self, *rest: True),  # it is done, and not saved
+        (Workdir, "keep_details", lambda self, *rest: True),  # it is done, and not saved
         (loop.Loop, "_save", lambda self, changed: self.state.position.kept[-1]["phase"] == "prune_block_2"),
         (Reporter, "step", lambda self, phase, epoch, step, *rest: (phase.name, step) == ("fine_tune_block_2", 2)),
         (Reporter, "step", lambda self, phase, epoch, step, *rest: (phase.name, step) == ("fine_tune_block_2", 3)),
@@ -303,6 +303,7 @@ def test_training_goes_on_from_the_pruned_network(pruned, inputs, tmp_path, monk
 
     monkeypatch.setattr(loop.Loop, "run", look)
     overrides = ["prune=null", "replace_head=null", f"start_from={pruned.workdir}", "strategy=end_to_end", "seed=7"]
+    overrides += ["data.validation=0", "training.keep=last"]  # images of another split are not new to these weights
     with pytest.raises(SystemError, match="seen"):
         train_spec(pruned.workdir / "pruned_spec.yaml", inputs[1], overrides, tmp_path / "run", quiet=True)
     monkeypatch.undo()

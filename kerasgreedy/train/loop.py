@@ -95,10 +95,11 @@ class Loop:
         self.reporter.action(action)
         outcome = perform(action, self.job, self.state.network, self.pipeline, self.strategy)
         self.job = self.job.at(outcome.spec, [*self.state.position.kept, outcome.entry])
+        self.folder.keep_details(outcome.details)
         self.state.finish_action(outcome.network, outcome.spec, outcome.entry)
         self.reporter.acted(outcome.entry, self.job.phases)
         self._save(())
-        self.folder.keep_network(outcome.spec, outcome.details)
+        self.folder.keep_spec(outcome.spec)  # after the checkpoint that holds this network
 
     def _phase(self, phase: Phase) -> None:
         self.reporter.phase(phase)

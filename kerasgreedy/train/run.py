@@ -146,7 +146,7 @@ def _run(
             Reporter((), 0, quiet).say(f"{folder.path}: training is already done")
             return Run(folder.path, results, state.network)
         if state.position.spec is not None:
-            folder.keep_network(job.spec, {})  # a kill may have come between checkpoint and file
+            folder.keep_spec(job.spec)  # a kill may have come between checkpoint and file
         pipeline = make_pipeline()
         _check_batches(job, strategy)
         if job.recipe.start_from and not state.saved:

@@ -123,11 +123,14 @@ class Workdir:
         except OSError as error:
             raise storage_error(self.path / name, error) from None
 
-    def keep_network(self, spec: ModelSpec, details: dict[str, str]) -> None:
-        """Writes the spec of a network that changed, and files about the change."""
-        (self.path / "pruning").mkdir(exist_ok=True)
+    def keep_details(self, details: dict[str, str]) -> None:
+        """Writes files about a change of the network."""
         for name, content in details.items():
+            (self.path / "pruning").mkdir(exist_ok=True)
             self.write(f"pruning/{name}", content)
+
+    def keep_spec(self, spec: ModelSpec) -> None:
+        """Writes the spec of a network that changed."""
         self.write(PRUNED, dump(spec))
 
     @contextmanager
