@@ -26,6 +26,7 @@ def importance(
     losses: Sequence[str],
     strategy: tf.distribute.Strategy,
     seed: int = 0,
+    seen: Callable[[int], None] | None = None,
 ) -> Scores:
     """Scores every item of the groups.
 
@@ -43,6 +44,7 @@ def importance(
         losses: names of heads.
         strategy: its replicas share each batch.
         seed: of `random`.
+        seen: told after each batch how many examples have been seen.
 
     Returns:
         group name -> (items,) float64.
@@ -54,7 +56,7 @@ def importance(
     """
     if criterion not in CRITERIA:
         raise InputError(f"unknown criterion '{criterion}'; known: {', '.join(CRITERIA)}{did_you_mean(criterion, CRITERIA)}")
-    scores = CRITERIA[criterion](Measurement(network, groups, batches, losses, strategy, seed))
+    scores = CRITERIA[criterion](Measurement(network, groups, batches, losses, strategy, seed, seen))
     for name, values in scores.items():
         if not np.isfinite(values).all():
             raise InputError(f"group '{name}': '{criterion}' is not finite; weights or images hold numbers that are not")

@@ -63,8 +63,9 @@ class Measurement:
         losses: Sequence[str],
         strategy: tf.distribute.Strategy,
         seed: int,
+        seen: Callable[[int], None] | None = None,
     ):
-        self.groups, self.seed = groups, seed
+        self.groups, self.seed, self._seen = groups, seed, seen
         self._network, self._batches, self._losses, self._strategy = network, batches, losses, strategy
         arch = network.architecture
         heads = [head.name for head in arch.heads]
@@ -140,6 +141,8 @@ class Measurement:
             count += float(examples)
             for name, values in sums.items():
                 totals[name] += values.numpy()
+            if self._seen:
+                self._seen(round(count))
         if not count:
             raise ValueError("importance on no examples")
         return {name: values / count for name, values in totals.items()}

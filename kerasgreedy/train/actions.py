@@ -1,6 +1,7 @@
 """What actions do: they take the network as it is, and give another one with a record of what changed."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,15 +38,24 @@ class Outcome:
 
 
 def perform(
-    action: PruneAction | HeadAction, job: Job, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy
+    action: PruneAction | HeadAction,
+    job: Job,
+    network: Network,
+    pipeline: Pipeline,
+    strategy: tf.distribute.Strategy,
+    seen: Callable[[int, int], None] | None = None,
 ) -> Outcome:
-    """Does an action. The same network, data and seed give the same outcome."""
+    """Does an action. The same network, data and seed give the same outcome.
+
+    Args:
+        seen: told after each batch how many images importance has seen, and of how many.
+    """
     with strategy.scope():
         network.compute_in(FLOAT32)
         if isinstance(action, HeadAction):
             changed, spec = replace_head(network, job.spec, action.replaces, action.head)
             return Outcome(changed, spec, _entry(action, job, network, changed), {})
-    return _Pruning(action, job, network, pipeline, strategy).outcome()
+    return _Pruning(action, job, network, pipeline, strategy).outcome(seen)
 
 
 class _Pruning:
@@ -55,10 +65,18 @@ class _Pruning:
         self.groups = selectable(self.coupling, action.targets, action.touches)
         self.depth = action.depth(network.architecture)
 
-    def outcome(self) -> Outcome:
+    def outcome(self, seen: Callable[[int, int], None] | None) -> Outcome:
         action, settings = self.action, self.action.settings
+        images = min(settings.images or self.job.train_images, self.job.train_images)
         raw = importance(
-            self.network, self.groups, settings.importance, self._images(), action.heads, self.strategy, self.job.recipe.seed
+            self.network,
+            self.groups,
+            settings.importance,
+            self._images(),
+            action.heads,
+            self.strategy,
+            self.job.recipe.seed,
+            (lambda done: seen(done, images)) if seen else None,
         )
         scores = {name: values.tolist() for name, values in normalized(raw).items()}
         evaluator = Evaluator(self.network, [self.depth], self.strategy)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -93,13 +94,24 @@ class Loop:
         if self.stop.name:
             raise Stopped(f"stopped by {self.stop.name} before {action.name}; saved")
         self.reporter.action(action)
-        outcome = perform(action, self.job, self.state.network, self.pipeline, self.strategy)
+        outcome = perform(action, self.job, self.state.network, self.pipeline, self.strategy, self._measured(action))
         self.job = self.job.at(outcome.spec, [*self.state.position.kept, outcome.entry])
         self.folder.keep_details(outcome.details)
         self.state.finish_action(outcome.network, outcome.spec, outcome.entry)
         self.reporter.acted(outcome.entry, self.job.phases)
         self._save(())
         self.folder.keep_spec(outcome.spec)  # after the checkpoint that holds this network
+
+    def _measured(self, action: PruneAction | HeadAction) -> Callable[[int, int], None]:
+        """Shows how far the measurement of importance is, and lets a signal end it: nothing has changed yet."""
+
+        def seen(done: int, total: int) -> None:
+            if isinstance(action, PruneAction):
+                self.reporter.measuring(action, done, total)
+            if self.stop.name:
+                raise Stopped(f"stopped by {self.stop.name} before {action.name}; saved")
+
+        return seen
 
     def _phase(self, phase: Phase) -> None:
         self.reporter.phase(phase)

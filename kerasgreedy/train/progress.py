@@ -74,13 +74,20 @@ class Reporter:
 
     def filling(self, phase: Phase, done: int, total: int) -> None:
         """So many images have gone through the frozen blocks into the cache."""
-        if done == total:
+        self._images_done(phase.name, "filling the cache", done, total)
+
+    def measuring(self, action: PruneAction, done: int, total: int) -> None:
+        """So many images have been seen by the measurement of importance."""
+        self._images_done(action.name, "measuring importance", done, total)
+
+    def _images_done(self, name: str, what: str, done: int, total: int) -> None:
+        if done >= total:
             self._close_bar()
         elif self._live:
-            self._draw(f"{phase.name} filling the cache", done, total, "")
+            self._draw(f"{name} {what}", done, total, "")
         elif time.monotonic() - self._spoken > PLAIN_SECONDS:
             self._spoken = time.monotonic()
-            self.say(f"  filling the cache: {done:,} of {total:,} images")
+            self.say(f"  {what}: {done:,} of {total:,} images")
 
     def step(self, phase: Phase, epoch: int, step: int, seconds: float, running: dict[str, Any]) -> None:
         """A step is done; `seconds` is how long the last one took, `running` the epoch's means so far."""
