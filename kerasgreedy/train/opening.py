@@ -215,7 +215,10 @@ def _at(folder: Workdir, job: Job, snapshot: Snapshot) -> Job:
         spec = ModelSpec.model_validate(snapshot.meta["spec"])
     except ValidationError as error:
         raise CheckpointError(f"{folder.path}: the checkpoint's spec cannot be used ({error.error_count()} faults)") from None
-    return job.at(spec, snapshot.meta["kept"])
+    try:
+        return job.at(spec, snapshot.meta["kept"])
+    except (KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{folder.path}: the checkpoint was written by another version ({error!r})") from None
 
 
 def trained_network(folder: Workdir, job: Job) -> tuple[Job, Network]:
