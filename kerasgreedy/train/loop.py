@@ -94,9 +94,11 @@ class Loop:
         if self.stop.name:
             raise Stopped(f"stopped by {self.stop.name} before {action.name}; saved")
         self.reporter.action(action)
+        started = time.monotonic()
         outcome = perform(action, self.job, self.state.network, self.pipeline, self.strategy, self._measured(action))
         self.job = self.job.at(outcome.spec, [*self.state.position.kept, outcome.entry])
         self.folder.keep_details(outcome.details)
+        self.state.position.seconds += time.monotonic() - started
         self.state.finish_action(outcome.network, outcome.spec, outcome.entry)
         self.reporter.acted(outcome.entry, self.job.phases)
         self._save(())
