@@ -1,5 +1,6 @@
 """What a plan is made of: phases that train, and actions between them. Plain data; imports no TensorFlow."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
@@ -82,7 +83,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Action:
+class Action(ABC):
     """Something that is done to the network between phases, at one go. Nothing trains."""
 
     index: int
@@ -96,9 +97,9 @@ class Action:
     training_multiply_adds: ClassVar[int] = 0
 
     @property
+    @abstractmethod
     def what(self) -> str:
         """For people."""
-        raise NotImplementedError
 
     def total_multiply_adds(self, images: int) -> int:
         """Too few to count."""
