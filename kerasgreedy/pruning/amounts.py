@@ -24,29 +24,23 @@ class AmountError(PlanError):
 
 
 def selectable(coupling: Coupling, targets: Collection[str], touches: Collection[str]) -> tuple[Group, ...]:
-    """The groups with the items that can be removed for the sake of some components.
+    """The groups that can lose items for the sake of some components.
 
     Args:
-        targets: blocks and heads that shall lose filters; an item counts when one of its filters is there.
+        targets: blocks and heads that shall lose filters; a group counts when one of its layers is there.
         touches: blocks and heads that may lose filters with them.
 
     Raises:
         AmountError: a target has layers, and no filter of it can be removed alone.
     """
-    chosen = []
-    for group in coupling.groups:
-        items = tuple(
-            item
-            for item in group.items
-            if any(f.place[0] in targets for f in item.filters) and all(f.place[0] in touches for f in item.filters)
-        )
-        if items:  # all of them: items of a group are in the same layers
-            chosen.append(group)
+    chosen = [
+        group for group in coupling.groups if set(group.components) & set(targets) and set(group.components) <= set(touches)
+    ]
     able = {item.label for group in chosen for item in group.items}
     chosen = [replace(group, held=_held(coupling, group, able)) for group in chosen]
     for target in targets:
         tied = [group for group in coupling.groups if target in group.components]
-        if tied and not any(target in (f.place[0] for f in item.filters) for group in chosen for item in group.items):
+        if tied and not any(target in group.components for group in chosen):
             others = sorted({name for group in tied for name in group.components} - {target})
             raise AmountError(
                 "components",
