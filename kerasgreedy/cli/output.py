@@ -138,6 +138,8 @@ def put_plan(job: Job) -> None:
     for phase in job.phases:
         if isinstance(phase, Action):
             continue
+        if phase.alternation:
+            put(f"solver of phase {phase.index + 1}: alternation, {phase.alternation}")
         if phase.sparsity:
             put(f"sparsity of each kernel in phase {phase.index + 1}, by training steps: {phase.sparsity}")
         if phase.frozen:

@@ -1,6 +1,6 @@
 """Batches for training and evaluation: split, order, augmentation, normalisation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -67,11 +67,20 @@ class Pipeline:
 
     def training(self, phase: int, epoch: int, batch_size: int, first_step: int = 0) -> tf.data.Dataset:
         """Batches (image float32, label int32) of one training epoch, from `first_step` on."""
+        return self.indexed(phase, epoch, batch_size, first_step).map(_without_index, **_PARALLEL).prefetch(2)
+
+    def indexed(self, phase: int, epoch: int, batch_size: int, first_step: int = 0) -> tf.data.Dataset:
+        """Those of `training`, as (row int64, image, label): a row is an example's place in the training part."""
         order, seed = self._order(phase, epoch)
         views = self._data.augment_views
         draws = self._draws((phase, epoch) if views is None else (epoch % views,))
         batches = self._train.batches(order, batch_size, drop_remainder=True, first=first_step * batch_size, seed=seed)
-        return self._images(self._train, batches, draws, batch_size).map(_without_index, **_PARALLEL).prefetch(2)
+        return self._images(self._train, batches, draws, batch_size).map(self._with_rows("train"), **_PARALLEL)
+
+    def _with_rows(self, part: Part) -> Callable[..., tuple[tf.Tensor, ...]]:
+        """(index in the split, ...) to (row of the part, ...)."""
+        places = tf.constant(self.parts[part])
+        return lambda index, *more: (tf.searchsorted(places, tf.cast(index, places.dtype), out_type=tf.int64), *more)
 
     def rows(self, phase: int, epoch: int) -> "NDArray[np.int64]":
         """The order of `training` as rows of the training part, for what is stored by row."""
@@ -91,11 +100,11 @@ class Pipeline:
         source = self._test if part == "test" else self._train
         draws = None if view is None else self._draws((view,))
         batches = source.batches(rows, batch_size, drop_remainder=False)
-        places = tf.constant(self.parts[part])
+        with_rows = self._with_rows(part)
 
         def fill(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             missing = [[0, batch_size - tf.shape(label)[0]]]
-            rows = tf.searchsorted(places, tf.cast(index, places.dtype), out_type=tf.int64)
+            rows, image, label = with_rows(index, image, label)
             image = tf.pad(image, [*missing, [0, 0], [0, 0], [0, 0]])
             shape = (batch_size, *self._size, image.shape[-1])
             return tf.pad(rows, missing, constant_values=-1), tf.ensure_shape(image, shape), tf.pad(label, missing)

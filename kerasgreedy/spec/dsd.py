@@ -1,9 +1,10 @@
-"""Dense, sparse, dense training (Han et al. 2017): settings of its phases."""
+"""Dense, sparse, dense training (Han et al. 2017; with alternation: the support paper, section 4.2): settings of its phases."""
 
 from typing import Annotated, TypeAlias
 
 from pydantic import Field, model_validator
 
+from kerasgreedy.spec.solver import Alternation
 from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay, SparsitySchedule, check_rises
 from kerasgreedy.spec.strict import Strict, fault, faults
 from kerasgreedy.spec.training import Training, TrainingChanges
@@ -18,6 +19,9 @@ class Dsd(Strict):
 
     Steps of `schedule` are training steps of the sparse phase, the first is 0; where one is active, masks are chosen anew before
     it. With `keep: best` a point of the sparse phase counts only when the schedule has reached its final sparsity.
+
+    With `sparse.solver: {name: alternation, ...}` no sparsity is set: weights that lie on no active path of any training image,
+    given the phase's first masks, are pruned.
     """
 
     sparsity: Pruned | None = Field(
@@ -37,8 +41,15 @@ class Dsd(Strict):
     )
 
     @property
-    def pruning(self) -> ConstantSparsity | PolynomialDecay:
-        """The schedule of the sparse phase; `sparsity` alone is one that is active once, at step 0."""
+    def by_masks(self) -> bool:
+        """Whether the support decides what is pruned."""
+        return isinstance(self.sparse.solver, Alternation)
+
+    @property
+    def pruning(self) -> ConstantSparsity | PolynomialDecay | None:
+        """The schedule of the sparse phase; `sparsity` alone is one that is active once, at step 0. None: masks decide."""
+        if self.by_masks:
+            return None
         share = 0.3 if self.sparsity is None else self.sparsity
         return self.schedule or ConstantSparsity(name="constant_sparsity", target_sparsity=share, begin_step=0, end_step=0)
 
@@ -54,6 +65,10 @@ class Dsd(Strict):
     @model_validator(mode="after")
     def _one_schedule(self) -> "Dsd":
         schedule = self.schedule
+        degree = "sparsity" if self.sparsity is not None else "schedule" if schedule is not None else None
+        if self.by_masks and degree:
+            message = "solver 'alternation' of the sparse phase prunes what its masks leave unused; leave it out"
+            raise faults("Dsd", [fault(message, at=(degree,))])
         if schedule is None:
             return self
         if self.sparsity is not None:

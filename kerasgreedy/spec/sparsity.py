@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from kerasgreedy.errors import InputError, did_you_mean
-from kerasgreedy.spec.strict import Strict, fault, faults, message_of, show
-from kerasgreedy.spec.training import by_name
+from kerasgreedy.spec.strict import Strict, by_name, fault, faults, message_of, show
 
 Share: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 Step: TypeAlias = Annotated[int, Field(ge=0)]

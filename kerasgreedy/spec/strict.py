@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kerasgreedy.errors import did_you_mean
@@ -90,3 +90,22 @@ class Strict(BaseModel):
         if details:
             raise faults(cls.__name__, details)
         return model
+
+
+def by_name(choices: dict[str, type[Strict]], written: Any) -> Any:
+    """Validates a mapping by the class that its `name` chooses; a bare name stands for the class's defaults."""
+
+    def choose(data: Any) -> Any:
+        if isinstance(data, tuple(choices.values())):
+            return data
+        if isinstance(data, str):
+            data = {"name": data}
+        if not isinstance(data, dict):
+            raise faults("choice", [fault(f"received {show(data)}; allowed: {', '.join(choices)}, or a mapping with `name`")])
+        name = data.get("name", next(iter(choices)))
+        if name not in choices:
+            message = f"received {name!r}; allowed: {', '.join(choices)}{did_you_mean(name, choices)}"
+            raise faults("choice", [fault(message, at=("name",))])
+        return choices[name].model_validate(data)
+
+    return BeforeValidator(choose, json_schema_input_type=written)

@@ -1,11 +1,11 @@
 """How a phase is trained: optimiser, schedule, what is kept."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from kerasgreedy.errors import did_you_mean
-from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
+from kerasgreedy.spec.solver import Alternation, Descent, Solver
+from kerasgreedy.spec.strict import Count, Strict, by_name, fault, faults
 
 Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
 
@@ -55,25 +55,6 @@ class CosineSchedule(Strict):
     warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
 
 
-def by_name(choices: dict[str, type[Strict]], written: Any) -> Any:
-    """Validates a mapping by the class that its `name` chooses; a bare name stands for the class's defaults."""
-
-    def choose(data: Any) -> Any:
-        if isinstance(data, tuple(choices.values())):
-            return data
-        if isinstance(data, str):
-            data = {"name": data}
-        if not isinstance(data, dict):
-            raise faults("choice", [fault(f"received {show(data)}; allowed: {', '.join(choices)}, or a mapping with `name`")])
-        name = data.get("name", next(iter(choices)))
-        if name not in choices:
-            message = f"received {name!r}; allowed: {', '.join(choices)}{did_you_mean(name, choices)}"
-            raise faults("choice", [fault(message, at=("name",))])
-        return choices[name].model_validate(data)
-
-    return BeforeValidator(choose, json_schema_input_type=written)
-
-
 Optimizer: TypeAlias = Annotated[Sgd | Adam, by_name({"sgd": Sgd, "adam": Adam}, Sgd | Adam | Literal["sgd", "adam"])]
 Schedule: TypeAlias = Annotated[
     ConstantSchedule | StepSchedule | CosineSchedule,
@@ -96,6 +77,7 @@ class Training(Strict):
     )
     optimizer: Optimizer = Field(default_factory=Sgd, description="`sgd` or `adam`, see below")
     schedule: Schedule = Field(default_factory=ConstantSchedule, description="`constant`, `step` or `cosine`, see below")
+    solver: Solver = Field(default_factory=Descent, description="`sgd` or `alternation`, see below")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
     keep: Literal["best", "last"] = Field("last", description="which point of its path a phase ends with")
     monitor: Monitor = Field(
@@ -113,6 +95,13 @@ class Training(Strict):
             raise faults("Training", [fault(message, at=("accumulation",))])
         return self
 
+    @model_validator(mode="after")
+    def _masked_epochs(self) -> "Training":
+        if isinstance(self.solver, Alternation) and self.solver.warm_up_epochs >= self.epochs:
+            message = f"received {self.solver.warm_up_epochs}; of {self.epochs} epochs none would be left for masks"
+            raise faults("Training", [fault(message, at=("solver", "warm_up_epochs"))])
+        return self
+
     @property
     def watches(self) -> bool:
         """Whether the monitored figure decides anything."""
@@ -126,11 +115,16 @@ class TrainingChanges(Strict):
     batch_size: Count | None = Field(None, description="images of one step, over all devices together")
     optimizer: Optimizer | None = Field(None, description="`sgd` or `adam`")
     schedule: Schedule | None = Field(None, description="`constant`, `step` or `cosine`")
+    solver: Solver | None = Field(None, description="`sgd` (the default here) or `alternation`")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of the target spread evenly over all classes")
     keep: Literal["best", "last"] | None = Field(None, description="which point of its path the phase ends with")
     early_stopping: Count | None = Field(None, description="end the phase after so many epochs without a better point")
 
     def over(self, training: Training) -> Training:
-        """`training` with what is given here; a block never starts as the identity in such a phase."""
+        """`training` with what is given here.
+
+        Such a phase goes on with trained weights: a block never starts as the identity in it, and its solver is plain unless it
+        names one itself.
+        """
         given = {key: getattr(self, key) for key in TrainingChanges.model_fields if getattr(self, key) is not None}
-        return training.model_copy(update={"init": "fresh", **given})
+        return training.model_copy(update={"init": "fresh", "solver": Descent(), **given})

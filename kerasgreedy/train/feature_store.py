@@ -28,14 +28,14 @@ class FeatureStore:
     Args:
         rows: number of examples.
         shape: of one example's features.
-        dtype: `float32`, `bfloat16` or `float16`.
+        dtype: `float32`, `bfloat16`, `float16`, or `uint8` for bits.
         file: where the rows are kept; None: in memory.
         stamp: what a file must have been made from to be used again.
     """
 
     def __init__(self, rows: int, shape: tuple[int, ...], dtype: str, file: Path | None, stamp: dict[str, Any]):
         self.shape, self.dtype = shape, dtype
-        self.item = np.dtype(np.float32 if dtype == "float32" else np.uint16)
+        self.item = np.dtype(dtype if dtype in ("float32", "uint8") else np.uint16)
         self.labels = np.zeros(rows, np.int32)
         self.filled = False
         self._file, self._stamp = file, {**stamp, "rows": rows, "shape": list(shape), "dtype": dtype}

@@ -27,9 +27,20 @@ class PhaseInput(Protocol):
 
     Attributes:
         first_block: the block that takes the batches; those before it have been run already.
+        augments: whether training images are changed, so that they have views.
     """
 
     first_block: int
+    augments: bool
+
+    def __len__(self) -> int:
+        """Training images."""
+
+    def indexed(self, epoch: int, first_step: int) -> tf.data.Dataset:
+        """Those of `training` as (row, x, label); a row is an example's place in the training part."""
+
+    def view(self, view: int | None) -> tf.data.Dataset:
+        """Full batches (row, x, label) of the training part in a fixed order, in one of its views; fillers have row -1."""
 
     def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
         """Batches (x, label) of one epoch, from a step on."""
@@ -45,9 +56,19 @@ class ImageInput:
 
     def __init__(self, phase: Phase, pipeline: Pipeline):
         self._phase, self._pipeline = phase, pipeline
+        self.augments = pipeline.augments
+
+    def __len__(self) -> int:
+        return len(self._pipeline.parts["train"])
 
     def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
         return self._pipeline.training(self._phase.index, epoch, self._phase.training.batch_size, first_step)
+
+    def indexed(self, epoch: int, first_step: int) -> tf.data.Dataset:
+        return self._pipeline.indexed(self._phase.index, epoch, self._phase.training.batch_size, first_step)
+
+    def view(self, view: int | None) -> tf.data.Dataset:
+        return self._pipeline.view("train", view, self._phase.training.batch_size)
 
     def evaluation(self, part: Part) -> tf.data.Dataset:
         return self._pipeline.evaluation(part, self._phase.training.batch_size)
@@ -73,7 +94,7 @@ class FeatureInput:
         self.first_block, self.cache = phase.prefix, phase.cache
         self._phase, self._network, self._pipeline, self._strategy = phase, network, pipeline, strategy
         self._folder = folder
-        self._augments = pipeline.augments
+        self.augments = pipeline.augments
         self._stores: dict[Key, FeatureStore] = {}
         self._forwards: dict[int, Callable[..., Any]] = {}
         self._prefix_stamp = self._stamp() if self.cache.store == "disk" else ""
@@ -123,10 +144,19 @@ class FeatureInput:
                 yield done, total
             store.finish()
 
+    def __len__(self) -> int:
+        return len(self._pipeline.parts["train"])
+
     def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
+        return self.indexed(epoch, first_step).map(lambda _, x, label: (x, label)).prefetch(1)
+
+    def indexed(self, epoch: int, first_step: int) -> tf.data.Dataset:
         store = self._stores["train", self._view(epoch)]
         rows = self._pipeline.rows(self._phase.index, epoch)[first_step * self._batch_size :]
-        return stored_batches(store, rows, self._batch_size).map(lambda _, x, label: (x, label)).prefetch(1)
+        return stored_batches(store, rows, self._batch_size)
+
+    def view(self, view: int | None) -> tf.data.Dataset:
+        return self._in_order(("train", view))
 
     def evaluation(self, part: Part) -> tf.data.Dataset:
         weighted = self._in_order((part, None)).map(lambda row, x, label: (x, label, tf.cast(row >= 0, tf.float32)))
@@ -137,7 +167,7 @@ class FeatureInput:
         return self._phase.training.batch_size
 
     def _view(self, epoch: int) -> int | None:
-        return epoch % self.cache.views if self._augments else None
+        return epoch % self.cache.views if self.augments else None
 
     def _in_order(self, key: Key) -> tf.data.Dataset:
         """Full batches (row, features, label); the last one is filled up with row -1."""
@@ -177,8 +207,17 @@ class FeatureInput:
 
 def stored_batches(store: FeatureStore, rows: "NDArray[np.int64]", batch_size: int) -> tf.data.Dataset:
     """Full batches (row, features, label) of a store in the order of `rows`; row -1 gives any features."""
+    labels, features = tf.constant(store.labels), stored_rows(store)
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return index, features(index), tf.gather(labels, tf.maximum(index, 0))
+
+    return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=True).map(read)
+
+
+def stored_rows(store: FeatureStore) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Rows (b,) to their features (b, ...), for the map of a data set."""
     kept_in, dtype, shape = tf.as_dtype(store.item), tf.as_dtype(store.dtype), store.shape
-    labels = tf.constant(store.labels)
     # TensorFlow keeps a Python function that a data set calls for as long as the process lives; the store must not stay with it.
     stored = weakref.ref(store)
 
@@ -187,9 +226,8 @@ def stored_batches(store: FeatureStore, rows: "NDArray[np.int64]", batch_size: i
         assert kept is not None, "the batches outlived their store"
         return kept.take(index)
 
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def read(index: tf.Tensor) -> tf.Tensor:
         x = tf.ensure_shape(tf.numpy_function(take, [index], kept_in), (index.shape[0], *shape))
-        label = tf.gather(labels, tf.maximum(index, 0))
-        return index, x if kept_in == dtype else tf.bitcast(x, dtype), label
+        return x if kept_in == dtype else tf.bitcast(x, dtype)
 
-    return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=True).map(read)
+    return read

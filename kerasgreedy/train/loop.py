@@ -16,14 +16,14 @@ from kerasgreedy.train.features import FeatureInput, ImageInput, PhaseInput
 from kerasgreedy.train.identity import start_as_identity
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.log import MetricsLog
-from kerasgreedy.train.masks import Masks
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.schedules import learning_rates, make_optimizer
 from kerasgreedy.train.signals import StopRequest
+from kerasgreedy.train.solvers.descent import Solver
+from kerasgreedy.train.solvers.opening import open_solver
 from kerasgreedy.train.speed import Speed, means
 from kerasgreedy.train.stages import HeadAction, Phase, PruneAction
 from kerasgreedy.train.state import Best, RunState
-from kerasgreedy.train.step import TrainStep
 from kerasgreedy.train.workdir import Workdir
 
 # How often a step's figures are fetched from the device, which waits for it.
@@ -62,7 +62,7 @@ class Loop:
         self.folder, self.features = folder, StoreFolder(folder.path / "cache")
         # Of the running phase.
         self.training = job.recipe.training
-        self.masks: Masks | None = None
+        self.solver: Solver
         self.input: PhaseInput
         self._kept: FeatureInput | None = None  # while a phase begins, cached features of the phase before
         self.steps = pipeline.steps(self.training.batch_size)
@@ -109,7 +109,7 @@ class Loop:
 
         def seen(done: int, total: int) -> None:
             if isinstance(action, PruneAction):
-                self.reporter.measuring(action, done, total)
+                self.reporter.images_done(action.name, "measuring importance", done, total)
             if self.stop.name:
                 raise Stopped(f"stopped by {self.stop.name} before {action.name}; saved")
 
@@ -128,16 +128,16 @@ class Loop:
             optimizer = make_optimizer(self.training.optimizer, rates, phase.precision)
         self.input = self._open_input(phase)
         self._kept = self.input if isinstance(self.input, FeatureInput) else None
-        self.masks = Masks(self.state.network, phase.trains, phase.sparsity, self.strategy) if phase.sparsity else None
-        step = TrainStep(self.state.network, phase, optimizer, self.strategy, self.input.first_block, self.masks)
-        self.state.attach(optimizer, {"masks": self.masks} if self.masks else None)
+        self.solver = open_solver(phase, self.state.network, optimizer, self.strategy, self.input, self.features)
+        self.state.attach(optimizer, self.solver.extras)
         evaluator = self._evaluator(phase)
         if not self.state.position.started:
             self._start(phase, evaluator)
         while not self._phase_done(phase):
-            train = self._epoch(phase, step)
+            self._begin_epoch(phase)
+            train = self._epoch(phase)
             self._after_epoch(phase, train, evaluator, float(rates[min(self._phase_step(), len(rates)) - 1]))
-        self.state.finish_phase(phase, self.training.keep == "best")
+        self.state.finish_phase(phase, self.training.keep == "best", self.solver.entry())
         self._save(phase.trains)
 
     def _open_input(self, phase: Phase) -> PhaseInput:
@@ -154,7 +154,7 @@ class Loop:
             cached = FeatureInput(phase, self.state.network, self.pipeline, self.strategy, self.features)
             cached.open(range(self.state.position.epoch, phase.epochs), self._watched_parts())
             for done, total in cached.fill(before):
-                self.reporter.filling(phase, done, total)
+                self.reporter.images_done(phase.name, "filling the cache", done, total)
                 if self.stop.name:
                     raise Stopped(self._stopped(phase))
         except (OSError, MemoryError) as error:
@@ -174,24 +174,38 @@ class Loop:
             self.state.keep_best(phase)
         self._save(phase.trains)
 
-    def _epoch(self, phase: Phase, step: TrainStep) -> dict[str, Any]:
+    def _begin_epoch(self, phase: Phase) -> None:
+        """Lets the solver get ready, and logs the points at which it estimates masks."""
+        position = self.state.position
+        started = time.monotonic()
+        work = self.solver.begin(position.epoch, position.step)
+        for what, done, total in work:
+            self.reporter.images_done(phase.name, what, done, total)
+            if self.stop.name:
+                work.close()
+                self._save(phase.trains)
+                raise Stopped(self._stopped(phase))
+        position.seconds += time.monotonic() - started
+        if position.step == 0 and self.solver.refreshed(position.epoch):
+            place = {"phase": phase.index, "phase_name": phase.name, "epoch": position.epoch, "split": "refresh"}
+            self.log.write(place, self._overall_step(phase))
+
+    def _epoch(self, phase: Phase) -> dict[str, Any]:
         """Trains what is left of the running epoch; returns its means."""
         position = self.state.position
         batch_size = self.training.batch_size
-        batches = self.input.training(position.epoch, position.step)
+        batches = self.solver.batches(position.epoch, position.step)
         pending: list[Any] = []
         speed = Speed(batch_size)
         last = phase.losses[-1]
         for batch in self.strategy.experimental_distribute_dataset(batches):
-            if self.masks:
-                self.masks.refresh(self._phase_step())
-            pending.append(step(*batch))
+            warm = self.solver.warm
+            pending.append(self.solver.step(batch, self._phase_step()))
             position.step += 1
             if position.step == self.steps or speed.seconds_since_look > LOOK_SECONDS:
                 self._absorb(phase, pending)
                 speed.look()
-            lap = speed.lap(counts=step.warm)
-            step.warm = True
+            lap = speed.lap(counts=warm)
             position.seconds += lap
             figures = {**(means(position.sums[last]) if position.sums else {}), **speed.figures()}
             self.reporter.step(phase, position.epoch, position.step, lap, figures)
@@ -219,7 +233,8 @@ class Loop:
     def _after_epoch(self, phase: Phase, train: dict[str, Any], evaluator: Evaluator, rate: float) -> None:
         position = self.state.position
         position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
-        self._record(phase, "train", train, learning_rate=rate)
+        self.solver.end(sum(values["loss"] for values in train.values()))
+        self._record(phase, "train", train, learning_rate=rate, **({"masks": True} if self.solver.masked else {}))
         scores = self._evaluate(phase, evaluator)
         note = ""
         if self._counts(phase):

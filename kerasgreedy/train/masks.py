@@ -1,5 +1,6 @@
 """Masks of a sparse phase: which weights of each kernel are held at zero."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -47,14 +48,14 @@ class Masks:
     Args:
         network: built under the strategy's scope, in the precision of the phase.
         components: names of those whose kernels are masked.
-        schedule: of sparsity over the steps of the phase.
+        schedule: of sparsity over the steps of the phase; None: masks are given, see `hold`.
     """
 
     def __init__(
         self,
         network: Network,
         components: tuple[str, ...],
-        schedule: ConstantSparsity | PolynomialDecay,
+        schedule: ConstantSparsity | PolynomialDecay | None,
         strategy: tf.distribute.Strategy,
     ):
         self._schedule, self._strategy = schedule, strategy
@@ -66,14 +67,23 @@ class Masks:
 
     def refresh(self, step: int) -> None:
         """Chooses the masks anew where the schedule is active at this step (from 0, in the phase); to be called before it."""
-        active, sparsity = self._schedule(step)
-        if not active or step > self._schedule.last_change:
+        if self._schedule is None or step > self._schedule.last_change:
             return  # pruned weights are the smallest: the same sparsity once more would choose the same masks
+        active, sparsity = self._schedule(step)
+        if active:
+            values = {key: keras.ops.convert_to_numpy(kernel) for key, kernel in self._kernels.items()}
+            self.hold({key: smallest_masked(value, self._kept[key].numpy(), sparsity) for key, value in values.items()})
+
+    def hold(self, kept: "Mapping[str, NDArray[np.bool_]]") -> None:
+        """Holds the weights of each kernel at zero where `kept` is False."""
         for key, kernel in self._kernels.items():
-            values = keras.ops.convert_to_numpy(kernel)
-            kept = smallest_masked(values, self._kept[key].numpy(), sparsity)
-            self._kept[key].assign(kept)
-            kernel.assign(np.where(kept, values, np.float32(0)))
+            self._kept[key].assign(kept[key])
+            kernel.assign(np.where(kept[key], keras.ops.convert_to_numpy(kernel), np.float32(0)))
+
+    def sparsity(self) -> float:
+        """Share of all weights of the kernels that is held at zero."""
+        kept = [mask.numpy() for mask in self._kept.values()]
+        return 1 - sum(int(mask.sum()) for mask in kept) / sum(mask.size for mask in kept)
 
     def apply(self) -> None:
         """Sets the masked weights to zero; for use in a graph, outside of the replicas."""

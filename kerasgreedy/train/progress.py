@@ -52,6 +52,8 @@ class Reporter:
         init = f", starts as the identity on {phase.name}" if phase.init == "identity" else ""
         if phase.init_reason:
             init = f", fresh start: {phase.init_reason}"
+        if phase.alternation:
+            init += f", {phase.alternation}"
         if phase.sparsity:
             init += f", sparsity {phase.sparsity}"
         trains = f"{phase.parameters:,} weights"
@@ -72,15 +74,8 @@ class Reporter:
         if entry["action"] == "prune" and all(old == new for old, new in entry["filters"].values()):
             self.warn("  no filter was removed: the amount is reached already, or prune.accuracy_drop allows no step")
 
-    def filling(self, phase: Phase, done: int, total: int) -> None:
-        """So many images have gone through the frozen blocks into the cache."""
-        self._images_done(phase.name, "filling the cache", done, total)
-
-    def measuring(self, action: PruneAction, done: int, total: int) -> None:
-        """So many images have been seen by the measurement of importance."""
-        self._images_done(action.name, "measuring importance", done, total)
-
-    def _images_done(self, name: str, what: str, done: int, total: int) -> None:
+    def images_done(self, name: str, what: str, done: int, total: int) -> None:
+        """In a phase or action, so many images have been seen by something that trains nothing."""
         if done >= total:
             self._close_bar()
         elif self._live:

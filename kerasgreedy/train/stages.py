@@ -11,6 +11,7 @@ from kerasgreedy.spec.pruning import Prune
 from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay
 from kerasgreedy.spec.training import Training
 from kerasgreedy.train.caching import CachePlan
+from kerasgreedy.train.solvers.layout import AlternationPlan
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Phase:
         stop_gradient: no gradient passes from one block to the one before.
         training: epochs, optimiser, schedule, what is kept.
         block: index of the block that a greedy phase trains; None where a phase trains several.
-        solver: how the phase's problem is solved.
+        alternation: what the masks of solver `alternation` are.
         prefix: blocks before the first that trains or has a loss at its head; all of them are frozen.
         cache: how the prefix's output reaches the phase.
         sparsity: kernels of what trains are pruned by this schedule over the phase's steps; None: they are dense.
@@ -55,7 +56,7 @@ class Phase:
     init: str = "fresh"
     init_reason: str = ""
     block: int | None = None
-    solver: str = "sgd"
+    alternation: AlternationPlan | None = None
     prefix: int = 0
     cache: CachePlan = field(default_factory=CachePlan)
     sparsity: ConstantSparsity | PolynomialDecay | None = None
@@ -67,13 +68,19 @@ class Phase:
         """Passes over the training data."""
         return self.training.epochs
 
+    @property
+    def solver(self) -> str:
+        """How the phase's problem is solved."""
+        return self.training.solver.name
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
         cache = {"cache": self.cache.store} | {f"cache_{key}": value for key, value in vars(self.cache).items() if key != "store"}
         sparsity = self.sparsity.model_dump(mode="json") if self.sparsity else None
         training = self.training.model_dump(mode="json")
-        return {**plain, **cache, "action": "train", "epochs": self.epochs, "training": training, "sparsity": sparsity}
+        more = {"training": training, "sparsity": sparsity, "alternation": self.alternation and self.alternation.as_dict()}
+        return {**plain, **cache, "action": "train", "epochs": self.epochs, "solver": self.solver, **more}
 
     def total_multiply_adds(self, images: int) -> int:
         """Of the whole phase on so many training images, evaluation left out."""

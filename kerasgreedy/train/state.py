@@ -147,15 +147,19 @@ class RunState:
         self.best_arrays = {name: self.network.arrays(name) for name in phase.trains}
         self._fresh_best = set(self.best_arrays)
 
-    def finish_phase(self, phase: Phase, keep_best: bool) -> None:
-        """Ends a phase: back to its best point if asked for, then on to the start of the next."""
+    def finish_phase(self, phase: Phase, keep_best: bool, more: Mapping[str, Any]) -> None:
+        """Ends a phase: back to its best point if asked for, then on to the start of the next.
+
+        Args:
+            more: of its solver, to be remembered in the phase's entry.
+        """
         if keep_best:
             for name, arrays in self.best_arrays.items():
                 self.network.load_arrays(name, arrays)
         position = self.position
         best = asdict(position.best) if position.best else None
         position.kept.append(
-            {"phase": phase.name, "epochs": position.epoch, "best": best, "keep": "best" if keep_best else "last"}
+            {"phase": phase.name, "epochs": position.epoch, "best": best, "keep": "best" if keep_best else "last", **more}
         )
         position.phase, position.epoch, position.step, position.started = position.phase + 1, 0, 0, False
         position.best, position.sums = None, {}

@@ -1,15 +1,17 @@
 """The step: mathematics of one batch, always under a tf.distribute.Strategy."""
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
-from kerasgreedy.build import Network
+from kerasgreedy.build import Instead, Network
 from kerasgreedy.train.masks import Masks
 from kerasgreedy.train.stages import Phase
 
 Sums: TypeAlias = dict[str, Any]
+Support: TypeAlias = Callable[..., Instead]
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
@@ -28,24 +30,35 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float =
     return loss
 
 
-def phase_logits(network: Network, phase: Phase, x: tf.Tensor, first_block: int = 0) -> dict[str, tf.Tensor]:
+def phase_logits(
+    network: Network, phase: Phase, x: tf.Tensor, first_block: int = 0, instead: Instead | None = None, training: bool = True
+) -> dict[str, tf.Tensor]:
     """Logits of the heads that the phase has a loss at; no other head is computed, no later block is run.
 
     Frozen components run in inference mode. Under `stop_gradient`, and out of frozen blocks, no gradient passes.
 
     Args:
         x: images, or with `first_block` = i the output of the first i blocks, all of them frozen.
+        instead: what layers of the trained components do, where they do something else (see `Network.run`).
+        training: False: trained components run in inference mode too.
 
     Returns:
         head name -> (b, classes).
     """
     result = {}
+
+    def run(name: str, x: tf.Tensor) -> tf.Tensor:
+        trained = name in phase.trains
+        if instead and trained:
+            return network.run(name, x, training, instead)
+        return network.component(name)(x, training=trained and training)
+
     for block, head in list(zip(network.blocks, network.heads, strict=True))[first_block:]:
         trained = block.name in phase.trains
-        x = block(x, training=trained)
+        x = run(block.name, x)
         if head.name in phase.losses:
             inside = tf.stop_gradient(x) if not trained else x
-            result[head.name] = head(inside, training=head.name in phase.trains)
+            result[head.name] = run(head.name, inside)
         if len(result) == len(phase.losses):
             break
         if phase.stop_gradient or not trained:
@@ -66,6 +79,7 @@ class TrainStep:
         optimizer: built here, with exactly the variables of this phase.
         first_block: blocks before it are left out; the step is fed their output (see `phase_logits`).
         masks: weights that are zero again after each update, whatever momentum or decay make of them.
+        support: given what a batch holds behind the labels, what the layers of the trained components do instead.
     """
 
     def __init__(
@@ -76,8 +90,9 @@ class TrainStep:
         strategy: tf.distribute.Strategy,
         first_block: int = 0,
         masks: Masks | None = None,
+        support: Support | None = None,
     ):
-        self._masks = masks
+        self._masks, self._support = masks, support
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
         self._first_block, self._parts = first_block, phase.training.accumulation
         self._batch_size, self._smoothing = phase.training.batch_size, phase.training.label_smoothing
@@ -90,18 +105,18 @@ class TrainStep:
         self.warm = False  # the first call traces the graph; for those who time steps
         self._compiled = tf.function(self._global)
 
-    def __call__(self, x: Any, labels: Any) -> Sums:
+    def __call__(self, x: Any, labels: Any, *more: Any) -> Sums:
         """Runs the step; returns head -> (sum of losses, number right) over the global batch."""
-        return self._compiled(x, labels)
+        return self._compiled(x, labels, *more)
 
-    def _global(self, x: Any, labels: Any) -> Sums:
-        sums = self._strategy.run(self._replica, args=(x, labels))
+    def _global(self, *batch: Any) -> Sums:
+        sums = self._strategy.run(self._replica, args=batch)
         if self._masks:
             self._masks.apply()
         return tf.nest.map_structure(lambda x: self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), sums)
 
-    def _replica(self, x: tf.Tensor, labels: tf.Tensor) -> Sums:
-        gradients, sums = self._gradients(x, labels) if self._parts == 1 else self._accumulated(x, labels)
+    def _replica(self, *batch: tf.Tensor) -> Sums:
+        gradients, sums = self._gradients(*batch) if self._parts == 1 else self._accumulated(*batch)
         if self._decay:
             # The optimiser sums over replicas, so each contributes its share of the decay. A scaled loss scales it too.
             decay = self._optimizer.scale_loss(self._decay)
@@ -112,25 +127,28 @@ class TrainStep:
         self._optimizer.apply(gradients, self.variables)
         return sums
 
-    def _gradients(self, x: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
+    def _gradients(self, x: tf.Tensor, labels: tf.Tensor, *more: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
         values = [variable.value for variable in self.variables]
+        instead = self._support(*more) if self._support else None
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            logits = phase_logits(self._network, self._phase, x, self._first_block)
+            logits = phase_logits(self._network, self._phase, x, self._first_block, instead)
             losses = {head: tf.reduce_sum(cross_entropy(z, labels, self._smoothing)) for head, z in logits.items()}
             objective = self._optimizer.scale_loss(tf.add_n(list(losses.values())) / self._batch_size)
         right = {head: tf.reduce_sum(tf.cast(tf.equal(_decide(z), labels), tf.float32)) for head, z in logits.items()}
-        return tape.gradient(objective, values), {head: tf.stack([losses[head], right[head]]) for head in logits}
+        # Unconnected: thresholds, while masks stand for them.
+        gradients = tape.gradient(objective, values, unconnected_gradients="zero")
+        return gradients, {head: tf.stack([losses[head], right[head]]) for head in logits}
 
-    def _accumulated(self, x: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
+    def _accumulated(self, *batch: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
         """Part after part: those that may run at the same time would save no memory."""
-        size = tf.shape(labels)[0] // self._parts
+        size = tf.shape(batch[1])[0] // self._parts
         if self._strategy.num_replicas_in_sync > 1:
-            return self._unrolled(x, labels, size)
+            return self._unrolled(batch, size)
 
         def add(part: tf.Tensor, gradients: list[tf.Tensor], sums: Sums) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
             rows = slice(part * size, (part + 1) * size)
-            more = self._gradients(x[rows], labels[rows])
+            more = self._gradients(*(values[rows] for values in batch))
             return part + 1, *tf.nest.map_structure(tf.add, (gradients, sums), more)
 
         zeros = [tf.zeros(v.shape, v.dtype) for v in self.variables]
@@ -138,13 +156,14 @@ class TrainStep:
         _, gradients, sums = tf.while_loop(lambda part, *_: part < self._parts, add, start, parallel_iterations=1)
         return gradients, sums
 
-    def _unrolled(self, x: tf.Tensor, labels: tf.Tensor, size: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
+    def _unrolled(self, batch: tuple[tf.Tensor, ...], size: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
         """The same without a loop: synchronised batch norm cannot reach the other replicas from inside one."""
-        total = self._gradients(x[:size], labels[:size])
+        total = self._gradients(*(values[:size] for values in batch))
         for part in range(1, self._parts):
             with tf.control_dependencies(tf.nest.flatten(total)):
                 rows = slice(part * size, (part + 1) * size)
-                total = tf.nest.map_structure(tf.add, total, self._gradients(tf.identity(x[rows]), labels[rows]))
+                part_of = (tf.identity(values[rows]) for values in batch)
+                total = tf.nest.map_structure(tf.add, total, self._gradients(*part_of))
         return total
 
     def _agreed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -1,0 +1,107 @@
+"""How a phase's problem is solved: plain descent, or alternation between weights and support (the support paper)."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from kerasgreedy.spec.strict import Count, Strict, by_name, fault, faults
+
+# Keys that one of the two modes has no use for.
+_STORED = ("refresh", "patience", "min_decrease", "hold_at_most", "store", "memory_gb", "disk_gb")
+_SHARED = ("vote", "beta_of")
+
+
+class Descent(Strict):
+    """The optimiser's steps, and nothing else."""
+
+    name: Literal["sgd"] = Field("sgd", description="write `sgd`; which optimiser it is, `optimizer` says")
+
+
+class Alternation(Strict):
+    """Weight steps under support masks (Huang, Kong, Lucey: multi-layer support): inside them the network is linear.
+
+    Every `relu` and `positive_hard_threshold` of what trains becomes z = m q, with q what it receives and m a mask of zeros and
+    ones; other activations stay. Evaluation always uses the activations themselves.
+    """
+
+    name: Literal["alternation"] = Field(description="write `alternation`")
+    mode: Literal["instance", "batch"] = Field(
+        "instance",
+        description="`instance`: a mask for each training example, stored as bits and held for some epochs; `batch`: one mask "
+        "shared by a batch, made for each step (eq. 41)",
+    )
+    warm_up_epochs: NonNegativeInt = Field(5, description="epochs of plain descent before the first masks")
+    refresh: Count | Literal["plateau"] = Field(
+        "plateau", description="instance: masks are estimated anew after so many epochs, or when the training loss stops falling"
+    )
+    patience: Count = Field(2, description="instance, plateau: so many epochs without `min_decrease` end the hold")
+    min_decrease: float = Field(0.01, ge=0, lt=1, description="instance, plateau: share by which the loss has to fall")
+    hold_at_most: Count = Field(50, description="instance, plateau: masks are estimated anew after so many epochs at the latest")
+    beta: Annotated[float, Field(ge=0)] | Literal["warm_up"] | None = Field(
+        None,
+        description="a unit is in the support where x^2 > beta (eq. 38), or where the mean of x^2 over the batch is (eq. 41); "
+        "`warm_up` (batch): chosen for each layer after the warm-up, so that as large a share of its units is in a batch's mask "
+        "as is active in an example; default: 0, and `warm_up` for the batch's energy",
+    )
+    beta_of: Literal["example", "batch"] = Field(
+        "example",
+        description="batch: what `beta` is compared with: the mean of x^2 over the batch, or (eq. 41 as printed) its sum, which "
+        "depends on batch_size: beta of a batch = batch_size times beta of an example",
+    )
+    rule: Literal["positive", "energy"] = Field(
+        "positive",
+        description="what x is: `positive`: the activation's output, so that beta = 0 gives the activation's own support; "
+        "`energy`: its input q, so that strongly negative units are in the support as well",
+    )
+    vote: Literal["energy", "majority"] = Field(
+        "energy",
+        description="batch: `majority`: a unit is in the mask where it is in the support of more than half of the examples",
+    )
+    under_mask: Literal["linear", "activation"] = Field(
+        "linear", description="`linear`: z = m q (eq. 2); `activation`: z = m a(q), the activation a stays and m only removes"
+    )
+    hold_pools: bool = Field(
+        False, description="which place of its window a max-pool takes is held like a mask, so that it is linear too"
+    )
+    store: Literal["auto", "memory", "disk"] = Field(
+        "auto", description="instance: where masks are kept; `auto`: in memory if they fit, else on disk"
+    )
+    memory_gb: float = Field(4.0, ge=0, description="instance: at most so many gigabytes (10^9 bytes) of memory")
+    disk_gb: float = Field(20.0, ge=0, description="instance: at most so many gigabytes in the run folder")
+
+    @property
+    def threshold(self) -> float | Literal["warm_up"]:
+        """`beta` with its default."""
+        if self.beta is not None:
+            return self.beta
+        return "warm_up" if self.mode == "batch" and self.vote == "energy" else 0.0
+
+    def example_beta(self, batch_size: int) -> float | Literal["warm_up"]:
+        """`threshold` stated per example, whatever it was stated of."""
+        if self.threshold == "warm_up" or self.beta_of == "example":
+            return self.threshold
+        return self.threshold / batch_size
+
+    @model_validator(mode="after")
+    def _of_its_mode(self) -> "Alternation":
+        other = _STORED if self.mode == "batch" else _SHARED
+        given = [key for key in other if key in self.model_fields_set]
+        lines = [fault(f"mode '{self.mode}' has no use for it; leave it out", at=(key,)) for key in given]
+        if self.mode == "instance" and self.beta == "warm_up":
+            lines.append(fault("received 'warm_up', which is of mode 'batch'; allowed: a number from 0 on", at=("beta",)))
+        if self.refresh != "plateau":
+            plateau = [key for key in ("patience", "min_decrease", "hold_at_most") if key in self.model_fields_set]
+            lines += [fault("is of refresh: plateau; leave it out", at=(key,)) for key in plateau]
+        if self.beta == "warm_up" and self.beta_of == "batch":
+            lines.append(fault("'warm_up' chooses beta of an example; leave it out", at=("beta_of",)))
+        if self.mode == "batch" and self.vote == "majority" and self.beta == "warm_up":
+            lines.append(fault("received 'warm_up'; a majority vote takes a number from 0 on", at=("beta",)))
+        if lines:
+            raise faults("Alternation", lines)
+        return self
+
+
+Solver: TypeAlias = Annotated[
+    Descent | Alternation,
+    by_name({"sgd": Descent, "alternation": Alternation}, Descent | Alternation | Literal["sgd", "alternation"]),
+]

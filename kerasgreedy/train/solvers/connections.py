@@ -1,0 +1,61 @@
+"""Which weights the active paths of a network cross, given the support."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.build import Instead, Network
+from kerasgreedy.train.features import PhaseInput
+from kerasgreedy.train.stages import Phase
+from kerasgreedy.train.step import phase_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from numpy.typing import NDArray
+
+
+def used_connections(
+    network: Network, phase: Phase, source: PhaseInput, view: int | None, support: Callable[[], Instead], whole: bool
+) -> "Generator[tuple[str, int, int], None, dict[str, NDArray[np.bool_]]]":
+    """Yields (what is being done, images done, images in all); returns kernel -> True where some example uses a weight.
+
+    A connection under a zero mask, at either end or anywhere further up, carries nothing from the input to the loss: its weight
+    has no part in the derivative of the logits. So a weight is used where the derivative of a random combination of logits is not
+    zero for some batch, in inference mode (a sum of different numbers is zero by chance with probability 0).
+
+    Args:
+        support: makes the masks of a batch.
+        whole: leave out a last batch that is filled up.
+    """
+    kernels = {
+        key: variable
+        for name in phase.trains
+        for key, variable in network.variables(name).items()
+        if key.endswith("/kernel")
+    }  # fmt: skip
+    classes = network.architecture.classes
+    mixed = tf.constant(np.random.default_rng(0).normal(size=(phase.training.batch_size, classes)), tf.float32)
+
+    @tf.function
+    def touched(x: tf.Tensor, real: tf.Tensor) -> list[tf.Tensor]:
+        values = [variable.value for variable in kernels.values()]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            logits = phase_logits(network, phase, x, source.first_block, support(), training=False)
+            total = tf.add_n([tf.reduce_sum(real[:, None] * mixed * tf.cast(z, tf.float32)) for z in logits.values()])
+        return [gradient != 0 for gradient in tape.gradient(total, values, unconnected_gradients="zero")]
+
+    used = {key: np.zeros(kernel.shape, bool) for key, kernel in kernels.items()}
+    total = len(source)
+    done = 0
+    for rows, x, _ in source.view(view):
+        real = rows.numpy() >= 0
+        if not (whole and not real.all()):
+            for key, touches in zip(used, touched(x, tf.constant(real, tf.float32)), strict=True):
+                used[key] |= touches.numpy()
+        done += int(real.sum())
+        yield "looking for unused connections", done, total
+    return used
