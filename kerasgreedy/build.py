@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.errors import CheckpointError
+from kerasgreedy.nn.activations import PositiveHardThreshold
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
@@ -280,13 +281,19 @@ def _pad(layer: L.Conv | L.MaxPool, node: Node) -> keras.layers.Layer:
     return PadLowest(int(layer.padding), name=name)
 
 
+def _activation(layer: L.Activation, name: str) -> keras.layers.Layer:
+    if layer.threshold is None:
+        return keras.layers.Activation(layer.activation, name=name)
+    return PositiveHardThreshold(**layer.threshold.model_dump(exclude_none=True), name=name)
+
+
 _LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
     L.Conv: _Builder.conv,
     L.Dense: _Builder.dense,
     L.BatchNorm: _Builder.batch_norm,
     L.Downsample: _Builder.downsample,
     L.Upsample: lambda _, layer, node: InvertibleUpsampling(layer.factor, name=node.name),
-    L.Activation: lambda _, layer, node: keras.layers.Activation(layer.activation, name=node.name),
+    L.Activation: lambda _, layer, node: _activation(layer, node.name),
     L.Dropout: lambda builder, layer, node: keras.layers.Dropout(layer.dropout, seed=builder.seed_of(node), name=node.name),
     L.Flatten: lambda _, layer, node: keras.layers.Flatten(name=node.name),
     L.GlobalAvgPool: lambda _, layer, node: keras.layers.GlobalAveragePooling2D(name=node.name),

@@ -92,7 +92,8 @@ def cluster(network: Network, depth: int, clusters: int, pipeline: Pipeline, tun
     """Weight clustering: every kernel of the blocks up to a depth and of its head gets at most n distinct values.
 
     Centroids start by k-means++ on each kernel and are trained by the mean of their weights' gradients; biases and batch norm
-    are trained but not clustered. The result is copied into `network`. A kernel of no more than n weights is only trained.
+    are trained but not clustered, thresholds of activations stay as they are. The result is copied into `network`. A kernel of no
+    more than n weights is only trained.
 
     Raises:
         InputError: the twin is not the network, or TFMOT returned no clustered layer.

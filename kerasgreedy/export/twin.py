@@ -7,6 +7,7 @@ What TFMOT knows no layer for is written with layers that it knows:
 - The weightless `pad` shortcut: a maximum over 1x1 windows takes every n-th place; new channels are zero rows of the map while
   the channels stand in front.
 - An adaptive mean whose windows differ: crops, a mean of each, concatenated.
+- A positive hard threshold, for `cluster` only: a Lambda with the thresholds as constants.
 - Where kernels are quantised, batch norm that does not follow a convolution: a 1x1 depthwise convolution with its scale and
   offset. (TFMOT takes it after a dense layer too, but TFLite leaves that layer in float32.)
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import tensorflow as tf
 
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
@@ -184,10 +186,22 @@ class _Builder:
         if layer.activation == "elu" and self._quantize:
             instead = "cluster works with it, or train with one of relu, leaky_relu, gelu, silu, tanh, sigmoid"
             raise self._refuse(node, "TFMOT cannot quantise the activation 'elu'", instead)
+        if layer.activation == L.HARD_THRESHOLD:
+            return self._hard_threshold(node, x)
         if layer.activation == "leaky_relu":
             return self._layers.LeakyReLU(0.2, name=self._name(node))(x)  # the slope that Keras 3 takes
         name = _NAMES.get(layer.activation, layer.activation)
         return self._layers.Activation(name, name=self._name(node))(x)
+
+    def _hard_threshold(self, node: Node, x: Any) -> Any:
+        layer = self._network.component(self._component).get_layer(node.name)
+        threshold, shift = np.asarray(layer.threshold()), np.asarray(layer.shift())
+        if not threshold.any() and not shift.any():
+            return self._layers.Activation("relu", name=self._name(node))(x)
+        if self._quantize:
+            instead = "cluster works with it, or train with beta: 0 fixed, or relu"
+            raise self._refuse(node, f"TFMOT cannot quantise {L.HARD_THRESHOLD} with another beta than 0", instead)
+        return self._layers.Lambda(lambda q: tf.where(q <= threshold, 0.0, q - shift), name=self._name(node))(x)
 
     def downsample(self, layer: L.Downsample, node: Node, x: Any) -> Any:
         if layer.downsample != "invertible":

@@ -17,7 +17,8 @@ from kerasgreedy.spec.model import Head, ModelSpec
 def remove_filters(network: Network, spec: ModelSpec, coupling: Coupling, removed: Collection[int]) -> tuple[Network, ModelSpec]:
     """The network without the filters under some labels: blocks, their batch norms, heads and all that reads them shrink.
 
-    Its outputs are those of the network with these channels silent (`silence`) wherever a layer with weights reads them.
+    Its outputs are those of the network with these channels silent (`silence`) wherever a layer with weights reads them, up to
+    rounding. (A positive hard threshold other than 0 jumps there: a value within rounding of it may be passed in one of the two.)
 
     Args:
         network: in float32; call this under the strategy's scope.
@@ -115,7 +116,8 @@ def _sliced(
         for key, array in arrays.items():
             if not key.startswith(f"{component.name}/{node.name}/"):
                 continue
-            if isinstance(node.layer, L.Conv | L.Dense | L.BatchNorm):
+            by_channel = isinstance(node.layer, L.Activation) and array.ndim == 1  # thresholds; those of a layer are scalars
+            if isinstance(node.layer, L.Conv | L.Dense | L.BatchNorm) or by_channel:
                 array = array[..., kept(leaving, removed)]
             if key.endswith("/kernel"):
                 array = array[..., _kept_rows(node, entering, removed), :]

@@ -45,8 +45,7 @@ class Component:
     @property
     def weights_bytes(self) -> int:
         """Of all weights in float32; batch norm keeps two moving statistics beside its two trained weights."""
-        kept = sum(node.parameters for node in _leaves(self.nodes) if isinstance(node.layer, L.BatchNorm))
-        return 4 * (self.parameters + kept)
+        return 4 * (self.parameters + sum(node.kept for node in _leaves(self.nodes)))
 
     @property
     def widths(self) -> list[int]:

@@ -7,15 +7,48 @@ Three combinators make everything else: a sequence (a list), `residual` (body + 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, WrapValidator
+from pydantic import Field, WrapValidator, model_validator
 
 from kerasgreedy.errors import did_you_mean
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
-ActivationName: TypeAlias = Literal["relu", "linear", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
+HARD_THRESHOLD = "positive_hard_threshold"
+ActivationName: TypeAlias = Literal[
+    "relu", "linear", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "positive_hard_threshold"
+]
 Padding: TypeAlias = Literal["same", "valid"] | Annotated[int, Field(ge=0)]
 Initializer: TypeAlias = Literal["he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform"]
 DownsampleKind: TypeAlias = Literal["invertible", "average", "max"]
+
+
+class Threshold(Strict):
+    """Of the activation `positive_hard_threshold`: it gives q where q > beta, else 0, and does not subtract beta.
+
+    (Huang, Kong and Lucey, "CNNs are Globally Optimal Given Multi-Layer Support", eq. 9.)
+    """
+
+    beta: float = Field(
+        0.0, description="fixed or initial threshold; a negative one lets the q between it and 0 pass too; at 0 it is a relu"
+    )
+    per: Literal["layer", "channel"] = Field(
+        "layer", description="one beta for a layer, or for each of its channels (of a vector: for each unit)"
+    )
+    learn: Literal["fixed", "warm_up", "surrogate"] = Field(
+        "fixed",
+        description="`fixed`: beta stays; `warm_up`: trained as the bias of a relu, max(q - beta, 0) (eq. 7), until the supports "
+        "are first taken, and kept from then on (section 4.1); `surrogate`: trained with sigmoid((q - beta) / width) in place of "
+        "the step q > beta when its gradient is taken",
+    )
+    width: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of the surrogate's sigmoid, in units of q; default: 0.1. Only beside `learn: surrogate`"
+    )
+
+    @model_validator(mode="after")
+    def _width_of_what(self) -> "Threshold":
+        if self.width is not None and self.learn != "surrogate":
+            message = f"'width' belongs to learn: surrogate; received learn: {self.learn}"
+            raise faults("Threshold", [fault(message, self.width, ("width",))])
+        return self
 
 
 class BlockDefaults(Strict):
@@ -23,6 +56,9 @@ class BlockDefaults(Strict):
 
     batch_norm: bool = Field(False, description="batch normalisation after every convolution")
     activation: ActivationName = Field("relu", description="after every convolution and dense layer")
+    threshold: Threshold = Field(
+        default_factory=Threshold, description="of every `positive_hard_threshold`, those of convolutions and heads too"
+    )
     initializer: Initializer = Field(
         "he_normal", description="of kernels; a dense layer without activation (a classifier) takes glorot_uniform"
     )
@@ -105,6 +141,16 @@ class Activation(Strict):
     """A non-linearity on its own."""
 
     activation: ActivationName = Field(description="its name")
+    threshold: Threshold | None = Field(
+        None, description="beside `positive_hard_threshold`: keys left out are those of `block_defaults.threshold`"
+    )
+
+    @model_validator(mode="after")
+    def _threshold_of_what(self) -> "Activation":
+        if self.threshold is not None and self.activation != HARD_THRESHOLD:
+            message = f"'threshold' belongs to activation: {HARD_THRESHOLD}; received activation: {self.activation}"
+            raise faults("Activation", [fault(message, at=("threshold",))])
+        return self
 
 
 class Downsample(Strict):

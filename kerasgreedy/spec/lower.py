@@ -49,6 +49,16 @@ class Node:
     children: tuple[tuple["Node", ...], ...] = ()
     path: Path_ = ()
 
+    @property
+    def kept(self) -> int:
+        """Float32 numbers beside the trained ones: moving statistics, thresholds that are not trained, children left out."""
+        if isinstance(self.layer, L.BatchNorm):
+            return self.parameters
+        threshold = self.layer.threshold if isinstance(self.layer, L.Activation) else None
+        if threshold is None or threshold.learn == "surrogate":
+            return 0
+        return _betas(threshold, self.output_shape) + (threshold.learn == "warm_up")  # and whether it has been hardened
+
 
 class Lowering:
     """Lowers the layers of one component (a block or a head), naming them as it goes."""
@@ -161,9 +171,26 @@ class Lowering:
         return self._node(layer, "branches", shape, total, children=children, **_sums(children))
 
     def _simple(self, layer: Strict, shape: Shape, path: Path_) -> Node:
+        if isinstance(layer, L.Activation) and layer.activation == L.HARD_THRESHOLD:
+            layer = layer.model_copy(update={"threshold": self._threshold(layer.threshold)})
         kind = next(kind for kind, cls in L.KINDS.items() if isinstance(layer, cls))
         out, parameters = _RULES[kind](layer, shape, path)
         return self._node(layer, kind, shape, out, parameters=parameters)
+
+    def _threshold(self, own: L.Threshold | None) -> L.Threshold:
+        """`own` over the defaults."""
+        given = {key: getattr(own, key) for key in own.model_fields_set} if own else {}
+        merged = self.defaults.threshold.model_copy(update=given)
+        return merged if merged.learn == "surrogate" else merged.model_copy(update={"width": None})
+
+
+def _betas(threshold: L.Threshold, shape: Shape) -> int:
+    return 1 if threshold.per == "layer" else shape[-1]
+
+
+def _activation(layer: L.Activation, shape: Shape, path: Path_) -> tuple[Shape, int]:
+    threshold = layer.threshold
+    return shape, 0 if threshold is None or threshold.learn == "fixed" else _betas(threshold, shape)
 
 
 def _pool(size_key: str) -> Callable[[Any, Shape, Path_], tuple[Shape, int]]:
@@ -217,7 +244,7 @@ _RULES: dict[str, Callable[[Any, Shape, Path_], tuple[Shape, int]]] = {
     "global_avg_pool": lambda layer, shape, path: ((_map(shape, "global_avg_pool", path)[2],), 0),
     "flatten": lambda layer, shape, path: ((math.prod(shape),), 0),
     "dropout": lambda layer, shape, path: (shape, 0),
-    "activation": lambda layer, shape, path: (shape, 0),
+    "activation": _activation,
     "batch_norm": lambda layer, shape, path: (shape, 2 * shape[-1]),
 }
 

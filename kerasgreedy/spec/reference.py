@@ -45,7 +45,8 @@ the classes (Belilovsky et al. 2019, eq. 2, k = `hidden_layers` + 1). On a block
 and nothing is pooled. `final_head` and a block's `head` take the keys that they leave out from `auxiliary_head`. A head given as `layers` must end in a vector; the linear layer is added to it.
 
 A network of `summary` and of the reports counts blocks and the final head, not the auxiliary heads. Batch norm counts its
-scale and shift, not its moving statistics. Multiply-adds are those of convolutions and dense layers, for one image.
+scale and shift, not its moving statistics; thresholds count where they are trained. Multiply-adds are those of convolutions and
+dense layers, for one image.
 """
 
 RECIPE_INTRO = """# Recipe
@@ -189,7 +190,7 @@ def pages() -> dict[str, str]:
     """File name -> page."""
     layers = list(L.KINDS.values())
     return {
-        "spec.md": reference(SPEC_INTRO, [M.ModelSpec, M.Nominal, L.BlockDefaults, M.Block, M.Head, *layers]),
+        "spec.md": reference(SPEC_INTRO, [M.ModelSpec, M.Nominal, L.BlockDefaults, L.Threshold, M.Block, M.Head, *layers]),
         "recipe.md": reference(
             RECIPE_INTRO,
             [
@@ -224,6 +225,7 @@ def _title(cls: type[BaseModel]) -> str:
         M.ModelSpec: "Top level",
         M.Nominal: "`nominal`",
         L.BlockDefaults: "`block_defaults`",
+        L.Threshold: "`block_defaults.threshold`, `threshold`",
         M.Block: "A block with options",
         M.Head: "`auxiliary_head`, `final_head`, `head`",
         R.Recipe: "Top level",

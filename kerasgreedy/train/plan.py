@@ -284,8 +284,9 @@ _STRATEGIES: dict[str, Callable[[_Compiler], None]] = {
 def identity_obstacle(arch: Architecture, index: int) -> str:
     """Why block `index` cannot start as the identity with the previous head's weights; empty when it can.
 
-    It can where it is one convolution that keeps resolution and width, its activation and the previous block's last one are
-    relu (relu(relu(x)) = relu(x)), and both heads have the same layers.
+    It can where it is one convolution that keeps resolution and width, both heads have the same layers, and its activation
+    changes nothing of what the previous block's last one gives: relu(relu(x)) = relu(x), and eta*(eta*(x; b); a) = eta*(x; b)
+    for 0 <= a <= b (a relu gives what eta*(x; 0) does).
     """
     block, before = arch.blocks[index], arch.blocks[index - 1]
     kinds = [type(node.layer) for node in block.nodes]
@@ -296,12 +297,19 @@ def identity_obstacle(arch: Architecture, index: int) -> str:
         return f"{block.name} maps {show(block.input_shape)} to {show(block.output_shape)}"
     if not isinstance(conv, L.Conv) or conv.groups != 1 or conv.kernel_size % 2 == 0:
         return f"{block.name}'s convolution is grouped or its kernel is even"
-    if not (_ends_in_relu(block) and _ends_in_relu(before)):
-        return f"{before.name} and {block.name} must end in relu"
+    passes, given = _passes_above(block), _passes_above(before)
+    if passes is None or given is None or passes > given:
+        return f"{before.name} and {block.name} must end in relu, or in {L.HARD_THRESHOLD} with the same one fixed beta >= 0"
     mine, theirs = ([(n.layer, n.input_shape) for n in arch.heads[i].nodes] for i in (index, index - 1))
     return "" if mine == theirs else f"head_{index} and head_{index + 1} differ"
 
 
-def _ends_in_relu(block: Component) -> bool:
+def _passes_above(block: Component) -> float | None:
+    """b, where the block ends in an activation that passes numbers above b >= 0 as they are and gives 0 else; or None."""
     layer = block.nodes[-1].layer
-    return isinstance(layer, L.Activation) and layer.activation == "relu"
+    if not isinstance(layer, L.Activation):
+        return None
+    if layer.threshold is None:
+        return 0.0 if layer.activation == "relu" else None
+    known = (layer.threshold.learn, layer.threshold.per) == ("fixed", "layer") and layer.threshold.beta >= 0
+    return layer.threshold.beta if known else None
