@@ -170,7 +170,7 @@ def build_network(
 class _Builder:
     """Turns primitive layers into Keras layers, for one component."""
 
-    def __init__(self, component: str, defaults: L.BlockDefaults, seed: int, precision: str, logits: Node | None):
+    def __init__(self, component: str, defaults: L.BlockDefaults, seed: int, precision: str, logits: Sequence[Node]):
         self._component = component
         self._defaults = defaults
         self._seed = seed
@@ -195,8 +195,8 @@ class _Builder:
         return self._typed(_LAYERS[type(layer)](self, layer, node), node)(x)
 
     def _typed(self, layer: keras.layers.Layer, node: Node) -> keras.layers.Layer:
-        """The layer in the component's precision; the layer that gives the logits computes in float32."""
-        layer.dtype_policy = FLOAT32 if node is self._logits else self._precision
+        """The layer in the component's precision; what makes the logits computes in float32."""
+        layer.dtype_policy = FLOAT32 if any(node is last for last in self._logits) else self._precision
         return layer
 
     def kernel(self, node: Node) -> keras.initializers.Initializer:
@@ -316,7 +316,7 @@ def build_component(component: Component, arch: Architecture, seed: int, precisi
     """
     # Its own type: a float32 input would be a detour of two casts between blocks of lower precision.
     x = keras.Input(component.input_shape, name="input", dtype=keras.DTypePolicy(precision).compute_dtype)
-    logits = component.nodes[-1] if component in arch.heads else None
+    logits = component.classifier if component in arch.heads else ()
     output = _Builder(component.name, arch.defaults, seed, precision, logits).sequence(component.nodes, x)
     return keras.Model(x, output, name=_keras_name(component.name))
 

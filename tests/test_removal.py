@@ -36,7 +36,7 @@ auxiliary_head: {hidden_layers: 2, width: 2x, batch_norm: true}
 final_head: {layers: [{dense: 6}, {dropout: 0.5}]}
 """
 # Specs for large images are built for small ones: their shapes shrink, their structure does not.
-SMALL = {"alexnet": 79, "googlenet": 64, "vgg11_k3": 64}
+SMALL = {"alexnet": 79, "googlenet": 64, "googlenet_aux": 65, "vgg11_k3": 64}
 
 
 def small(name: str) -> ModelSpec:
@@ -53,7 +53,7 @@ def small(name: str) -> ModelSpec:
         for node in walk(component.nodes)
         if isinstance(node.layer, L.Conv | L.Dense)
     }
-    widths |= {(head.name, head.nodes[-1].name): 7 for head in arch.heads}
+    widths |= {(head.name, head.classifier[0].name): 7 for head in arch.heads}
     return resized(spec, widths)
 
 

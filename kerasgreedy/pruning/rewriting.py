@@ -70,7 +70,10 @@ def _own_head(head: Head, component: Component, widths: Mapping[Place, int]) -> 
     hidden = [node for node in walk(component.nodes) if isinstance(node.layer, L.Conv | L.Dense)][:-1]
     if head.layers is not None:
         data: dict[str, Any] = {"layers": [_plain(layer) for layer in head.layers]}
-        _set_widths(data["layers"], component.nodes[:-1], len(component.path) + 1, component.name, widths)
+        if head.class_maps is not None:
+            data["class_maps"] = head.class_maps
+        own = component.nodes[: -len(component.classifier)]
+        _set_widths(data["layers"], own, len(component.path) + 1, component.name, widths)
         return data
     data = _plain(head)
     if hidden:

@@ -48,6 +48,12 @@ class Component:
         return 4 * (self.parameters + sum(node.kept for node in _leaves(self.nodes)))
 
     @property
+    def classifier(self) -> tuple[Node, ...]:
+        """Of a head: what makes the logits, the linear layer or the class maps with their activation and mean."""
+        first = max(index for index, node in enumerate(self.nodes) if isinstance(node.layer, L.Conv | L.Dense))
+        return self.nodes[first:]
+
+    @property
     def widths(self) -> list[int]:
         """Filters of each convolution and units of each dense layer, in the order of the document."""
         return [node.output_shape[-1] for node in _leaves(self.nodes) if isinstance(node.layer, L.Conv | L.Dense)]
@@ -144,14 +150,24 @@ def _head(head: Head, number: int, shape: Shape, classes: int, defaults: L.Block
         layers = list(head.layers) if head.layers is not None else _head_layers(head, shape)
         nodes = lowering.sequence(layers, shape, (*path, "layers") if head.layers is not None else path)
         out = nodes[-1].output_shape if nodes else shape
-        if len(out) != 1:
-            raise ShapeError(f"the head ends in a map of {show(out)}; end it with flatten or global_avg_pool", path)
-        classify = L.Dense(dense=classes, activation="linear")
-        nodes += lowering.sequence([classify], out, path)
+        nodes += lowering.sequence(_classifier(head, out, classes, path), out, path)
     except ShapeError as error:
         raise ShapeError(f"head of block {number}: {error.message}", error.path or path) from None
     hidden = None if head.layers is not None else head.hidden_layers
     return Component(f"head_{number}", nodes, shape, (classes,), path, hidden)
+
+
+def _classifier(head: Head, shape: Shape, classes: int, path: Path_) -> list[Strict]:
+    """What makes logits of the head's last map or vector."""
+    if head.class_maps is not None:
+        if len(shape) != 3:
+            message = f"'class_maps' needs a map, got a vector of {shape[0]}; it takes the mean itself: end 'layers' before that"
+            raise ShapeError(message, (*path, "class_maps"))
+        maps = L.Conv(conv=classes, kernel_size=1, batch_norm=False, activation=head.class_maps)
+        return [maps, L.GlobalAvgPool(global_avg_pool=True)]
+    if len(shape) != 1:
+        raise ShapeError(f"the head ends in a map of {show(shape)}; end it with flatten or global_avg_pool", path)
+    return [L.Dense(dense=classes, activation="linear")]
 
 
 def hidden_widths(head: Head, channels: int) -> list[int]:

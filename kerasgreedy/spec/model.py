@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from kerasgreedy.errors import did_you_mean
-from kerasgreedy.spec.layers import KINDS, BlockDefaults, Layer
+from kerasgreedy.spec.layers import KINDS, ActivationName, BlockDefaults, Layer
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -47,6 +47,11 @@ class Head(Strict):
     batch_norm: bool = Field(False, description="after every hidden convolution")
     pooled_batch_norm: bool | None = Field(None, description="after the spatial mean; default: as `batch_norm`")
     layers: list[Layer] | None = Field(None, description="the head's layers in full, instead of the keys above")
+    class_maps: ActivationName | None = Field(
+        None,
+        description="beside `layers`, which then end in a map (`[]`: the block's own): instead of the linear layer a 1x1 convolution "
+        "to one map for each class, this activation (`linear`: none), and the mean over all places",
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> "Head":
@@ -55,6 +60,9 @@ class Head(Strict):
         if self.layers is not None and others:
             message = f"'layers' describes the whole head and cannot stand beside {', '.join(repr(o) for o in others)}"
             raise faults("Head", [fault(message, at=("layers",))])
+        if self.class_maps is not None and self.layers is None:
+            message = "'class_maps' needs 'layers' beside it, the head's layers before the maps; layers: [] for none"
+            raise faults("Head", [fault(message, at=("class_maps",))])
         return self
 
     @property

@@ -42,7 +42,10 @@ final_head: {layers: [{global_avg_pool: true}, {dropout: 0.5}]}
 A head given by `hidden_layers`, `width`, ... is: mean over `input_pool` windows (left out where the map is smaller), hidden 3x3
 convolutions with the activation of `block_defaults`, spatial mean to `pool_to`, batch norm where asked for, and a linear layer to
 the classes (Belilovsky et al. 2019, eq. 2, k = `hidden_layers` + 1). On a block that ends in a vector the hidden layers are dense,
-and nothing is pooled. `final_head` and a block's `head` take the keys that they leave out from `auxiliary_head`. A head given as `layers` must end in a vector; the linear layer is added to it.
+and nothing is pooled. `final_head` and a block's `head` take the keys that they leave out from `auxiliary_head`. A head given as
+`layers` must end in a vector; the linear layer is added to it. With `class_maps` beside them they must end in a map instead: a 1x1
+convolution to one map for each class, its activation and the mean over all places are added (Lin et al. 2014; Springenberg et al.
+2015: `class_maps: relu`). With `class_maps: linear` that is what `global_avg_pool` and the linear layer give, in the other order.
 
 A network of `summary` and of the reports counts blocks and the final head, not the auxiliary heads. Batch norm counts its
 scale and shift, not its moving statistics; thresholds count where they are trained. Multiply-adds are those of convolutions and

@@ -1,8 +1,9 @@
 """How a phase is trained: optimiser, schedule, what is kept."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from kerasgreedy.spec.solver import Alternation, Descent, Solver
 from kerasgreedy.spec.strict import Count, Strict, by_name, fault, faults
@@ -39,12 +40,31 @@ class ConstantSchedule(Strict):
 
 
 class StepSchedule(Strict):
-    """The learning rate is multiplied by `factor` every `every` epochs."""
+    """The learning rate is multiplied by `factor` again and again: after every `every` epochs, or after each epoch of `at`."""
 
     name: Literal["step"] = Field(description="write `step`")
     factor: float = Field(gt=0, le=1, description="CIFAR: 0.2, ImageNet: 0.1")
-    every: Count = Field(description="epochs; CIFAR: 15, ImageNet: 20")
+    every: Count | None = Field(None, description="epochs; CIFAR: 15, ImageNet: 20; this or `at`")
+    at: Annotated[list[Count], Field(min_length=1)] | None = Field(
+        None,
+        validate_default=True,
+        description="after so many epochs, in rising order: `[200, 250, 300]`; those past the end of the phase never come",
+    )
     warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
+
+    @field_validator("at")
+    @classmethod
+    def _every_or_at(cls, at: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        if "every" not in info.data:
+            return at  # it has an error of its own
+        every = info.data["every"]
+        if every is not None and at is not None:
+            raise ValueError("'every' and 'at' exclude each other; leave one out, or set it to null")
+        if every is None and at is None:
+            raise ValueError("required key is missing: 'every' (a number of epochs), or 'at' (a list of them)")
+        if at and any(one >= two for one, two in pairwise(at)):
+            raise ValueError(f"received {show(at)}; allowed: epochs in rising order")
+        return at
 
 
 class CosineSchedule(Strict):
