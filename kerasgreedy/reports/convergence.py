@@ -14,8 +14,8 @@ SPLITS = ("train_exact", "train", "validation")
 SETTLED = 0.9
 FIGURES = ("target_loss", "iterations_to_target", "ratio", "fewer", "iterations", "final_loss", "final_error")
 MASKED_NOTE = (
-    "the training losses of epochs under held masks are those of the masked network: they cannot be compared with the others. "
-    "Train all runs with training.monitor: train_loss and keep: best, which logs the loss with the ordinary activation"
+    "training losses of epochs under masks are those of the masked network and cannot be compared with the others; those "
+    "of split train_exact can, which is logged with training.monitor: train_loss and keep: best"
 )
 
 
@@ -50,10 +50,10 @@ def read_groups(arguments: Sequence[str]) -> list[Group]:
     if again is not None:
         raise InputError(f"{again}: given twice")
     names = [label for label, _ in given if label is not None]
-    names = list(dict.fromkeys(names)) + [path.resolve().name for label, path in given if label is None]
+    names = list(dict.fromkeys(names)) + [path.absolute().name for label, path in given if label is None]
     groups: dict[str, list[Course]] = {}
     for label, path in given:
-        own = path.resolve().name
+        own = path.absolute().name
         name = label if label is not None else own if names.count(own) == 1 else str(path)
         groups.setdefault(name, []).append(read_course(path))
     for name, courses in groups.items():

@@ -20,7 +20,7 @@ def plot_convergence(groups: Sequence[Group], result: dict[str, Any], target: Pa
     """Writes the figure as PNG.
 
     One colour a group: a run's own curve, or of several seeds their mean, thick, above the seeds, thin. Dashed: the training loss
-    of epochs under held masks, which is that of the masked network. Diamonds: masks were estimated. Rings: the last loss of the
+    of epochs under masks, which is that of the masked network. Diamonds: masks were estimated. Rings: the last loss of the
     reference was reached.
 
     Args:
@@ -121,7 +121,7 @@ def _legend(groups: Sequence[Group], result: dict[str, Any]) -> list[Any]:
     if result["split"] != "validation" and any(
         any(series(course, "train", result["head"], result["phase"]).masked) for group in groups for course in group.courses
     ):
-        handles.append(Line2D([], [], linestyle=DASHED, label="training loss under held masks", color="0.4"))
+        handles.append(Line2D([], [], linestyle=DASHED, label="training loss under masks", color="0.4"))
     handles.append(Line2D([], [], linestyle=":", label=f"where {result['reference']} ends", color="0.4"))
     handles.append(Line2D([], [], marker="o", linestyle="", markersize=7, markerfacecolor="none", label="reached", color="0.4"))
     return handles

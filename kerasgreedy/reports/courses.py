@@ -44,7 +44,7 @@ class Series:
         losses: cross-entropy in nats.
         errors: 1 - accuracy.
         phases: index of the phase; a curve is not continued from one phase to the next.
-        masked: whether the figures are of an epoch under held masks, so of the masked network.
+        masked: whether the figures are of an epoch under masks, so of the masked network.
     """
 
     iterations: tuple[int, ...] = ()
