@@ -25,8 +25,10 @@ def record(split, epoch, loss=None, accuracy=0.5, phase=0, name="all", head="hea
     return {**place, **scores, "step": STEPS * epoch if step is None else step, "time": 0.0, **more}
 
 
-def write_run(path, records, seed=0, finished=True, images=64):
+def write_run(path, records, seed=0, finished=True, images=64, recipe="training: {epochs: 4}", spec="blocks: [{conv: 4}]"):
     path.mkdir(parents=True)
+    (path / "spec.yaml").write_text(f"name: {path.name}\n{spec}\n")
+    (path / "recipe.yaml").write_text(f"name: {path.name}\n{recipe}\nseed: {seed}\n")
     (path / "run.json").write_text(json.dumps({"seed": seed, "data": {"dataset": "digits", "train_images": images}}))
     (path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
     if finished:
@@ -178,6 +180,18 @@ def test_what_a_reader_should_know_is_noted(tmp_path):
     assert len(notes) == 4
 
 
+def test_settings_that_differ_are_named(tmp_path):
+    own = "training: {epochs: %d, optimizer: {name: sgd, learning_rate: %s}, solver: {name: %s%s}}"
+    write_simple(tmp_path / "sgd", SGD, 0, recipe=own % (4, "0.1", "sgd", ""))
+    write_simple(tmp_path / "a", FASTER, 0, recipe=own % (4, "0.2", "alternation", ", refresh: 3"))
+    write_simple(tmp_path / "b", FASTER, 1, recipe=own % (9, "0.2", "alternation", ", refresh: 5"), spec="blocks: [{conv: 5}]")
+    notes = comparison(read_groups([str(tmp_path / "sgd"), f"alt={tmp_path / 'a'}", f"alt={tmp_path / 'b'}"]))["notes"]
+    assert notes[1:] == [
+        "the runs of alt differ in spec.blocks, recipe.training.epochs, recipe.training.solver.refresh",
+        "sgd, alt differ in recipe.training.optimizer.learning_rate, recipe.training.solver",
+    ]
+
+
 def test_a_reference_that_never_improved_gives_no_ratio(tmp_path):
     flat = write_run(tmp_path / "flat", [record("train_exact", 0, 1.0), record("train", 1, 1.0), record("train_exact", 1, 1.0)])
     run = comparison(read_groups([str(flat)]))["groups"][0]["runs"][0]
@@ -207,6 +221,7 @@ BAD = {
     "missing": (["x=nothing"], "nothing: no such run folder"),
     "no_folder": (["empty"], "empty: not a run folder (run.json is missing)"),
     "no_metrics": (["young"], "young: metrics.jsonl holds no losses"),
+    "recipe": (["yaml"], "yaml/recipe.yaml:1:1: received 5; allowed: a mapping"),
     "damaged": (["torn"], "torn/metrics.jsonl:2: damaged (loss is missing"),
     "not_an_object": (["list"], "list/metrics.jsonl:1: damaged (not a JSON object)"),
     "no_seed": (["seedless"], "seedless/run.json: damaged (seed is missing)"),
@@ -223,6 +238,7 @@ def test_bad_input_is_one_clear_error(command, tmp_path, arguments, expected):
     write_run(tmp_path / "torn", [record("train", 1, 1.0), {**record("train", 2, 1.0), "loss": None}])
     write_run(tmp_path / "list", [[1], record("train", 1, 1.0)])
     (write_simple(tmp_path / "seedless", SGD) / "run.json").write_text('{"data": {}}')
+    (write_simple(tmp_path / "yaml", SGD) / "recipe.yaml").write_text("5")
     code, out, err = command(*arguments)
     assert (code, out) == (2, "") and err.startswith("error: ") and expected in err and len(err.splitlines()) == 1
 
@@ -261,7 +277,7 @@ def test_a_curve_ends_with_its_phase_and_changes_its_style_where_masks_begin(tmp
     drawn = [(line.get_linestyle(), list(line.get_xdata())) for line in losses.lines if len(line.get_xdata()) > 1]
     assert [line for line in drawn if line[0] != ":"] == [("-", [10, 20]), ("--", [20, 30]), ("-", [40, 50])]
     assert [list(line.get_xdata()) for line in errors.lines] == [[10, 20, 30], [40, 50]]
-    assert losses.get_yscale() == "linear"  # a loss of 0 has no place on a log scale
+    assert losses.get_yscale() == "symlog"  # a loss of 0 has no place on a log scale
     assert errors.get_yscale() == "log" and errors.get_ylabel() == "training error, %"
 
 

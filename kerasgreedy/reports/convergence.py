@@ -205,6 +205,7 @@ def _notes(groups: Sequence[Group], reference: Group, split: str, curves: dict[P
             notes.append(f"{course.path} ends at a loss that it first had after {first:,.0f} of {last:,} iterations")
     if len(reference.courses) == 1 and {course.seed for course in courses} != {reference.courses[0].seed}:
         notes.append(f"seeds differ: all are compared with {reference.courses[0].path}, seed {reference.courses[0].seed}")
+    notes += _different_settings(groups)
     data = sorted({f"{course.data.get('train_images')} images of {course.data.get('dataset')}" for course in courses})
     if len(data) > 1:
         notes.append(f"the runs are not of the same training data: {', '.join(data)}")
@@ -212,6 +213,34 @@ def _notes(groups: Sequence[Group], reference: Group, split: str, curves: dict[P
     if len(epochs) > 1:
         notes.append("an epoch is not the same number of iterations in all runs, so iterations are not the same number of images")
     return notes
+
+
+def _different_settings(groups: Sequence[Group]) -> list[str]:
+    """Which keys of spec and recipe differ within a group, and between the first runs of the groups."""
+    notes = []
+    for group in groups:
+        within = differences([course.settings for course in group.courses])
+        if within:
+            notes.append(f"the runs of {group.label} differ in {', '.join(within)}")
+    between = differences([group.courses[0].settings for group in groups])
+    if between:
+        notes.append(f"{', '.join(group.label for group in groups)} differ in {', '.join(between)}")
+    return notes
+
+
+def differences(values: Sequence[Any], path: tuple[str, ...] = ()) -> list[str]:
+    """Dotted keys whose values are not the same in all; mappings with another `name` differ as a whole.
+
+    The seed, and the names of spec and recipe, are left out.
+    """
+    if all(value == values[0] for value in values):
+        return []
+    mappings = all(isinstance(value, dict) for value in values)
+    if not mappings or (len(path) > 1 and any(value.get("name") != values[0].get("name") for value in values)):
+        return [".".join(path)]
+    keys = dict.fromkeys(key for value in values for key in value)
+    chosen = [key for key in keys if len(path) != 1 or key not in ("name", "seed")]
+    return [found for key in chosen for found in differences([value.get(key) for value in values], (*path, key))]
 
 
 def _epoch_steps(course: Course) -> float | None:

@@ -48,8 +48,7 @@ def _draw(groups: Sequence[Group], result: dict[str, Any]) -> Any:
     losses.set_ylabel(LOSS_NAMES[result["split"]])
     errors.set_ylabel(f"{'validation' if watched else 'training'} error, %")
     for axes in (losses, errors):
-        if all(value > 0 for line in axes.lines for value in line.get_ydata()):
-            _logarithmic(axes)
+        _logarithmic(axes, [value for line in axes.lines for value in line.get_ydata()])
         axes.set_xlabel("iterations" if result["phase"] is None else f"iterations of phase {result['phase']}")
         axes.grid(alpha=0.3, which="both")
     figure.legend(handles=_legend(groups, result), loc="outside lower center", ncols=4, fontsize=8)
@@ -127,9 +126,9 @@ def _legend(groups: Sequence[Group], result: dict[str, Any]) -> list[Any]:
     return handles
 
 
-def _logarithmic(axes: Any) -> None:
-    """A log scale with plain numbers, more of them where it spans few decades."""
-    from matplotlib.ticker import LogFormatter
+def _logarithmic(axes: Any, values: Sequence[float]) -> None:
+    """A log scale with plain numbers, more of them where it spans few decades; linear below its smallest value if some are 0."""
+    from matplotlib.ticker import FuncFormatter, LogFormatter
 
     class Plain(LogFormatter):
         """`0.02` instead of `2e-02`, at the ticks that matplotlib labels."""
@@ -137,9 +136,17 @@ def _logarithmic(axes: Any) -> None:
         def __call__(self, x: float, pos: int | None = None) -> str:
             return f"{x:g}" if super().__call__(x, pos) else ""
 
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(Plain())
-    axes.yaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.6)))
+    least = min((value for value in values if value > 0), default=None)
+    if least is None:
+        return
+    if min(values) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(Plain())
+        axes.yaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.6)))
+    else:
+        axes.set_yscale("symlog", linthresh=least)
+        axes.set_ylim(0, 1.3 * max(values))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _scaled(value: float, what: Curve) -> float:

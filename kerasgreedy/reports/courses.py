@@ -1,4 +1,4 @@
-"""The courses of runs, finished or not: loss and error against iterations, from `run.json` and `metrics.jsonl`."""
+"""The courses of runs, finished or not: loss and error against iterations, from the files of their folders."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from kerasgreedy.errors import InputError, WorkdirError, did_you_mean
 from kerasgreedy.files import read_json, user_path
 from kerasgreedy.reports.records import REFRESH, read_metrics
+from kerasgreedy.spec.source import Source
 
 Curve: TypeAlias = Literal["losses", "errors"]
 Kinds: TypeAlias = dict[str, type | tuple[type, ...]]
@@ -24,6 +25,7 @@ class Course:
         path: the run folder.
         seed: of the run.
         data: what `run.json` says of the data.
+        settings: `spec` and `recipe`, as written in the run folder.
         finished: whether the results are written.
         metrics: records of `metrics.jsonl` in order.
     """
@@ -31,6 +33,7 @@ class Course:
     path: Path
     seed: int
     data: dict[str, Any]
+    settings: dict[str, Any]
     finished: bool
     metrics: list[dict[str, Any]]
 
@@ -62,12 +65,14 @@ def read_course(place: str | Path) -> Course:
 
     Raises:
         WorkdirError: no run folder, nothing logged yet, or damaged.
+        SpecError: its spec or recipe is not plain YAML.
     """
     path = user_path(place)
     if not path.is_dir():
         raise WorkdirError(f"{path}: no such run folder")
-    if not (path / "run.json").is_file():
-        raise WorkdirError(f"{path}: not a run folder (run.json is missing)")
+    missing = [name for name in ("run.json", "spec.yaml", "recipe.yaml") if not (path / name).is_file()]
+    if missing:
+        raise WorkdirError(f"{path}: not a run folder ({missing[0]} is missing)")
     facts = read_json(path / "run.json")
     for key, kind in (("seed", int), ("data", dict)):
         if not isinstance(facts.get(key), kind):
@@ -79,7 +84,8 @@ def read_course(place: str | Path) -> Course:
             raise WorkdirError(f"{path / 'metrics.jsonl'}:{number}: damaged ({fault})")
     if all(record["split"] == REFRESH for record in metrics):
         raise WorkdirError(f"{path}: metrics.jsonl holds no losses (not an epoch is done)")
-    return Course(path, facts["seed"], facts["data"], (path / "results.json").is_file(), metrics)
+    settings = {name: Source.read(path / f"{name}.yaml").data for name in ("spec", "recipe")}
+    return Course(path, facts["seed"], facts["data"], settings, (path / "results.json").is_file(), metrics)
 
 
 def _fault(record: Any) -> str | None:
