@@ -10,6 +10,7 @@ import typer
 
 from kerasgreedy import __version__
 from kerasgreedy.cli import output
+from kerasgreedy.cli.convergence import convergence
 from kerasgreedy.cli.data import data_app
 from kerasgreedy.cli.finish import finish
 from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
-for command in (prune, sensitivity, finish):
+for command in (prune, sensitivity, finish, convergence):
     app.command()(command)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]

@@ -3,7 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import WorkdirError
+from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.files import user_path
+
+
+def picture_path(target: Path) -> Path:
+    """The file that a user named for a picture.
+
+    Raises:
+        InputError: it is a folder.
+    """
+    target = user_path(target)
+    if target.is_dir() or not target.name:
+        raise InputError(f"{target}: is a folder; allowed: a PNG file")
+    return target
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import InputError
-from kerasgreedy.files import user_path
-from kerasgreedy.reports.figures import new_figure, write_figure
+from kerasgreedy.reports.figures import new_figure, picture_path, write_figure
 from kerasgreedy.reports.pruning import draw_pruning
-from kerasgreedy.reports.records import RunRecord, read_metrics
+from kerasgreedy.reports.records import REFRESH, RunRecord, read_metrics
 from kerasgreedy.reports.tables import run_names
 
 
@@ -24,9 +22,7 @@ def plot_run(path: Path, results: dict[str, Any]) -> None:
 
 def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:
     """Accuracy by depth of several runs in one picture."""
-    target = user_path(target)
-    if target.is_dir() or not target.name:
-        raise InputError(f"{target}: is a folder; allowed: a PNG file")
+    target = picture_path(target)
     write_figure(target, _draw_depths(list(zip(run_names(runs), (run.results for run in runs), strict=True))))
 
 
@@ -50,7 +46,10 @@ def _draw_depths(runs: Sequence[tuple[str, dict[str, Any]]]) -> Any:
 
 
 def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
-    """Loss and accuracy over all epochs; phases are told apart by colour, and by a line where one ends."""
+    """Loss and accuracy over all epochs; phases are told apart by colour, and by a line where one ends.
+
+    A dotted line stands where masks were estimated.
+    """
     figure = new_figure(9, 6)
     axes = figure.subplots(2, 1, sharex=True)
     starts: dict[int, int] = {}
@@ -58,8 +57,11 @@ def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
     for phase in sorted({record["phase"] for record in metrics}):
         starts[phase] = total
         total += max(record["epoch"] for record in metrics if record["phase"] == phase)
+    refreshes = [starts[record["phase"]] + record["epoch"] for record in metrics if record["split"] == REFRESH]
     series: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
     for record in metrics:
+        if record["split"] == REFRESH:
+            continue
         series.setdefault((record["phase"], record["head"], record["split"]), []).append(record)
     heads = list(dict.fromkeys(head for _, head, _ in series))
     for (phase, head, split), records in series.items():
@@ -74,6 +76,9 @@ def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
     for axis, name in ((axes[0], "loss"), (axes[1], "accuracy, %")):
         for start in list(starts.values())[1:]:
             axis.axvline(start, color="0.8", linewidth=0.8, zorder=0)
+        for index, epoch in enumerate(refreshes):
+            label = "masks estimated" if index == 0 else None
+            axis.axvline(epoch, color="0.5", linewidth=0.6, linestyle=":", zorder=0, label=label)
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
     if series:

@@ -10,6 +10,8 @@ from kerasgreedy.files import read_json, user_path
 from kerasgreedy.reports.costs import RATIO_KEYS, SIDE_KEYS, TIME_KEYS
 
 SCORE_KEYS = ("top1", "top5", "loss")
+# The split of records that say only where support masks were estimated; they have no head and no scores.
+REFRESH = "refresh"
 RESULT_KEYS = (
     "spec", "recipe", "strategy", "dataset", "seed", "depths", "ensemble", "examples", "parameters", "multiply_adds",
     "phases", "epochs", "training_seconds",
