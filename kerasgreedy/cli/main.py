@@ -10,6 +10,7 @@ import typer
 
 from kerasgreedy import __version__
 from kerasgreedy.cli import output
+from kerasgreedy.cli.analyze import analyze_app
 from kerasgreedy.cli.convergence import convergence
 from kerasgreedy.cli.data import data_app
 from kerasgreedy.cli.finish import finish
@@ -28,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
+app.add_typer(analyze_app)
 for command in (prune, sensitivity, finish, convergence):
     app.command()(command)
 

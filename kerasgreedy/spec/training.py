@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from kerasgreedy.spec.solver import Alternation, Descent, Solver
-from kerasgreedy.spec.strict import Count, Strict, by_name, fault, faults
+from kerasgreedy.spec.strict import Count, Strict, by_name, fault, faults, show
 
 Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
 
