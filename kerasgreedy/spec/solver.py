@@ -8,6 +8,7 @@ from kerasgreedy.spec.strict import Count, Strict, by_name, fault, faults
 
 # Keys that one of the two modes has no use for.
 _STORED = ("refresh", "patience", "min_decrease", "hold_at_most", "store", "memory_gb", "disk_gb")
+_PLATEAU = ("patience", "min_decrease", "hold_at_most")
 _SHARED = ("vote", "beta_of")
 
 
@@ -84,13 +85,14 @@ class Alternation(Strict):
 
     @model_validator(mode="after")
     def _of_its_mode(self) -> "Alternation":
+        # What equals its default is no request: a run folder's recipe holds every key.
+        changed = [key for key, field in Alternation.model_fields.items() if getattr(self, key) != field.default]
         other = _STORED if self.mode == "batch" else _SHARED
-        given = [key for key in other if key in self.model_fields_set]
-        lines = [fault(f"mode '{self.mode}' has no use for it; leave it out", at=(key,)) for key in given]
+        lines = [fault(f"mode '{self.mode}' has no use for it; leave it out", at=(key,)) for key in changed if key in other]
         if self.mode == "instance" and self.beta == "warm_up":
             lines.append(fault("received 'warm_up', which is of mode 'batch'; allowed: a number from 0 on", at=("beta",)))
         if self.refresh != "plateau":
-            plateau = [key for key in ("patience", "min_decrease", "hold_at_most") if key in self.model_fields_set]
+            plateau = [key for key in changed if key in _PLATEAU]
             lines += [fault("is of refresh: plateau; leave it out", at=(key,)) for key in plateau]
         if self.beta == "warm_up" and self.beta_of == "batch":
             lines.append(fault("'warm_up' chooses beta of an example; leave it out", at=("beta_of",)))
