@@ -74,18 +74,25 @@ class Network:
                 self._precisions[name] = precision
                 self.load_arrays(name, arrays)
 
-    def logits(self, x: Any, depths: Sequence[int] | None = None, first_block: int = 0) -> list[Any]:
+    def logits(
+        self, x: Any, depths: Sequence[int] | None = None, first_block: int = 0, instead: Instead | None = None
+    ) -> list[Any]:
         """Logits of the heads at the given depths (1 is the first block; default: all), in inference mode.
 
         Args:
             x: normalised images (batch, height, width, channels), or with `first_block` = i the output of the first i blocks.
+            instead: see `run`.
         """
+
+        def run(component: keras.Model, name: str, x: Any) -> Any:
+            return self.run(name, x, False, instead) if instead else component(x, training=False)
+
         wanted = set(range(1, len(self.blocks) + 1) if depths is None else depths)
         result = []
         for depth in range(first_block + 1, max(wanted) + 1):
-            x = self.blocks[depth - 1](x, training=False)
+            x = run(self.blocks[depth - 1], self.architecture.blocks[depth - 1].name, x)
             if depth in wanted:
-                result.append(self.heads[depth - 1](x, training=False))
+                result.append(run(self.heads[depth - 1], self.architecture.heads[depth - 1].name, x))
         return result
 
     def run(self, name: str, x: Any, training: bool, instead: Instead) -> Any:

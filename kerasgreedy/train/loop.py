@@ -20,6 +20,7 @@ from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.schedules import learning_rates, make_optimizer
 from kerasgreedy.train.signals import StopRequest
 from kerasgreedy.train.solvers.descent import Solver
+from kerasgreedy.train.solvers.masked import packed
 from kerasgreedy.train.solvers.opening import open_solver
 from kerasgreedy.train.speed import Speed, means
 from kerasgreedy.train.stages import HeadAction, Phase, PruneAction
@@ -137,6 +138,8 @@ class Loop:
             self._begin_epoch(phase)
             train = self._epoch(phase)
             self._after_epoch(phase, train, evaluator, float(rates[min(self._phase_step(), len(rates)) - 1]))
+        if self.solver.held_weights:
+            self.folder.keep_support(phase.index, packed(self.solver.held_weights))
         self.state.finish_phase(phase, self.training.keep == "best", self.solver.entry())
         self._save(phase.trains)
 

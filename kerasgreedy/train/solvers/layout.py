@@ -1,12 +1,12 @@
 """Which layers of a phase have a support, and where its bits lie. Imports no TensorFlow."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import Component
+from kerasgreedy.spec.architecture import Component, leaves
 from kerasgreedy.spec.lower import Node, Shape
 from kerasgreedy.spec.solver import Alternation
 from kerasgreedy.train.caching import GIGABYTE, gigabytes
@@ -64,18 +64,13 @@ def layout(components: Sequence[Component], pools: bool) -> Layout:
     result: Layout = {}
     offset = 0
     for component in components:
-        for node in _leaves(component.nodes):
+        for node in leaves(component.nodes):
             planes = 1 if is_masked(node) else math.ceil(math.log2(pool_size(node) ** 2)) if pools and pool_size(node) > 1 else 0
             if planes:
                 unit = Unit(node.output_shape, offset, planes)
                 result[f"{component.name}/{node.name}"] = unit
                 offset += unit.bytes
     return result
-
-
-def _leaves(nodes: Sequence[Node]) -> Iterator[Node]:
-    for node in nodes:
-        yield from (leaf for child in node.children for leaf in _leaves(child)) if node.children else (node,)
 
 
 def row_bytes(units: Layout) -> int:
