@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.build import Instead, Network
+from kerasgreedy.build import Network
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.train.step import cross_entropy
+from kerasgreedy.walk import Instead
 
 Scores = dict[str, float]
 

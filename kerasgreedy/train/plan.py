@@ -10,15 +10,13 @@ from kerasgreedy.pruning.chains import find_chains, no_scale
 from kerasgreedy.pruning.groups import Coupling, Group, find_coupling, kept
 from kerasgreedy.pruning.rewriting import last_head, resized, without
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import Architecture, Component, architecture, leaves
+from kerasgreedy.spec.architecture import Architecture, Component, architecture
 from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.lower import show
 from kerasgreedy.spec.model import ModelSpec, merged_head
 from kerasgreedy.spec.recipe import Recipe
-from kerasgreedy.spec.solver import Alternation
-from kerasgreedy.spec.training import Training
 from kerasgreedy.train.caching import plan_cache
-from kerasgreedy.train.solvers.layout import AlternationPlan, MaskError, plan_alternation
+from kerasgreedy.train.solvers.planning import plan_alternation
 from kerasgreedy.train.stages import HeadAction, Phase, PruneAction, Stage
 
 Components: TypeAlias = tuple[Component, ...]
@@ -88,37 +86,12 @@ class _Compiler:
             training_multiply_adds=3 * trained + fixed - prefix * cache.used,
             prefix=places[0],
             cache=cache,
-            alternation=self._alternation(training, trains, more.pop("prunes", False)),
+            alternation=plan_alternation(recipe, training, trains, self.images[0], more.pop("prunes", False)),
             precision=recipe.precision,
             prefix_precision=recipe.frozen_precision,
             **more,
         )
         self.stages.append(phase)
-
-    def _alternation(self, training: Training, trains: Components, prunes: bool) -> AlternationPlan | None:
-        solver = training.solver
-        if training is self.recipe.training and not self.recipe.start_from:
-            self._hardens(trains, isinstance(solver, Alternation) and solver.warm_up_epochs > 0)
-        if not isinstance(solver, Alternation):
-            return None
-        try:
-            views = self.recipe.data.views
-            return plan_alternation(solver, trains, training.batch_size, self.images[0], views, prunes)
-        except MaskError as error:
-            place = next(place for place, other in self.recipe.trainings.items() if other == training)
-            raise PlanError((*place, "solver", error.key), error.message) from None
-
-    def _hardens(self, trains: Components, warms_up: bool) -> None:
-        """Refuses thresholds that come from a warm-up where there is none."""
-        for component in trains:
-            for node in leaves(component.nodes):
-                threshold = node.layer.threshold if isinstance(node.layer, L.Activation) else None
-                if threshold and threshold.learn == "warm_up" and not warms_up:
-                    message = (
-                        f"{component.name} has a threshold with learn: warm_up, which only solver alternation with "
-                        "warm_up_epochs above 0 ends; use that, or learn: fixed or surrogate"
-                    )
-                    raise PlanError(("training", "solver"), message)
 
     def prune(self, name: str, touches: tuple[str, ...], depths: range, tuned: range, stop_gradient: bool, default: str) -> None:
         """Adds the rounds of a removal, each with its fine-tuning, if the recipe asks for them.

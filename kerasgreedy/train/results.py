@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from kerasgreedy.analysis.latency import measure_latency, weights_bytes
-from kerasgreedy.build import FLOAT32, Instead, Network
+from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import InputError
 from kerasgreedy.reports.plots import plot_run
@@ -19,6 +19,7 @@ from kerasgreedy.train.job import Job
 from kerasgreedy.train.stages import Action
 from kerasgreedy.train.state import RunState
 from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.walk import Instead
 
 
 def finish(folder: Workdir, job: Job, state: RunState, pipeline: Pipeline, strategy: tf.distribute.Strategy) -> dict[str, Any]:

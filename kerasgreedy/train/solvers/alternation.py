@@ -19,7 +19,8 @@ from kerasgreedy.train.masks import Masks
 from kerasgreedy.train.solvers.betas import estimate_betas
 from kerasgreedy.train.solvers.connections import used_connections
 from kerasgreedy.train.solvers.descent import Work
-from kerasgreedy.train.solvers.layout import AlternationPlan, layout
+from kerasgreedy.train.solvers.layout import layout
+from kerasgreedy.train.solvers.planning import AlternationPlan
 from kerasgreedy.train.solvers.support import Estimated, Held, Shared, Support
 from kerasgreedy.train.stages import Phase
 from kerasgreedy.train.state import Extra

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.build import Instead, Network
+from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.spec.solver import Alternation
 from kerasgreedy.train.checkpoint import Arrays
@@ -16,6 +16,7 @@ from kerasgreedy.train.solvers.layout import layout
 from kerasgreedy.train.solvers.support import Estimated, Held, Shared
 from kerasgreedy.train.stages import Phase
 from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.walk import Instead
 
 Masks: TypeAlias = Literal["held", "instance", "batch"]
 MASKS = ("held", "instance", "batch")
