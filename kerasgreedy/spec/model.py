@@ -49,8 +49,8 @@ class Head(Strict):
     layers: list[Layer] | None = Field(None, description="the head's layers in full, instead of the keys above")
     class_maps: ActivationName | None = Field(
         None,
-        description="beside `layers`, which then end in a map (`[]`: the block's own): instead of the linear layer a 1x1 convolution "
-        "to one map for each class, this activation (`linear`: none), and the mean over all places",
+        description="beside `layers`, which then end in a map (`[]`: the block's own): instead of the linear layer a 1x1 "
+        "convolution to one map for each class, this activation (`linear`: none), and the mean over all places",
     )
 
     @model_validator(mode="after")
