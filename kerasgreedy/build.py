@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,9 +19,9 @@ from kerasgreedy.spec import lower
 from kerasgreedy.spec.architecture import Architecture, Component, architecture
 from kerasgreedy.spec.lower import Node
 from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.walk import Instead, Walk
 
 FLOAT32 = "float32"
-Instead: TypeAlias = Callable[[str, keras.layers.Layer, Any], Any]
 
 
 class Network:
@@ -74,18 +74,25 @@ class Network:
                 self._precisions[name] = precision
                 self.load_arrays(name, arrays)
 
-    def logits(self, x: Any, depths: Sequence[int] | None = None, first_block: int = 0) -> list[Any]:
+    def logits(
+        self, x: Any, depths: Sequence[int] | None = None, first_block: int = 0, instead: Instead | None = None
+    ) -> list[Any]:
         """Logits of the heads at the given depths (1 is the first block; default: all), in inference mode.
 
         Args:
             x: normalised images (batch, height, width, channels), or with `first_block` = i the output of the first i blocks.
+            instead: see `run`.
         """
+
+        def run(component: keras.Model, name: str, x: Any) -> Any:
+            return self.run(name, x, False, instead) if instead else component(x, training=False)
+
         wanted = set(range(1, len(self.blocks) + 1) if depths is None else depths)
         result = []
         for depth in range(first_block + 1, max(wanted) + 1):
-            x = self.blocks[depth - 1](x, training=False)
+            x = run(self.blocks[depth - 1], self.architecture.blocks[depth - 1].name, x)
             if depth in wanted:
-                result.append(self.heads[depth - 1](x, training=False))
+                result.append(run(self.heads[depth - 1], self.architecture.heads[depth - 1].name, x))
         return result
 
     def run(self, name: str, x: Any, training: bool, instead: Instead) -> Any:
@@ -95,7 +102,7 @@ class Network:
             training: as of `component(name)(x, training=...)`.
             instead: given `component/layer`, the Keras layer and its input, what stands for its output; None: the layer's own.
         """
-        return _Walk(self._models[name], name, training, instead).sequence(self.architecture.components[name].nodes, x)
+        return Walk(self._models[name], name, training, instead).sequence(self.architecture.components[name].nodes, x)
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """All variables of a component (moving statistics and random state too), by name."""
@@ -248,29 +255,6 @@ class _Builder:
         if height % rows == 0 and width % columns == 0:
             return keras.layers.AveragePooling2D((height // rows, width // columns), name=node.name)
         return keras.layers.AdaptiveAveragePooling2D((rows, columns), name=node.name)
-
-
-class _Walk:
-    """Runs a built component layer by layer, in the way in which `_Builder` put it together."""
-
-    def __init__(self, model: keras.Model, component: str, training: bool, instead: Instead):
-        self._model, self._component, self._training, self._instead = model, component, training, instead
-
-    def sequence(self, nodes: Sequence[Node], x: Any) -> Any:
-        for node in nodes:
-            x = self._apply(node, x)
-        return x
-
-    def _apply(self, node: Node, x: Any) -> Any:
-        layer = self._model.get_layer(node.name)
-        if node.children:
-            return layer([self.sequence(child, x) for child in node.children])
-        if isinstance(node.layer, L.Conv | L.MaxPool) and isinstance(node.layer.padding, int) and node.layer.padding:
-            x = self._model.get_layer(f"{node.name}_pad")(x)
-        if isinstance(node.layer, L.BatchNorm | L.Dropout):
-            return layer(x, training=self._training)
-        other = self._instead(f"{self._component}/{node.name}", layer, x)
-        return layer(x) if other is None else other
 
 
 def _pad(layer: L.Conv | L.MaxPool, node: Node) -> keras.layers.Layer:

@@ -135,6 +135,8 @@ SPECS = [
     block("dense_on_map", "{dense: 4}", ":5:5: blocks.0: block 1: 'dense' needs a vector", "{flatten: true}"),
     block("conv_on_vector", "{flatten: true}\n  - {conv: 4}", ":6:5: blocks.1: block 2: 'conv' needs a map", "vector of 64"),
     block("head_is_map", "{conv: 4}\nauxiliary_head: {layers: [{conv: 4}]}", ":6:1", "head ends in a map of 8x8x4", "flatten"),
+    block("maps_of_vector", "{conv: 4}\nauxiliary_head: {layers: [{flatten: true}], class_maps: relu}", ":6:45", "needs a map"),
+    block("maps_without_layers", "{conv: 4}\nauxiliary_head: {class_maps: relu}", ":6:18", "needs 'layers' beside it"),
     Case("no_size", "summary s.yaml", ("spec 's' leaves input_shape to the data set", "input_shape=")),
 ]
 RECIPES = [
@@ -155,6 +157,12 @@ RECIPES = [
     training("optimizer_name", "epochs: 1, optimizer: {name: adm}", ":3:35", "received 'adm'", "sgd, adam", "?adam"),
     training("schedule_key", "epochs: 1, schedule: {name: step, factor: 0.2, evry: 3}", ":3:59", "?every"),
     training("schedule_bare", "epochs: 1, schedule: step", ":3:23: training.schedule", "required key", "factor", "every"),
+    training(
+        "schedule_at_falls", "epochs: 1, schedule: {name: step, factor: 0.1, at: [5, 5]}", ":3:59", "[5, 5]", "rising order"
+    ),
+    training("schedule_at_nothing", "epochs: 1, schedule: {name: step, factor: 0.1, at: []}", ":3:59", "a list of at least 1"),
+    training("schedule_at_number", "epochs: 1, schedule: {name: step, factor: 0.1, at: 5}", ":3:59", "received 5", "list"),
+    training("schedule_both", "epochs: 1, schedule: {name: step, factor: 0.1, every: 2, at: [5]}", ":3:69", "exclude each other"),
     training("augment_key", "epochs: 1", ":2:35", "?pad_crop", data="dataset: digits, augment: {padcrop: 1}"),
     training("infinite_rate", "epochs: 1, optimizer: {learning_rate: .inf}", ":3:35", "learning_rate: received inf"),
     training("keep", "epochs: 1, keep: bset", ":3:23", "received 'bset'", "'best' or 'last'", "?best"),

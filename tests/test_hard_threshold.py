@@ -5,14 +5,17 @@ import math
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 from conftest import TINY_RECIPE, same_weights, spec_of, two_devices
 from test_finish import network_of
 from test_removal import check_equal, random_removal, shaken
+from test_step import IMAGES, LABELS, setup
 
 from kerasgreedy.analysis.latency import weights_bytes
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError, SpecError
+from kerasgreedy.export.finish_run import Finish, finish_run
 from kerasgreedy.export.twin import make_twin
 from kerasgreedy.nn.activations import PositiveHardThreshold
 from kerasgreedy.pruning.groups import find_coupling
@@ -314,6 +317,35 @@ def test_a_fixed_beta_of_0_trains_as_relu_bit_for_bit(tmp_path, precision):
 
 
 @pytest.mark.parametrize("learn", ["warm_up", "surrogate"])
+def test_a_step_moves_thresholds_and_two_replicas_agree(learn):
+    """Hardened between two steps, in the same graph: beta stands still from then on; momentum may still move the unread bias."""
+    tiny = TINY % ("positive_hard_threshold", 0.1, "channel", learn)
+    key = f"block_1/activation_1/{'beta' if learn == 'surrogate' else 'bias'}"
+    found = []
+    for strategy in (tf.distribute.get_strategy(), two_devices()):
+        with strategy.scope():
+            network, _, step = setup("end_to_end", tiny, strategy=strategy, rate=0.01)
+        batch = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensors((IMAGES, LABELS)).unbatch().batch(16))
+        step(*next(iter(batch)))
+        first = network.arrays("block_1")
+        assert (first[key] != np.float32(0.1)).all()
+        with strategy.scope():
+            for name in network.names:
+                for layer in network.component(name).layers:
+                    if isinstance(layer, PositiveHardThreshold):
+                        layer.harden()
+        step(*next(iter(batch)))
+        second = network.arrays("block_1")
+        assert (second["block_1/conv_1/kernel"] != first["block_1/conv_1/kernel"]).any()
+        if learn == "warm_up":
+            np.testing.assert_array_equal(second["block_1/activation_1/beta"], first[key])
+            assert second["block_1/activation_1/hard"] == 1
+        found.append(second)
+    for name, value in found[0].items():
+        np.testing.assert_allclose(found[1][name], value, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("learn", ["warm_up", "surrogate"])
 def test_thresholds_are_trained_saved_and_pruned_with_their_filters(tmp_path, learn):
     sets = ["prune={keep: 0.5, fine_tune: {epochs: 1}}"]
     run = train(tmp_path, "run", "positive_hard_threshold", 0.1, "channel", learn, sets)
@@ -416,6 +448,18 @@ def test_the_twin_for_clustering_has_its_thresholds():
         InputError, match="block_2, layer activation_1: TFMOT cannot quantise positive_hard_threshold .*cluster works"
     ):
         make_twin(network, 2, "quantize")
+
+
+def test_clustering_a_run_leaves_its_thresholds(tmp_path):
+    """Trained per channel, and not trained further."""
+    sets = ["strategy=end_to_end", "training.epochs=1", "training.keep=last"]
+    run = train(tmp_path, "run", "positive_hard_threshold", 0.1, "channel", "surrogate", sets)
+    results = finish_run(run.workdir, tmp_path / "out", Finish("cluster", epochs=1, clusters=5), quiet=True)
+    assert set(results["distinct_values"].values()) == {5}
+    stored = safetensors.numpy.load_file(tmp_path / "out/weights.safetensors")
+    thresholds = {key: value for key, value in run.network.arrays("block_1").items() if "activation" in key}
+    assert thresholds and (thresholds["block_1/activation_1/beta"] != np.float32(0.1)).any()
+    same_weights(thresholds, {key: stored[key] for key in thresholds})
 
 
 def test_the_twin_of_a_threshold_of_0_is_a_relu_for_both_methods():

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "kerasgreedy"
 LAYERS = [
     {"errors", "files"},
     {"nn", "spec"},
-    {"pruning", "build", "data"},
+    {"pruning", "build", "walk", "data"},
     {"train", "export", "analysis", "reports"},
     {"cli"},
 ]

@@ -17,6 +17,18 @@ def test_the_papers_cifar_schedule():
         np.testing.assert_allclose(by_epoch[epoch], rate, rtol=1e-6)
 
 
+def test_drops_at_epochs_that_are_given():
+    schedule = StepSchedule(name="step", factor=0.1, at=[200, 250, 300])
+    by_epoch = learning_rates(0.05, schedule, epochs=350, steps_per_epoch=3).reshape(350, 3)
+    for first, last, rate in ((0, 199, 0.05), (200, 249, 0.005), (250, 299, 0.0005), (300, 349, 0.00005)):
+        np.testing.assert_allclose(by_epoch[first : last + 1], rate, rtol=1e-6)
+
+
+def test_epochs_past_the_end_never_come_and_a_warm_up_goes_before():
+    schedule = StepSchedule(name="step", factor=0.5, at=[1, 7], warmup_epochs=0.5)
+    np.testing.assert_allclose(learning_rates(1.0, schedule, 2, 4), [0.5, 1, 1, 1, 0.5, 0.5, 0.5, 0.5])
+
+
 def test_cosine_with_warm_up():
     rates = learning_rates(0.4, CosineSchedule(name="cosine", final=0.1, warmup_epochs=2), epochs=6, steps_per_epoch=2)
     np.testing.assert_allclose(rates[:4], [0.1, 0.2, 0.3, 0.4], rtol=1e-6)

@@ -28,7 +28,7 @@ import numpy as np
 from kerasgreedy.analysis.linearity_bounds import bounds
 from kerasgreedy.analysis.linearity_chain import chain_of, check_chain, components_at
 from kerasgreedy.analysis.linearity_steps import Array, Gate, Scaled, Step, Weights
-from kerasgreedy.build import FLOAT32, Network
+from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import Component
@@ -65,7 +65,6 @@ def linearity(
     size = size_of(components, len(x), weights)
     if size["largest"] > limit:
         raise InputError(too_large(size, len(x), weights, limit))
-    network.compute_in(FLOAT32)
     arrays = {key: value for component in components for key, value in network.arrays(component.name).items()}
     steps = chain_of(components, network.architecture, arrays)
     flat = np.asarray(x, np.float64).reshape(len(x), -1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kerasgreedy.analysis.linearity import LIMIT, linearity
-from kerasgreedy.build import Network
+from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.pipeline import Part
 from kerasgreedy.errors import InputError, ShapeError, did_you_mean
 from kerasgreedy.spec.architecture import architecture
@@ -62,6 +62,7 @@ def linearity_of_run(
         raise InputError(f"part: received '{part}'; allowed: {', '.join(PARTS)}{did_you_mean(part, PARTS)}")
     folder = Workdir.open(workdir)
     job, network = trained_network(folder, open_job(folder, None))
+    network.compute_in(FLOAT32)
     pipeline = open_pipeline(job, None, folder)
     held = len(pipeline.parts[part])
     if examples > held:

@@ -100,20 +100,35 @@ def evaluate(
     workdir: WorkdirArgument,
     part: Annotated[str, typer.Option("--part", help="test, validation or train.")] = "test",
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Default: the recipe's.")] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option("--masks", help="Under masks instead of activations (after solver alternation): held, instance or batch."),
+    ] = None,
+    rule: Annotated[str | None, typer.Option("--rule", help="With --masks: positive or energy. Default: the run's.")] = None,
+    beta: Annotated[float | None, typer.Option("--beta", min=0, help="With --masks: per example. Default: the run's.")] = None,
     as_json: Json = False,
 ) -> None:
     """Print top-1 and top-5 of every trained depth and of the ensemble."""
-    parts = ("test", "validation", "train")
-    if part not in parts:
-        raise InputError(f"--part: received '{part}'; allowed: {', '.join(parts)}{did_you_mean(part, parts)}")
+    _one_of("--part", part, ("test", "validation", "train"))
+    _one_of("--masks", masks, ("held", "instance", "batch"))
+    _one_of("--rule", rule, ("positive", "energy"))
+    if masks is None and (rule, beta) != (None, None):
+        raise InputError("--rule and --beta are about masks; give --masks too")
     quiet_tensorflow()
     from kerasgreedy.train import run
 
-    scores = run.evaluate_run(workdir, part, batch_size=batch_size)  # type: ignore[arg-type]
+    chosen = {"masks": masks, "rule": rule, "beta": beta}
+    scores = run.evaluate_run(workdir, part, batch_size=batch_size, **chosen)  # type: ignore[arg-type]
     if as_json:
         output.put_json({"workdir": str(workdir), **scores})
     else:
-        output.put_scores(scores, f"{workdir}: {scores['examples']:,} {part} images")
+        under = f", {masks} masks" if masks else ""
+        output.put_scores(scores, f"{workdir}: {scores['examples']:,} {part} images{under}")
+
+
+def _one_of(option: str, received: str | None, allowed: tuple[str, ...]) -> None:
+    if received is not None and received not in allowed:
+        raise InputError(f"{option}: received '{received}'; allowed: {', '.join(allowed)}{did_you_mean(received, allowed)}")
 
 
 @app.command()

@@ -25,7 +25,7 @@ class PositiveHardThreshold(keras.layers.Layer):
     - `surrogate`: beta is trained. The gradient with respect to it is zero almost everywhere, so backwards, and only there, the
       step 1[q > beta] counts as s((q - beta) / width), s the logistic sigmoid: dy/dbeta = -q s'((q - beta) / width) / width.
     - `warm_up` (section 4.1): up to `harden` the layer is eq. 7, max(q - bias, 0), with a trained `bias`. `harden` makes it eq. 9
-      with beta = bias. From then on the gradient of `bias` is zero.
+      with beta = bias. From then on `bias` is not read and its gradient is zero.
 
     Thresholds are float32; q is compared with them as rounded to its own dtype. Their gradients are summed in float32.
 

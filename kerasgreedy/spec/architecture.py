@@ -45,7 +45,7 @@ class Component:
     @property
     def weights_bytes(self) -> int:
         """Of all weights in float32; batch norm keeps two moving statistics beside its two trained weights."""
-        return 4 * (self.parameters + sum(node.kept for node in _leaves(self.nodes)))
+        return 4 * (self.parameters + sum(node.kept for node in leaves(self.nodes)))
 
     @property
     def classifier(self) -> tuple[Node, ...]:
@@ -56,7 +56,7 @@ class Component:
     @property
     def widths(self) -> list[int]:
         """Filters of each convolution and units of each dense layer, in the order of the document."""
-        return [node.output_shape[-1] for node in _leaves(self.nodes) if isinstance(node.layer, L.Conv | L.Dense)]
+        return [node.output_shape[-1] for node in leaves(self.nodes) if isinstance(node.layer, L.Conv | L.Dense)]
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ class Architecture:
         return {component.name: component for component in (*self.blocks, *self.heads)}
 
 
-def _leaves(nodes: Sequence[Node]) -> Iterator[Node]:
+def leaves(nodes: Sequence[Node]) -> Iterator[Node]:
     """The layers themselves, those inside residuals and branches included."""
     for node in nodes:
-        yield from (leaf for child in node.children for leaf in _leaves(child)) if node.children else (node,)
+        yield from (leaf for child in node.children for leaf in leaves(child)) if node.children else (node,)
 
 
 def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, classes: int | None = None) -> Architecture:

@@ -1,6 +1,6 @@
 """Loss, top-1 and top-5 of heads and of their ensemble, every example counted once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import tensorflow as tf
 from kerasgreedy.build import Network
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.train.step import cross_entropy
+from kerasgreedy.walk import Instead
 
 Scores = dict[str, float]
 
@@ -20,6 +21,7 @@ class Evaluator:
         depths: of the heads (1 is the first block).
         ensemble_on: `logits` or `probabilities` to score their vote too; None for the heads alone.
         first_block: blocks before it are left out; the batches hold their output.
+        instead: given a batch and its weights, what layers do instead of their own work (see `Network.run`).
     """
 
     def __init__(
@@ -29,9 +31,10 @@ class Evaluator:
         strategy: tf.distribute.Strategy,
         ensemble_on: str | None = None,
         first_block: int = 0,
+        instead: Callable[[tf.Tensor, tf.Tensor], Instead] | None = None,
     ):
         self.depths = list(depths)
-        self._network, self._strategy, self._first_block = network, strategy, first_block
+        self._network, self._strategy, self._first_block, self._instead = network, strategy, first_block, instead
         self._ensemble = Ensemble(self.depths, ensemble_on) if ensemble_on else None
         self._step = tf.function(self._global)
 
@@ -55,7 +58,8 @@ class Evaluator:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     def _replica(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        logits = self._network.logits(images, self.depths, self._first_block)
+        instead = self._instead(images, weights) if self._instead else None
+        logits = self._network.logits(images, self.depths, self._first_block, instead)
         if self._ensemble:
             logits = [*logits, self._ensemble(logits)]
         return tf.stack([_sums(z, labels, weights) for z in logits])

@@ -12,14 +12,16 @@ from kerasgreedy.errors import Diverged, Stopped
 from kerasgreedy.train.actions import perform
 from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.feature_store import StoreFolder
-from kerasgreedy.train.features import FeatureInput, ImageInput, PhaseInput
+from kerasgreedy.train.features import FeatureInput, PhaseInput
 from kerasgreedy.train.identity import start_as_identity
+from kerasgreedy.train.inputs import Inputs
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.schedules import learning_rates, make_optimizer
 from kerasgreedy.train.signals import StopRequest
 from kerasgreedy.train.solvers.descent import Solver
+from kerasgreedy.train.solvers.masked import packed
 from kerasgreedy.train.solvers.opening import open_solver
 from kerasgreedy.train.speed import Speed, means
 from kerasgreedy.train.stages import HeadAction, Phase, PruneAction
@@ -59,12 +61,12 @@ class Loop:
     ):
         self.job, self.state, self.pipeline, self.strategy = job, state, pipeline, strategy
         self.log, self.reporter, self.stop = log, reporter, stop
-        self.folder, self.features = folder, StoreFolder(folder.path / "cache")
+        self.folder, self.stores = folder, StoreFolder(folder.path / "cache")
+        self.inputs = Inputs(pipeline, strategy, self.stores, job.recipe.cache)
         # Of the running phase.
         self.training = job.recipe.training
         self.solver: Solver
         self.input: PhaseInput
-        self._kept: FeatureInput | None = None  # while a phase begins, cached features of the phase before
         self.steps = pipeline.steps(self.training.batch_size)
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
@@ -84,9 +86,9 @@ class Loop:
                 else:
                     self._act(stage)
         except Diverged:
-            self.features.keep_only()  # nobody will go on from here with the same settings
+            self.stores.keep_only()  # nobody will go on from here with the same settings
             raise
-        self.features.keep_only()
+        self.stores.keep_only()
         return self.job
 
     def _act(self, action: PruneAction | HeadAction) -> None:
@@ -127,8 +129,7 @@ class Loop:
             self.state.network.compute_in(phase.prefix_precision, phase.frozen)
             optimizer = make_optimizer(self.training.optimizer, rates, phase.precision)
         self.input = self._open_input(phase)
-        self._kept = self.input if isinstance(self.input, FeatureInput) else None
-        self.solver = open_solver(phase, self.state.network, optimizer, self.strategy, self.input, self.features)
+        self.solver = open_solver(phase, self.state.network, optimizer, self.strategy, self.input, self.stores)
         self.state.attach(optimizer, self.solver.extras)
         evaluator = self._evaluator(phase)
         if not self.state.position.started:
@@ -137,33 +138,26 @@ class Loop:
             self._begin_epoch(phase)
             train = self._epoch(phase)
             self._after_epoch(phase, train, evaluator, float(rates[min(self._phase_step(), len(rates)) - 1]))
+        if self.solver.held_weights:
+            self.folder.keep_support(phase.index, packed(self.solver.held_weights))
         self.state.finish_phase(phase, self.training.keep == "best", self.solver.entry())
         self._save(phase.trains)
+        del self.input, self.solver  # and with them cached features that the next phase has no use for
 
     def _open_input(self, phase: Phase) -> PhaseInput:
-        """Images, or the features that the plan caches; images too where there is no room after all."""
-        before, self._kept = self._kept, None
-        if before and not (phase.cache.used and before.fits_beside(phase, self.job.recipe.cache)):
-            before = None
-        images = self.input = ImageInput(phase, self.pipeline)  # lets go of the features
-        self.features.keep_only(*([before.phase_index] if before else []), *([phase.index] if phase.cache.used else []))
-        if not phase.cache.used or self._phase_done(phase):
-            return images
+        """What the phase reads; a signal while features are computed ends the run."""
         started = time.monotonic()
-        try:
-            cached = FeatureInput(phase, self.state.network, self.pipeline, self.strategy, self.features)
-            cached.open(range(self.state.position.epoch, phase.epochs), self._watched_parts())
-            for done, total in cached.fill(before):
-                self.reporter.images_done(phase.name, "filling the cache", done, total)
-                if self.stop.name:
-                    raise Stopped(self._stopped(phase))
-        except (OSError, MemoryError) as error:
-            self.features.keep_only()
-            self.reporter.warn(f"no room for the cache ({error}): the frozen blocks are run for each batch instead")
-            return images
-        self.state.position.seconds += time.monotonic() - started
-        self.features.keep_only(phase.index)
-        return cached
+
+        def filled(done: int, total: int) -> None:
+            self.reporter.images_done(phase.name, "filling the cache", done, total)
+            if self.stop.name:
+                raise Stopped(self._stopped(phase))
+
+        epochs = range(self.state.position.epoch, phase.epochs) if not self._phase_done(phase) else range(0)
+        source = self.inputs.open(phase, self.state.network, epochs, self._watched_parts(), filled, self.reporter.warn)
+        if isinstance(source, FeatureInput):
+            self.state.position.seconds += time.monotonic() - started
+        return source
 
     def _start(self, phase: Phase, evaluator: Evaluator) -> None:
         """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""

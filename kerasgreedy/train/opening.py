@@ -222,9 +222,15 @@ def _at(folder: Workdir, job: Job, snapshot: Snapshot) -> Job:
 
 
 def trained_network(folder: Workdir, job: Job) -> tuple[Job, Network]:
-    """The network with its newest weights, and the job with its plan for it.
+    """The network with its newest weights, and the job with its plan for it; see `trained_state`."""
+    job, state = trained_state(folder, job)
+    return job, state.network
 
-    Its `depths` are those of the heads that have been trained so far.
+
+def trained_state(folder: Workdir, job: Job) -> tuple[Job, RunState]:
+    """The newest state, and the job with its plan for the network as it is.
+
+    The network's `depths` are those of the heads that have been trained so far.
     """
     job, state, faults = restore(folder, job)
     for fault in faults:
@@ -233,7 +239,7 @@ def trained_network(folder: Workdir, job: Job) -> tuple[Job, Network]:
     network.depths = job.trained_depths(position.phase + (position.epoch > 0 or position.step > 0))
     if not network.depths:
         raise CheckpointError(f"{folder.path}: nothing is trained yet; train --resume {folder.path}")
-    return job, network
+    return job, state
 
 
 def strategy_of(recipe: Recipe) -> tf.distribute.Strategy:

@@ -15,10 +15,8 @@ from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.lower import show
 from kerasgreedy.spec.model import ModelSpec, merged_head
 from kerasgreedy.spec.recipe import Recipe
-from kerasgreedy.spec.solver import Alternation
-from kerasgreedy.spec.training import Training
 from kerasgreedy.train.caching import plan_cache
-from kerasgreedy.train.solvers.layout import AlternationPlan, MaskError, plan_alternation
+from kerasgreedy.train.solvers.planning import plan_alternation
 from kerasgreedy.train.stages import HeadAction, Phase, PruneAction, Stage
 
 Components: TypeAlias = tuple[Component, ...]
@@ -88,22 +86,12 @@ class _Compiler:
             training_multiply_adds=3 * trained + fixed - prefix * cache.used,
             prefix=places[0],
             cache=cache,
-            alternation=self._alternation(training, trains, more.pop("prunes", False)),
+            alternation=plan_alternation(recipe, training, trains, self.images[0], more.pop("prunes", False)),
             precision=recipe.precision,
             prefix_precision=recipe.frozen_precision,
             **more,
         )
         self.stages.append(phase)
-
-    def _alternation(self, training: Training, trains: Components, prunes: bool) -> AlternationPlan | None:
-        if not isinstance(training.solver, Alternation):
-            return None
-        try:
-            views = self.recipe.data.views
-            return plan_alternation(training.solver, trains, training.batch_size, self.images[0], views, prunes)
-        except MaskError as error:
-            place = next(place for place, other in self.recipe.trainings.items() if other == training)
-            raise PlanError((*place, "solver", error.key), error.message) from None
 
     def prune(self, name: str, touches: tuple[str, ...], depths: range, tuned: range, stop_gradient: bool, default: str) -> None:
         """Adds the rounds of a removal, each with its fine-tuning, if the recipe asks for them.

@@ -1,6 +1,7 @@
 """What a run comes to: scores, costs, plots and the model, written when training is done."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +19,7 @@ from kerasgreedy.train.job import Job
 from kerasgreedy.train.stages import Action
 from kerasgreedy.train.state import RunState
 from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.walk import Instead
 
 
 def finish(folder: Workdir, job: Job, state: RunState, pipeline: Pipeline, strategy: tf.distribute.Strategy) -> dict[str, Any]:
@@ -67,9 +69,18 @@ def _with_scores(folder: Workdir, stages: list[dict[str, Any]]) -> list[dict[str
 
 
 def score(
-    job: Job, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy, part: Part, batch_size: int | None = None
+    job: Job,
+    network: Network,
+    pipeline: Pipeline,
+    strategy: tf.distribute.Strategy,
+    part: Part,
+    batch_size: int | None = None,
+    instead: Callable[[tf.Tensor, tf.Tensor], Instead] | None = None,
 ) -> dict[str, Any]:
     """Scores of the network's `depths` and of their ensemble on a part of the data.
+
+    Args:
+        instead: see `Evaluator`.
 
     Raises:
         InputError: the part is empty.
@@ -78,7 +89,7 @@ def score(
         raise InputError(f"part '{part}' holds no images")
     with strategy.scope():
         network.compute_in(FLOAT32)  # as the saved model does, whatever it was trained in
-    evaluator = Evaluator(network, network.depths, strategy, network.ensemble_on)
+    evaluator = Evaluator(network, network.depths, strategy, network.ensemble_on, instead=instead)
     scores, ensemble, examples = evaluator(pipeline.evaluation(part, batch_size or job.recipe.training.batch_size))
     return {
         "depths": [{"depth": depth, **values} for depth, values in scores.items()],

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -28,10 +28,12 @@ from kerasgreedy.train.opening import (
     strategy_of,
     take_weights,
     trained_network,
+    trained_state,
 )
 from kerasgreedy.train.progress import Reporter, duration
 from kerasgreedy.train.results import finish, score
 from kerasgreedy.train.signals import StopRequest
+from kerasgreedy.train.solvers.masked import Masks, masked_layers
 from kerasgreedy.train.state import RunState
 from kerasgreedy.train.workdir import Workdir, default_workdir, environment
 
@@ -110,8 +112,14 @@ def evaluate_run(
     data: ImageArrays | None = None,
     strategy: tf.distribute.Strategy | None = None,
     batch_size: int | None = None,
+    masks: Masks | None = None,
+    rule: Literal["positive", "energy"] | None = None,
+    beta: float | None = None,
 ) -> dict[str, Any]:
     """Top-1, top-5 and loss of every trained depth and of their ensemble.
+
+    Args:
+        masks, rule, beta: evaluate the last phase that alternated under masks instead of activations, see `masked_layers`.
 
     Returns:
         `depths` (depth, top1, top5, loss), `ensemble` (top1, top5, loss), `examples`, `part`.
@@ -120,11 +128,13 @@ def evaluate_run(
     job = open_job(folder, data)
     strategy = strategy or strategy_of(job.recipe)
     with strategy.scope():
-        job, network = trained_network(folder, job)
+        job, state = trained_state(folder, job)
+        network = state.network
+        instead = masked_layers(folder, job, network, state.position.kept, masks, rule, beta) if masks else None
     pipeline = open_pipeline(job, data, folder)
     with pipeline.named_failures():
         _check_batch(batch_size or job.recipe.training.batch_size, strategy)
-        return score(job, network, pipeline, strategy, part, batch_size)
+        return score(job, network, pipeline, strategy, part, batch_size, instead)
 
 
 def load_network(workdir: str | Path) -> Network:

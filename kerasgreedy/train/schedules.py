@@ -16,7 +16,7 @@ def learning_rates(base: float, schedule: Schedule, epochs: int, steps_per_epoch
     """The learning rate of every step of a phase.
 
     With t the epoch as a real number (step / steps_per_epoch), T the epochs and w the warm-up:
-    step: base * factor^floor(t / every), or factor to the number of epochs of `at` that are not above t;
+    step: base * factor^floor(t / every), or base * factor^n with n the number of epochs in `at` that are not above t;
     cosine: base * (f + (1 - f) * (1 + cos(pi * (t - w) / (T - w))) / 2);
     during the warm-up the rate is base * (step + 1) / (w * steps_per_epoch).
 
@@ -27,10 +27,11 @@ def learning_rates(base: float, schedule: Schedule, epochs: int, steps_per_epoch
     epoch = step / steps_per_epoch
     warmup = schedule.warmup_epochs
     if isinstance(schedule, StepSchedule):
-        if schedule.every is not None:
-            drops = step // (schedule.every * steps_per_epoch)
+        if schedule.at is not None:
+            drops = np.searchsorted(np.multiply(schedule.at, steps_per_epoch), step, side="right")
         else:
-            drops = np.searchsorted(np.multiply(schedule.at or [], steps_per_epoch), step, side="right")
+            assert schedule.every is not None
+            drops = step // (schedule.every * steps_per_epoch)
         rates = base * schedule.factor**drops
     elif isinstance(schedule, CosineSchedule):
         share = np.clip((epoch - warmup) / max(epochs - warmup, 1e-9), 0, 1)

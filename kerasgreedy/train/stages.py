@@ -11,7 +11,7 @@ from kerasgreedy.spec.pruning import Prune
 from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay
 from kerasgreedy.spec.training import Training
 from kerasgreedy.train.caching import CachePlan
-from kerasgreedy.train.solvers.layout import AlternationPlan
+from kerasgreedy.train.solvers.planning import AlternationPlan
 
 
 @dataclass(frozen=True)

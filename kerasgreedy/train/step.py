@@ -6,9 +6,10 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from kerasgreedy.build import Instead, Network
+from kerasgreedy.build import Network
 from kerasgreedy.train.masks import Masks
 from kerasgreedy.train.stages import Phase
+from kerasgreedy.walk import Instead
 
 Sums: TypeAlias = dict[str, Any]
 Support: TypeAlias = Callable[..., Instead]

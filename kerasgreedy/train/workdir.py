@@ -31,7 +31,7 @@ class Workdir:
     """Paths and files of one run.
 
     `spec.yaml` and `recipe.yaml` (as really used), `run.json` (versions, seed, git state, data), `plan.json`,
-    `pruned_spec.yaml` and `pruning/` (where filters were removed), `metrics.jsonl`,
+    `pruned_spec.yaml` and `pruning/` (where filters were removed), `support/` (where masks were stored), `metrics.jsonl`,
     `tensorboard/`, `checkpoints/`, and when training is done `results.json`, `results.md`, `plots/`,
     `model.keras`.
     """
@@ -128,6 +128,18 @@ class Workdir:
         for name, content in details.items():
             (self.path / "pruning").mkdir(exist_ok=True)
             self.write(f"pruning/{name}", content)
+
+    def support(self, phase: int) -> Path:
+        """The file of the weights that a phase's last stored masks were estimated with."""
+        return self.path / "support" / f"phase_{phase + 1}.npz"
+
+    def keep_support(self, phase: int, content: bytes) -> None:
+        """Writes that file."""
+        self.support(phase).parent.mkdir(exist_ok=True)
+        try:
+            write_atomically(self.support(phase), content)
+        except OSError as error:
+            raise storage_error(self.support(phase), error) from None
 
     def keep_spec(self, spec: ModelSpec) -> None:
         """Writes the spec of a network that changed."""

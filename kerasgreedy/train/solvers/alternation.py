@@ -19,7 +19,8 @@ from kerasgreedy.train.masks import Masks
 from kerasgreedy.train.solvers.betas import estimate_betas
 from kerasgreedy.train.solvers.connections import used_connections
 from kerasgreedy.train.solvers.descent import Work
-from kerasgreedy.train.solvers.layout import AlternationPlan, layout
+from kerasgreedy.train.solvers.layout import layout
+from kerasgreedy.train.solvers.planning import AlternationPlan
 from kerasgreedy.train.solvers.support import Estimated, Held, Shared, Support
 from kerasgreedy.train.stages import Phase
 from kerasgreedy.train.state import Extra
@@ -61,7 +62,7 @@ class Alternation:
         self._masked = TrainStep(network, phase, optimizer, strategy, source.first_block, self._kept, self._support)
         self._stores: dict[int | None, FeatureStore] = {}
         self._estimating = tf.function(self._estimate)
-        self._weights: dict[str, Arrays] = {}  # as they were when the masks were estimated
+        self.held_weights: Mapping[str, Arrays] = {}
         self._refreshes: list[int] = []
         self._best: float | None = None
         self._waited = 0
@@ -83,7 +84,7 @@ class Alternation:
             self._best, self._waited = None, 0
             self._stores = {}
             if self._stored:
-                self._weights = {name: self._network.arrays(name) for name in self._phase.trains}
+                self.held_weights = {name: self._network.arrays(name) for name in self._phase.trains}
         if self._stored:
             yield from self._fill(self._view(epoch))
 
@@ -127,7 +128,7 @@ class Alternation:
             "waited": np.array(self._waited),
         }
         state |= {f"beta/{key}": beta.numpy() for key, beta in self._betas.items()}
-        return state | {f"weights/{name}/{key}": v for name, arrays in self._weights.items() for key, v in arrays.items()}
+        return state | {f"weights/{name}/{key}": v for name, arrays in self.held_weights.items() for key, v in arrays.items()}
 
     def load_arrays(self, arrays: Arrays) -> None:
         self._refreshes = [int(epoch) for epoch in arrays["refreshes"]]
@@ -138,7 +139,7 @@ class Alternation:
         for name in self._phase.trains:
             prefix = f"weights/{name}/"
             found = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-            self._weights |= {name: found} if found else {}
+            self.held_weights = {**self.held_weights, **({name: found} if found else {})}
 
     # Masks.
 
@@ -194,8 +195,8 @@ class Alternation:
             file = self._folder.phase(self._phase.index) / f"masks_{view}.bin"
         store = FeatureStore(images, (self.plan.row_bytes,), "uint8", file, {"weights": self._stamp(), "view": view})
         if not store.filled:
-            present = {name: self._network.arrays(name) for name in self._weights}
-            self._take(self._weights)
+            present = {name: self._network.arrays(name) for name in self.held_weights}
+            self._take(self.held_weights)
             try:
                 yield from self._fill_store(store, view)
             finally:
@@ -227,7 +228,7 @@ class Alternation:
     def _stamp(self) -> str:
         """Of what masks on disk follow from."""
         digest = hashlib.sha256(self._settings.model_dump_json().encode())
-        for name in sorted(self._weights):
-            for key, value in sorted(self._weights[name].items()):
+        for name in sorted(self.held_weights):
+            for key, value in sorted(self.held_weights[name].items()):
                 digest.update(key.encode() + value.tobytes())
         return digest.hexdigest()

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.build import Instead, Network
+from kerasgreedy.build import Network
 from kerasgreedy.train.features import PhaseInput
 from kerasgreedy.train.stages import Phase
 from kerasgreedy.train.step import phase_logits
+from kerasgreedy.walk import Instead
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from kerasgreedy.build import Network
+from kerasgreedy.train.checkpoint import Arrays
 from kerasgreedy.train.features import PhaseInput
 from kerasgreedy.train.masks import Masks
 from kerasgreedy.train.stages import Phase
@@ -24,11 +25,13 @@ class Solver(Protocol):
         extras: what it keeps besides weights and optimiser.
         warm: a step has run since the graph last changed; for those who time steps.
         masked: the running epoch's steps are those of a masked network.
+        held_weights: component -> its weights as they were when stored masks were last estimated.
     """
 
     extras: Mapping[str, Extra]
     warm: bool
     masked: bool
+    held_weights: Mapping[str, Arrays]
 
     def begin(self, epoch: int, step: int) -> Generator[Work, None, None]:
         """Gets ready for an epoch, from a step on; may be closed before it is done, and then begins anew."""
@@ -58,6 +61,7 @@ class Descent:
     """
 
     masked = False
+    held_weights: Mapping[str, Arrays] = {}
 
     def __init__(
         self,

@@ -142,12 +142,16 @@ class Shared(Support):
     """One mask for the whole global batch, made from the batch itself as it comes by (eq. 41, or a majority vote).
 
     Args:
-        examples: in the global batch, or in the part of it that runs at a time.
+        examples: in the global batch, or in the part of it that runs at a time; with `weights` their sum on this replica.
+        weights: of the examples on this replica, 0 for fillers; None: all count.
     """
 
-    def __init__(self, units: Layout, settings: Alternation, betas: Mapping[str, Any], examples: Any):
+    def __init__(
+        self, units: Layout, settings: Alternation, betas: Mapping[str, Any], examples: Any, weights: tf.Tensor | None = None
+    ):
         super().__init__(units, settings, betas)
-        self._examples = tf.cast(examples, tf.float32)
+        self._weights = weights
+        self._examples = tf.cast(examples if weights is None else self._everywhere(examples), tf.float32)
 
     def _masked(self, key: str, unit: Unit, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor:
         if self._settings.vote == "majority":
@@ -164,11 +168,17 @@ class Shared(Support):
         return _switched(tf.broadcast_to(switch, tf.shape(candidates[0])), candidates)
 
     def _mean(self, score: tf.Tensor) -> tf.Tensor:
-        total = tf.reduce_sum(tf.stop_gradient(score), axis=0)
+        if self._weights is not None:
+            score *= tf.reshape(self._weights, (-1, *[1] * (len(score.shape) - 1)))
+        return self._everywhere(tf.reduce_sum(tf.stop_gradient(score), axis=0)) / self._examples
+
+    @staticmethod
+    def _everywhere(value: tf.Tensor) -> tf.Tensor:
+        """The sum over replicas."""
         context = tf.distribute.get_replica_context()
         if context and context.num_replicas_in_sync > 1:
-            total = context.all_reduce(tf.distribute.ReduceOp.SUM, total)
-        return total / self._examples
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+        return value
 
 
 def _switched(switch: tf.Tensor, candidates: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -1,0 +1,68 @@
+"""Opens the input of each phase, and hands cached features on to the next."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from kerasgreedy.build import Network
+from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.spec.recipe import Cache
+from kerasgreedy.train.feature_store import StoreFolder
+from kerasgreedy.train.features import FeatureInput, ImageInput, PhaseInput
+from kerasgreedy.train.stages import Phase
+
+
+class Inputs:
+    """The inputs of a run's phases, one after the other.
+
+    Args:
+        stores: where cached features lie, if on disk.
+        limits: of the cache.
+    """
+
+    def __init__(self, pipeline: Pipeline, strategy: tf.distribute.Strategy, stores: StoreFolder, limits: Cache):
+        self._pipeline, self._strategy, self._stores, self._limits = pipeline, strategy, stores, limits
+        self._last: FeatureInput | None = None
+
+    def open(
+        self,
+        phase: Phase,
+        network: Network,
+        epochs: range,
+        parts: list[Part],
+        filled: Callable[[int, int], None],
+        warn: Callable[[str], None],
+    ) -> PhaseInput:
+        """Images, or the features that the plan caches; images too where there is no room after all.
+
+        Args:
+            network: in the precisions of the phase.
+            epochs: that are still to run.
+            parts: that are evaluated.
+            filled: told how many images have gone through the frozen blocks, and of how many.
+            warn: told what is not as planned.
+        """
+        before, self._last = self._last, None
+        if before and not (phase.cache.used and before.fits_beside(phase, self._limits)):
+            before = None
+        self._stores.keep_only(*([before.phase_index] if before else []), *([phase.index] if self._is_kept(phase) else []))
+        images = ImageInput(phase, self._pipeline)
+        if not phase.cache.used or not epochs:
+            return images
+        try:
+            cached = FeatureInput(phase, network, self._pipeline, self._strategy, self._stores)
+            cached.open(epochs, parts)
+            for done, total in cached.fill(before):
+                filled(done, total)
+        except (OSError, MemoryError) as error:
+            self._stores.keep_only()
+            warn(f"no room for the cache ({error}): the frozen blocks are run for each batch instead")
+            return images
+        self._stores.keep_only(phase.index)
+        self._last = cached
+        return cached
+
+    @staticmethod
+    def _is_kept(phase: Phase) -> bool:
+        """Whether the phase leaves files that an earlier attempt at it may have begun."""
+        return phase.cache.used or (phase.alternation is not None and phase.alternation.store == "disk")
