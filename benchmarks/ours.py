@@ -25,8 +25,8 @@ from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.train.features import ImageInput, stored_batches
 from kerasgreedy.train.plan import compile_plan
 from kerasgreedy.train.schedules import make_optimizer
-from kerasgreedy.train.solvers.layout import AlternationPlan
 from kerasgreedy.train.solvers.opening import open_solver
+from kerasgreedy.train.solvers.planning import AlternationPlan
 from kerasgreedy.train.stages import Phase
 from kerasgreedy.train.step import TrainStep
 
