@@ -27,9 +27,10 @@ from kerasgreedy.build import Network
 
 # Thresholds of 0: which units they let in costs nothing, and none has to be chosen first.
 SHARED = ["mode=batch", "beta=0"]
+STORED = ["store=memory"]
 WAYS = {
-    "stored": [],
-    "stored-pools": ["hold_pools=true"],
+    "stored": STORED,
+    "stored-pools": [*STORED, "hold_pools=true"],
     "shared": SHARED,
     "shared-activation": [*SHARED, "under_mask=activation"],
     "shared-majority": ["mode=batch", "vote=majority"],
@@ -94,8 +95,8 @@ def measure(
     """Times of all ways and of plain descent; see the top of this file.
 
     Returns:
-        `step`: way -> ratio to a plain step; `refresh`: way that stores -> ratio to a plain epoch; `seconds`: of a step, `plain`
-        too. All as pairs of what the clock and what the processors say.
+        `step`: way -> ratio to a plain step; `refresh`: way that stores -> ratio to a plain epoch; `seconds`: way and
+        `plain` -> of the steps of each round. Both by the clock and by the processors.
     """
     architecture = architecture_of(spec)
     network = Network(architecture, seed=0)

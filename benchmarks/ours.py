@@ -140,7 +140,7 @@ class SolverSteps:
         network.compute_in(phase.precision, phase.trains)
         optimizer = make_optimizer(phase.training.optimizer, np.array([1e-9], np.float32), phase.precision)
         source = ImageInput(phase, pipeline)
-        folder = StoreFolder(Path(tempfile.gettempdir()) / "unused")  # masks are kept in memory
+        folder = StoreFolder(Path(tempfile.gettempdir()) / "unused")  # for masks on disk, which nobody measures
         self._solver = open_solver(phase, network, optimizer, tf.distribute.get_strategy(), source, folder)
         self._head = phase.losses[-1]
         self._batches = self._epochs()
