@@ -89,7 +89,7 @@ class Support:
 
     def _under(self, mask: tf.Tensor, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor:
         """m q (eq. 2), or m a(q). Not a product: an infinite q outside of the support is zero too."""
-        value = q if self._settings.under_mask == "linear" else layer(q)
+        value = q if self._settings.is_linear else layer(q)
         return tf.where(mask, value, tf.zeros_like(value))
 
 
@@ -158,7 +158,7 @@ class Shared(Support):
             mask = self._mean(tf.cast(self._in_support(key, layer, q), tf.float32)) > 0.5
         else:
             mask = self._mean(tf.square(tf.cast(self._energy_root(layer, q), tf.float32))) > self._betas[key]
-        value = q if self._settings.under_mask == "linear" else layer(q)
+        value = q if self._settings.is_linear else layer(q)
         return value * tf.cast(mask, value.dtype)
 
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
