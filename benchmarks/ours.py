@@ -4,8 +4,10 @@ As a program it is a worker, started by `workers.Worker`, not by hand.
 """
 
 import itertools
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,17 @@ from benchmarks.costs import END_TO_END
 from benchmarks.specs import CLASSES, RECIPE, architecture_of, recipe_settings, resolved
 from benchmarks.workers import serve
 from kerasgreedy.build import Network
+from kerasgreedy.data.pipeline import Pipeline
+from kerasgreedy.data.splits import ArraySplit
 from kerasgreedy.spec.load import load_recipe
-from kerasgreedy.train.feature_store import FeatureStore
-from kerasgreedy.train.features import stored_batches
+from kerasgreedy.spec.recipe import Data
+from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
+from kerasgreedy.train.features import ImageInput, stored_batches
 from kerasgreedy.train.plan import compile_plan
 from kerasgreedy.train.schedules import make_optimizer
+from kerasgreedy.train.solvers.opening import open_solver
+from kerasgreedy.train.solvers.planning import AlternationPlan
+from kerasgreedy.train.stages import Phase
 from kerasgreedy.train.step import TrainStep
 
 
@@ -116,6 +124,78 @@ class Session:
             convolve().numpy()
             best = min(best, time.perf_counter() - start)
         return 2 * batch * 32 * 32 * 9 * 128 * 128 / best / 1e9
+
+
+class SolverSteps:
+    """Steps end to end by one of the solvers, through the input that a run gives it: images in memory, and masks if it keeps any.
+
+    Args:
+        network: solvers may share it. It hardly moves: only time is measured.
+        pipeline: its images are the training data.
+        settings: see `solver_phase`.
+    """
+
+    def __init__(self, network: Network, pipeline: Pipeline, spec: dict[str, Any], batch: int, settings: Sequence[str]):
+        phase = solver_phase(spec, batch, len(pipeline.parts["train"]), settings)
+        network.compute_in(phase.precision, phase.trains)
+        optimizer = make_optimizer(phase.training.optimizer, np.array([1e-9], np.float32), phase.precision)
+        source = ImageInput(phase, pipeline)
+        folder = StoreFolder(Path(tempfile.gettempdir()) / "unused")  # masks are kept in memory
+        self._solver = open_solver(phase, network, optimizer, tf.distribute.get_strategy(), source, folder)
+        self._head = phase.losses[-1]
+        self._batches = self._epochs()
+
+    def preparing(self) -> Iterator[tuple[float, float]]:
+        """Lets the solver get ready for its first epoch; gives what `run` does, for each batch of masks that it estimates."""
+        start = _now()
+        for _ in self._solver.begin(0, 0):
+            yield _since(start)
+            start = _now()
+
+    def run(self, count: int) -> tuple[float, float]:
+        """Seconds of so many steps, by the clock and of processors; all that `preparing` gives has to be taken before."""
+        start = _now()
+        for number in range(count):
+            sums = self._solver.step(next(self._batches), number)
+        sums[self._head].numpy()
+        return _since(start)
+
+    def _epochs(self) -> Iterator[Any]:
+        for epoch in itertools.count():
+            yield from self._solver.batches(epoch, 0)
+
+
+def _now() -> tuple[float, float]:
+    """By the clock, and processor seconds of all threads of this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def _since(start: tuple[float, float]) -> tuple[float, float]:
+    clock, processors = _now()
+    return clock - start[0], processors - start[1]
+
+
+def solver_phase(spec: dict[str, Any], batch: int, images: int, settings: Sequence[str]) -> Phase:
+    """The only phase of training end to end.
+
+    Args:
+        images: in the training data.
+        settings: `--set` texts: precision and solver.
+    """
+    recipe = load_recipe("allcnn_cifar10", [*settings, f"training.batch_size={batch}"]).value
+    return compile_plan(resolved(spec), recipe, (images, 0))[0]
+
+
+def mask_plan(spec: dict[str, Any], images: int, settings: Sequence[str]) -> AlternationPlan:
+    """What `settings`, which name a solver that keeps masks, keep of so many training images."""
+    return solver_phase(spec, 1, images, settings).alternation
+
+
+def noise_pipeline(images: int, shape: Sequence[int]) -> Pipeline:
+    """Training images of noise in memory, normalised and in random order."""
+    rng = np.random.default_rng(0)
+    split = ArraySplit(rng.integers(0, 256, (images, *shape), dtype=np.uint8), rng.integers(0, CLASSES, images))
+    return Pipeline(split, split, Data(dataset="noise", validation=0), tuple(shape[:2]), seed=0)
 
 
 def noise(rng: np.random.Generator, batch: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

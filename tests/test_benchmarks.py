@@ -77,6 +77,37 @@ def test_statistics():
     np.testing.assert_allclose([fit["slope"], fit["constant"]], [0.5, 5])
 
 
+POOLED = {  # 180 and 27 units, and a pool of 45 outputs whose window has 9 places: 4 bits each
+    "name": "pooled",
+    "input_shape": [6, 6, 3],
+    "blocks": [{"layers": [{"conv": 5}, {"max_pool": 3, "stride": 2, "padding": "same"}]}, {"conv": 3}],
+    "auxiliary_head": {"pool_to": 3},
+}
+
+
+def test_room_of_masks_by_hand():
+    """Each layer, and each bit of a pool's places, begins a new byte."""
+    from benchmarks.alternation import room
+
+    sizes = room(POOLED, 50_000)
+    stored = {"layers": 2, "units": 207, "bytes_an_image": 23 + 4, "bytes": 27 * 50_000, "float32_bytes": 4 * 207 * 50_000}
+    pools = {"layers": 3, "units": 252, "bytes_an_image": 27 + 4 * 6, "bytes": 51 * 50_000, "float32_bytes": 4 * 252 * 50_000}
+    assert sizes == {"stored": {**stored, "ratio": 4 * 207 / 27}, "stored-pools": {**pools, "ratio": 4 * 252 / 51}}
+    assert list(room({**POOLED, "blocks": [{"conv": 5}]}, 10)) == ["stored"]
+
+
+def test_masked_steps_are_timed_beside_plain_ones():
+    from benchmarks.alternation import measure, ratios
+
+    ways = ["stored-pools", "shared-activation", "shared-majority"]
+    found = measure(POOLED, ways, batch=4, precision="float32", rounds=2, steps=1, stored=20)
+    assert list(found["step"]) == ways and list(found["refresh"]) == ways[:1] and list(found["seconds"]) == ["plain", *ways]
+    assert all(clock > 0 and len(pairs) == 2 for pairs in found["seconds"].values() for clock, _ in pairs)
+    own = ratios([(3.0, 1.0), (4.0, 4.0), (2.0, 3.0)], [(2.0, 1.0), (2.0, 2.0), (2.0, 1.0)])
+    assert own["clock"] == {"median": 1.5, "least": 1.0, "most": 2.0}
+    assert own["processors"] == {"median": 2.0, "least": 1.0, "most": 3.0}
+
+
 def test_time_of_ended_children_is_not_taken_for_company():
     """A child that works for two seconds is ours; what is left is others', who may be there."""
     machine, start = Machine(), time.monotonic()

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.spec.solver import Alternation
 from kerasgreedy.train.solvers.layout import Layout, Unit
+from kerasgreedy.train.solvers.pools import largest, taken
 
 
 def pack(mask: tf.Tensor) -> tf.Tensor:
@@ -30,26 +31,6 @@ def unpack(bits: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """What `pack` packed: (b, ceil(n / 8)) uint8 to (b, *shape) bool, n being the product of `shape`."""
     planes = [tf.cast(tf.bitwise.bitwise_and(bits, tf.constant(1 << k, tf.uint8)), tf.bool) for k in range(8)]
     return tf.reshape(tf.concat(planes, axis=1)[:, : math.prod(shape)], (-1, *shape))
-
-
-def windows(layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> list[tf.Tensor]:
-    """The candidates of a max-pool: for each place of its window, a map of the pool's output size."""
-    (tall, wide), (down, right) = layer.pool_size, layer.strides
-    _, height, width, _ = x.shape
-    if layer.padding == "same":
-        x = tf.pad(x, [[0, 0], _around(height, tall, down), _around(width, wide, right), [0, 0]], constant_values=x.dtype.min)
-    rows, columns = (x.shape[1] - tall) // down + 1, (x.shape[2] - wide) // right + 1
-    return [
-        x[:, r : r + down * (rows - 1) + 1 : down, c : c + right * (columns - 1) + 1 : right]
-        for r in range(tall)
-        for c in range(wide)
-    ]
-
-
-def _around(size: int, window: int, stride: int) -> list[int]:
-    """Zeros before and after, as TensorFlow's padding SAME has them."""
-    total = max((-(-size // stride) - 1) * stride + window - size, 0)
-    return [total // 2, total - total // 2]
 
 
 class Support:
@@ -110,7 +91,7 @@ class Estimated(Support):
         return self._under(mask, layer, q)
 
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
-        switch = _flat(tf.argmax(tf.stack(windows(layer, x)), axis=0, output_type=tf.int32))
+        switch = _flat(largest(layer, x))
         self._parts[key] = [pack(tf.bitwise.bitwise_and(switch, 1 << plane) > 0) for plane in range(unit.planes)]
         return layer(x)
 
@@ -131,7 +112,7 @@ class Held(Support):
 
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
         switch = tf.add_n([tf.cast(self._plane(unit, plane), tf.int32) * (1 << plane) for plane in range(unit.planes)])
-        return _switched(switch, windows(layer, x))
+        return taken(layer, switch, x)
 
     def _plane(self, unit: Unit, plane: int) -> tf.Tensor:
         start = unit.offset + plane * unit.plane_bytes
@@ -163,9 +144,7 @@ class Shared(Support):
 
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
         """The place of its window with the largest mean square over the batch."""
-        candidates = windows(layer, x)
-        switch = tf.argmax(tf.stack([self._mean(tf.square(_finite(c))) for c in candidates]), axis=0, output_type=tf.int32)
-        return _switched(tf.broadcast_to(switch, tf.shape(candidates[0])), candidates)
+        return taken(layer, largest(layer, self._mean(_energy(x))[None]), x)
 
     def _mean(self, score: tf.Tensor) -> tf.Tensor:
         if self._weights is not None:
@@ -181,15 +160,10 @@ class Shared(Support):
         return value
 
 
-def _switched(switch: tf.Tensor, candidates: Sequence[tf.Tensor]) -> tf.Tensor:
-    """At each output, the candidate whose number `switch` gives."""
-    return tf.add_n([tf.where(switch == place, x, tf.zeros_like(x)) for place, x in enumerate(candidates)])
-
-
-def _finite(x: tf.Tensor) -> tf.Tensor:
-    """Float32, with zeros for the padding of a pool, whose square would overflow."""
+def _energy(x: tf.Tensor) -> tf.Tensor:
+    """The square, float32; -1 for the padding of a pool: its own would overflow, and 0 would tie with units that are off."""
     x = tf.cast(x, tf.float32)
-    return tf.where(x > -6e4, x, tf.zeros_like(x))
+    return tf.where(x > -6e4, tf.square(x), -tf.ones_like(x))
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:
