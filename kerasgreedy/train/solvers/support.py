@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasgreedy.nn.activations import PositiveHardThreshold
 from kerasgreedy.spec.solver import Alternation
 from kerasgreedy.train.solvers.layout import Layout, Unit
 
@@ -84,8 +85,13 @@ class Support:
 
     def _in_support(self, key: str, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor:
         """Of each example (eq. 38), as |x| > sqrt(beta): squares of small numbers vanish in float16."""
-        root = tf.cast(tf.sqrt(tf.cast(self._betas[key], tf.float32)), q.dtype)
-        return tf.abs(self._energy_root(layer, q)) > root
+        x = self._energy_root(layer, q)
+        root = tf.cast(tf.sqrt(tf.cast(self._betas[key], tf.float32)), x.dtype)
+        inside = tf.abs(x) > root
+        if self._settings.rule == "positive" and isinstance(layer, PositiveHardThreshold):
+            # The activation's own support (eq. 12): above a negative threshold q = 0 is in it, and has no energy.
+            inside |= (root == 0) & layer.supported(q)
+        return inside
 
     def _under(self, mask: tf.Tensor, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor:
         """m q (eq. 2), or m a(q). Not a product: an infinite q outside of the support is zero too."""
@@ -160,7 +166,7 @@ class Shared(Support):
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
         """The place of its window with the largest mean square over the batch."""
         candidates = windows(layer, x)
-        switch = tf.argmax(tf.stack([self._mean(tf.square(_finite(c))) for c in candidates]), axis=0, output_type=tf.int32)
+        switch = tf.argmax(tf.stack([self._mean(_energy(c)) for c in candidates]), axis=0, output_type=tf.int32)
         return _switched(tf.broadcast_to(switch, tf.shape(candidates[0])), candidates)
 
     def _mean(self, score: tf.Tensor) -> tf.Tensor:
@@ -176,10 +182,10 @@ def _switched(switch: tf.Tensor, candidates: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.add_n([tf.where(switch == place, x, tf.zeros_like(x)) for place, x in enumerate(candidates)])
 
 
-def _finite(x: tf.Tensor) -> tf.Tensor:
-    """Float32, with zeros for the padding of a pool, whose square would overflow."""
+def _energy(x: tf.Tensor) -> tf.Tensor:
+    """The square, float32; -1 for the padding of a pool: its own would overflow, and 0 would tie with units that are off."""
     x = tf.cast(x, tf.float32)
-    return tf.where(x > -6e4, x, tf.zeros_like(x))
+    return tf.where(x > -6e4, tf.square(x), -tf.ones_like(x))
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:
