@@ -94,7 +94,7 @@ class AlternationPlan:
         units: number of their outputs.
         row_bytes: of one example's stored masks; 0 where none are stored.
         images: training images.
-        views: views of the training data that are kept.
+        views: different views of the training data; 0 where every epoch draws new ones.
         store: `memory`, `disk`, or `none` for masks that are made for each batch.
         prunes: connections that no example's active path crosses are held at zero (a sparse phase).
     """
@@ -163,7 +163,7 @@ def plan_alternation(
         raise MaskError("name", f"nothing that trains has an activation with a support; allowed: {', '.join(MASKED)}")
     counted = sum(math.prod(unit.shape) for unit in units.values())
     beta = settings.example_beta(batch_size)
-    plan = AlternationPlan(settings, beta, len(units), counted, prunes=prunes)
+    plan = AlternationPlan(settings, beta, len(units), counted, views=views or 0, prunes=prunes)
     if settings.mode == "batch":
         return plan
     if views is None:
