@@ -146,7 +146,8 @@ class Loop:
         if before and not (phase.cache.used and before.fits_beside(phase, self.job.recipe.cache)):
             before = None
         images = self.input = ImageInput(phase, self.pipeline)  # lets go of the features
-        self.features.keep_only(*([before.phase_index] if before else []), *([phase.index] if phase.cache.used else []))
+        on_disk = phase.cache.used or (phase.alternation is not None and phase.alternation.store == "disk")
+        self.features.keep_only(*([before.phase_index] if before else []), *([phase.index] if on_disk else []))
         if not phase.cache.used or self._phase_done(phase):
             return images
         started = time.monotonic()
@@ -255,6 +256,8 @@ class Loop:
     def _counts(self, phase: Phase) -> bool:
         """Whether this point of the path may be its best: in a sparse phase only with the final sparsity in force."""
         settled = phase.sparsity is None or self._phase_step() > phase.sparsity.last_change
+        if phase.alternation and phase.alternation.prunes:
+            settled = self.state.position.epoch > phase.alternation.settings.warm_up_epochs
         return self.training.watches and settled
 
     def _phase_done(self, phase: Phase) -> bool:
