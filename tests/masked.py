@@ -18,6 +18,35 @@ RECIPE = "name: r\ndata: {dataset: digits}\ntraining: {epochs: 2, batch_size: 8,
 HEAD = "auxiliary_head: {layers: [{global_avg_pool: true}]}"
 
 
+def same_conv(x, kernel):
+    """3x3 convolution of stride 1 with zeros around, in float64, from the definition."""
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    result = np.zeros((*x.shape[:3], kernel.shape[-1]))
+    for row in range(3):
+        for column in range(3):
+            window = padded[:, row : row + x.shape[1], column : column + x.shape[2]]
+            result += np.einsum("bijc,ck->bijk", window, kernel[row, column].astype(np.float64))
+    return result
+
+
+class Images:
+    """Stands for a phase's input: batches (row, x, label) of some images in order, the last filled up with row -1."""
+
+    first_block, augments = 0, False
+
+    def __init__(self, images, batch_size=8):
+        self._images, self._batch_size = images, batch_size
+
+    def __len__(self):
+        return len(self._images)
+
+    def view(self, view):
+        missing = -len(self._images) % self._batch_size
+        rows = np.concatenate([np.arange(len(self._images)), np.full(missing, -1)])
+        images = np.concatenate([self._images, np.zeros((missing, *self._images.shape[1:]), np.float32)])
+        return tf.data.Dataset.from_tensor_slices((rows, images, np.zeros(len(rows), np.int32))).batch(self._batch_size)
+
+
 class Masked:
     """One end-to-end phase of a network on (8, 8, 2) images of 3 classes.
 

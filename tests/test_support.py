@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import recipe_of, same_weights, spec_of, two_devices
-from masked import Masked
+from masked import Masked, same_conv
 
 from kerasgreedy.spec.training import Adam, Sgd
 from kerasgreedy.train.job import prepare
@@ -161,17 +161,6 @@ def test_windows_of_a_max_pool_hold_its_maximum(window, stride, padding, size):
     found = tf.reduce_max(tf.stack(windows(layer, tf.constant(x))), axis=0)
     np.testing.assert_array_equal(found, layer(x))
     assert len(windows(layer, tf.constant(x))) == window**2
-
-
-def same_conv(x, kernel):
-    """3x3 convolution of stride 1 with zeros around, in float64, from the definition."""
-    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    result = np.zeros((*x.shape[:3], kernel.shape[-1]))
-    for row in range(3):
-        for column in range(3):
-            window = padded[:, row : row + x.shape[1], column : column + x.shape[2]]
-            result += np.einsum("bijc,ck->bijk", window, kernel[row, column].astype(np.float64))
-    return result
 
 
 @pytest.mark.parametrize(("solver", "defaults"), [("{}", RELU), ("{}", HARD), ("{}", BELOW), ("{beta: 0.09}", RELU)])

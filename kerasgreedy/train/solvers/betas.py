@@ -47,7 +47,7 @@ class Chosen(Shared):
         self.betas: dict[str, tf.Tensor] = {}
 
     def _masked(self, key: str, unit: Unit, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor:
-        energy = self._mean(tf.square(tf.cast(self._energy_root(layer, q), tf.float32)))
+        energy = self._means(tf.square(tf.cast(self._energy_root(layer, q), tf.float32)))[0]
         self.betas[key] = smallest_left_out(tf.reshape(energy, [-1]), self._shares[key])
         self._betas = self.betas
         return super()._masked(key, unit, layer, q)

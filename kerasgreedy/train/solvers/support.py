@@ -157,24 +157,25 @@ class Shared(Support):
 
     def _masked(self, key: str, unit: Unit, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor:
         if self._settings.vote == "majority":
-            mask = self._mean(tf.cast(self._in_support(key, layer, q), tf.float32)) > 0.5
+            mask = self._means(tf.cast(self._in_support(key, layer, q), tf.float32))[0] > 0.5
         else:
-            mask = self._mean(tf.square(tf.cast(self._energy_root(layer, q), tf.float32))) > self._betas[key]
+            mask = self._means(tf.square(tf.cast(self._energy_root(layer, q), tf.float32)))[0] > self._betas[key]
         value = q if self._settings.under_mask == "linear" else layer(q)
         return value * tf.cast(mask, value.dtype)
 
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
         """The place of its window with the largest mean square over the batch."""
         candidates = windows(layer, x)
-        switch = tf.argmax(tf.stack([self._mean(_energy(c)) for c in candidates]), axis=0, output_type=tf.int32)
+        switch = tf.argmax(self._means(*map(_energy, candidates)), axis=0, output_type=tf.int32)
         return _switched(tf.broadcast_to(switch, tf.shape(candidates[0])), candidates)
 
-    def _mean(self, score: tf.Tensor) -> tf.Tensor:
-        total = tf.reduce_sum(tf.stop_gradient(score), axis=0)
+    def _means(self, *scores: tf.Tensor) -> tf.Tensor:
+        """Of each of n scores (b, ...), over the examples of all replicas: (n, ...)."""
+        totals = tf.stack([tf.reduce_sum(tf.stop_gradient(score), axis=0) for score in scores])
         context = tf.distribute.get_replica_context()
         if context and context.num_replicas_in_sync > 1:
-            total = context.all_reduce(tf.distribute.ReduceOp.SUM, total)
-        return total / self._examples
+            totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
+        return totals / self._examples
 
 
 def _switched(switch: tf.Tensor, candidates: Sequence[tf.Tensor]) -> tf.Tensor:
