@@ -103,6 +103,8 @@ class Alternation(Strict):
             lines += [fault("is of refresh: plateau; leave it out", at=(key,)) for key in plateau]
         if self.beta == "warm_up" and self.beta_of == "batch":
             lines.append(fault("'warm_up' chooses beta of an example; leave it out", at=("beta_of",)))
+        if self.mode == "batch" and self.vote == "majority" and self.beta_of == "batch":
+            lines.append(fault("a majority vote compares beta with x^2 of an example; leave it out", at=("beta_of",)))
         if self.mode == "batch" and self.vote == "majority" and self.beta == "warm_up":
             lines.append(fault("received 'warm_up'; a majority vote takes a number from 0 on", at=("beta",)))
         if lines:

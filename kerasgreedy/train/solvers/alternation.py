@@ -79,7 +79,7 @@ class Alternation:
             return
         if self._is_due(epoch) and step == 0:
             if not self._refreshes:
-                yield from self._first_masks()
+                yield from self._first_masks(self._view(epoch))
             self._refreshes.append(epoch)
             self._best, self._waited = None, 0
             self._stores = {}
@@ -158,7 +158,10 @@ class Alternation:
         return self._waited >= self._settings.patience or held >= self._settings.hold_at_most
 
     def _view(self, epoch: int) -> int | None:
-        return epoch % self.plan.views if self._source.augments else None
+        """The epoch's view; some view where every epoch draws a new one, which a batch's masks allow."""
+        if not self._source.augments:
+            return None
+        return epoch % self.plan.views if self.plan.views else 0
 
     def _support(self, *bits: tf.Tensor) -> Support:
         if bits:
@@ -166,13 +169,12 @@ class Alternation:
         training = self._phase.training
         return Shared(self._units, self._settings, self._betas, training.batch_size // training.accumulation)
 
-    def _first_masks(self) -> Iterator[Work]:
+    def _first_masks(self, view: int | None) -> Iterator[Work]:
         """The warm-up is over: thresholds are fixed, and connections that nothing uses are pruned."""
         for name in self._phase.trains:
             for layer in self._network.component(name).layers:
                 if isinstance(layer, PositiveHardThreshold):
                     layer.harden()
-        view = 0 if self._source.augments else None
         if self.plan.beta == "warm_up":
             found = yield from estimate_betas(self._network, self._phase, self._units, self._settings, self._source, view)
             for key, value in found.items():

@@ -26,7 +26,7 @@ class AlternationPlan:
         units: number of their outputs.
         row_bytes: of one example's stored masks; 0 where none are stored.
         images: training images.
-        views: views of the training data that are kept.
+        views: different views of the training data; 0 where every epoch draws new ones.
         store: `memory`, `disk`, or `none` for masks that are made for each batch.
         prunes: connections that no example's active path crosses are held at zero (a sparse phase).
     """
@@ -96,9 +96,9 @@ def plan_alternation(
         raise PlanError((*place, "solver", "name"), message)
     counted = sum(math.prod(unit.shape) for unit in units.values())
     beta = solver.example_beta(training.batch_size)
-    if solver.mode == "batch":
-        return AlternationPlan(solver, beta, len(units), counted, prunes=prunes)
     views = recipe.data.views
+    if solver.mode == "batch":
+        return AlternationPlan(solver, beta, len(units), counted, views=views or 0, prunes=prunes)
     if views is None:
         message = (
             "received 'instance' with augmentation drawn anew in every epoch: a stored mask belongs to an example as it was "
