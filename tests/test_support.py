@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +11,7 @@ from masked import Masked, same_conv
 
 from kerasgreedy.spec.training import Adam, Sgd
 from kerasgreedy.train.job import prepare
-from kerasgreedy.train.solvers.support import pack, unpack, windows
+from kerasgreedy.train.solvers.support import pack, unpack
 from kerasgreedy.train.step import phase_logits
 
 RNG = np.random.default_rng(7)
@@ -152,15 +151,6 @@ def test_max_pools_are_linear_only_while_they_are_held(name):
         np.testing.assert_array_equal(f(X), net.logits(X))
         error = np.abs(f(2 * X - 3 * Y) - 2 * f(X) + 3 * f(Y)).max()
         assert error < 2e-5 if held else error > 1e-2, (held, error)
-
-
-@pytest.mark.parametrize(("window", "stride", "padding", "size"), [(2, 2, "valid", 8), (3, 2, "same", 8), (3, 1, "same", 7)])
-def test_windows_of_a_max_pool_hold_its_maximum(window, stride, padding, size):
-    x = RNG.normal(size=(2, size, size, 3)).astype(np.float32)
-    layer = keras.layers.MaxPooling2D(window, stride, padding=padding)
-    found = tf.reduce_max(tf.stack(windows(layer, tf.constant(x))), axis=0)
-    np.testing.assert_array_equal(found, layer(x))
-    assert len(windows(layer, tf.constant(x))) == window**2
 
 
 @pytest.mark.parametrize(("solver", "defaults"), [("{}", RELU), ("{}", HARD), ("{}", BELOW), ("{beta: 0.09}", RELU)])
