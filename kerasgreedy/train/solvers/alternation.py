@@ -11,7 +11,7 @@ import tensorflow as tf
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
 from kerasgreedy.nn.activations import PositiveHardThreshold
-from kerasgreedy.train.caching import gigabytes
+from kerasgreedy.train.caching import GIGABYTE, gigabytes
 from kerasgreedy.train.checkpoint import Arrays
 from kerasgreedy.train.feature_store import FeatureStore, StoreFolder, available_memory
 from kerasgreedy.train.features import PhaseInput, stored_rows
@@ -188,14 +188,10 @@ class Alternation:
         """Estimates the masks of a view with the weights of the last refresh, if they are not there yet."""
         if view in self._stores:
             return
-        images = self.plan.images
-        size = self.plan.row_bytes * images
-        if self.plan.store == "memory" and size > available_memory():
-            raise InputError(f"masks of {gigabytes(size)} do not fit into free memory; set training.solver.store=disk")
         file = None
-        if self.plan.store == "disk":
+        if self._on_disk():
             file = self._folder.phase(self._phase.index) / f"masks_{view}.bin"
-        store = FeatureStore(images, (self.plan.row_bytes,), "uint8", file, {"weights": self._stamp(), "view": view})
+        store = FeatureStore(self.plan.images, (self.plan.row_bytes,), "uint8", file, {"weights": self._stamp(), "view": view})
         if not store.filled:
             present = {name: self._network.arrays(name) for name in self.held_weights}
             self._take(self.held_weights)
@@ -214,6 +210,15 @@ class Alternation:
             done = min(done + self._phase.training.batch_size, self.plan.images)
             yield "estimating masks", done, self.plan.images
         store.finish()
+
+    def _on_disk(self) -> bool:
+        """As planned; `auto` also when memory that was free at the start is not any more."""
+        size = self.plan.row_bytes * self.plan.images
+        if self.plan.store == "disk" or size <= available_memory():
+            return self.plan.store == "disk"
+        if self._settings.store == "auto" and self.plan.bytes <= self._settings.disk_gb * GIGABYTE:
+            return True
+        raise InputError(f"masks of {gigabytes(size)} do not fit into free memory; set training.solver.store=disk")
 
     def _take(self, weights: Mapping[str, Arrays]) -> None:
         for name, arrays in weights.items():
