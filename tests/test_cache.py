@@ -209,7 +209,7 @@ def test_no_room_after_all_means_recomputing(files, tmp_path, undisturbed, monke
 
 
 def test_stopped_while_filling(files, tmp_path, undisturbed, monkeypatch):
-    monkeypatch.setattr(Reporter, "filling", lambda *arguments: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(Reporter, "images_done", lambda *arguments: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Stopped, match="in phase block_2, epoch 1"):
         train_spec(*files, VIEWS, tmp_path / "part", quiet=True)
     monkeypatch.undo()

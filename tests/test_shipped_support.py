@@ -142,7 +142,7 @@ def test_the_all_cnn_recipe_has_the_papers_settings():
 
 @pytest.mark.parametrize("name", TABLES)
 def test_rectified_class_maps_start_where_a_few_steps_cannot_kill_them(name):
-    """A step moves a map by about rate * |h|^2. With he_normal |h|^2 is over 100, and all maps were dead after an epoch at 0.05."""
+    """A step moves a map by about rate * |h|^2. With he_normal |h|^2 is over 100: at 0.05 all maps were dead after an epoch."""
     network = build_network(load_spec(name).value, classes=10)
     x = np.random.default_rng(0).normal(size=(2, *network.architecture.input_shape)).astype(np.float32)
     for block in network.blocks:

@@ -8,7 +8,7 @@ from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.model import Name
 from kerasgreedy.spec.pruning import Prune, ReplaceHead, indivisible
 from kerasgreedy.spec.strict import Count, Strict, fault, faults
-from kerasgreedy.spec.training import Training
+from kerasgreedy.spec.training import Training, unmasked
 
 Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features", "dsd", "compress"]
 Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -160,8 +160,9 @@ class Recipe(Strict):
         if self.dsd and self.strategy != "dsd":
             raise faults("Recipe", [fault(f"strategy '{self.strategy}' has no sparse phase; leave it out", at=("dsd",))])
         for place, phase in self.trainings.items():
-            if indivisible(phase, (*place, "batch_size")):
-                raise faults("Recipe", indivisible(phase, (*place, "batch_size")))
+            lines = indivisible(phase, (*place, "batch_size")) + unmasked(phase, place)
+            if lines:
+                raise faults("Recipe", lines)
         self._pruning_fits()
         if self.watches_validation and self.data.validation == 0:
             message = f"'{training.monitor}' needs data.validation above 0; or use monitor: train_loss"

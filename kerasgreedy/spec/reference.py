@@ -14,6 +14,7 @@ from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import model as M
 from kerasgreedy.spec import pruning as P
 from kerasgreedy.spec import recipe as R
+from kerasgreedy.spec import solver as V
 from kerasgreedy.spec import sparsity as S
 from kerasgreedy.spec import training as T
 
@@ -126,7 +127,8 @@ dsd:
 `epochs` is that of each phase, so the plan above trains 60. Schedules have the names, keys and meanings of TFMOT's `PolynomialDecay` and
 `ConstantSparsity` and count the training steps of the sparse phase from 0; where one is active, masks are chosen before the step. With
 `keep: best`, and for early stopping, points of the sparse phase count from the first epoch on that ends with the final sparsity in
-force; its start does not count. Masks do not make the network smaller or faster, and the last phase ends dense.
+force; its start does not count. With `sparse: {solver: {name: alternation, ...}}` the support decides what is pruned, see
+[alternation.md](alternation.md). Masks do not make the network smaller or faster, and the last phase ends dense.
 
 ## The cache
 
@@ -206,6 +208,7 @@ def pages() -> dict[str, str]:
                 T.ConstantSchedule,
                 T.StepSchedule,
                 T.CosineSchedule,
+                V.Alternation,
                 R.Cache,
                 R.Ensemble,
                 P.Prune,
@@ -240,6 +243,7 @@ def _title(cls: type[BaseModel]) -> str:
         T.ConstantSchedule: "`training.schedule`: constant",
         T.StepSchedule: "`training.schedule`: step",
         T.CosineSchedule: "`training.schedule`: cosine",
+        V.Alternation: "`training.solver`: alternation",
         R.Cache: "`cache`",
         R.Ensemble: "`ensemble`",
         D.Dsd: "`dsd`",

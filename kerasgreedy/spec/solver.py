@@ -22,7 +22,7 @@ class Alternation(Strict):
     """Weight steps under support masks (Huang, Kong, Lucey: multi-layer support): inside them the network is linear.
 
     Every `relu` and `positive_hard_threshold` of what trains becomes z = m q, with q what it receives and m a mask of zeros and
-    ones; other activations stay. Evaluation always uses the activations themselves.
+    ones; other activations stay. Evaluation uses the activations themselves. See [alternation.md](alternation.md).
     """
 
     name: Literal["alternation"] = Field(description="write `alternation`")
@@ -58,8 +58,10 @@ class Alternation(Strict):
         "energy",
         description="batch: `majority`: a unit is in the mask where it is in the support of more than half of the examples",
     )
-    under_mask: Literal["linear", "activation"] = Field(
-        "linear", description="`linear`: z = m q (eq. 2); `activation`: z = m a(q), the activation a stays and m only removes"
+    under_mask: Literal["linear", "activation"] | None = Field(
+        None,
+        description="`linear`: z = m q (eq. 2); `activation`: z = m a(q), the activation a stays and m only removes; default: "
+        "`linear` for `instance`, `activation` for `batch`: under one linear mask a whole batch would go through one linear map",
     )
     hold_pools: bool = Field(
         False, description="which place of its window a max-pool takes is held like a mask, so that it is linear too"
@@ -76,6 +78,11 @@ class Alternation(Strict):
         if self.beta is not None:
             return self.beta
         return "warm_up" if self.mode == "batch" and self.vote == "energy" else 0.0
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether masked layers are linear: `under_mask` with its default."""
+        return (self.under_mask or ("linear" if self.mode == "instance" else "activation")) == "linear"
 
     def example_beta(self, batch_size: int) -> float | Literal["warm_up"]:
         """`threshold` stated per example, whatever it was stated of."""
@@ -96,6 +103,8 @@ class Alternation(Strict):
             lines += [fault("is of refresh: plateau; leave it out", at=(key,)) for key in plateau]
         if self.beta == "warm_up" and self.beta_of == "batch":
             lines.append(fault("'warm_up' chooses beta of an example; leave it out", at=("beta_of",)))
+        if self.mode == "batch" and self.vote == "majority" and self.beta_of == "batch":
+            lines.append(fault("a majority vote compares beta with x^2 of an example; leave it out", at=("beta_of",)))
         if self.mode == "batch" and self.vote == "majority" and self.beta == "warm_up":
             lines.append(fault("received 'warm_up'; a majority vote takes a number from 0 on", at=("beta",)))
         if lines:

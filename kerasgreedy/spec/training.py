@@ -4,6 +4,7 @@ from itertools import pairwise
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
 from kerasgreedy.spec.solver import Alternation, Descent, Solver
 from kerasgreedy.spec.strict import Count, Strict, by_name, fault, faults, show
@@ -117,15 +118,23 @@ class Training(Strict):
 
     @model_validator(mode="after")
     def _masked_epochs(self) -> "Training":
-        if isinstance(self.solver, Alternation) and self.solver.warm_up_epochs >= self.epochs:
-            message = f"received {self.solver.warm_up_epochs}; of {self.epochs} epochs none would be left for masks"
-            raise faults("Training", [fault(message, at=("solver", "warm_up_epochs"))])
+        if unmasked(self):
+            raise faults("Training", unmasked(self))
         return self
 
     @property
     def watches(self) -> bool:
         """Whether the monitored figure decides anything."""
         return self.keep == "best" or self.early_stopping is not None
+
+
+def unmasked(training: Training, at: tuple[str, ...] = ()) -> list[InitErrorDetails]:
+    """A line when the warm-up of solver `alternation` takes all epochs; `at` is where the training stands."""
+    solver = training.solver
+    if not isinstance(solver, Alternation) or solver.warm_up_epochs < training.epochs:
+        return []
+    message = f"received {solver.warm_up_epochs}; of {training.epochs} epochs none would be left for masks"
+    return [fault(message, at=(*at, "solver", "warm_up_epochs"))]
 
 
 class TrainingChanges(Strict):

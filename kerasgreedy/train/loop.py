@@ -249,6 +249,8 @@ class Loop:
     def _counts(self, phase: Phase) -> bool:
         """Whether this point of the path may be its best: in a sparse phase only with the final sparsity in force."""
         settled = phase.sparsity is None or self._phase_step() > phase.sparsity.last_change
+        if phase.alternation and phase.alternation.prunes:
+            settled = self.state.position.epoch > phase.alternation.settings.warm_up_epochs
         return self.training.watches and settled
 
     def _phase_done(self, phase: Phase) -> bool:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
 from kerasgreedy.nn.activations import PositiveHardThreshold
-from kerasgreedy.train.caching import gigabytes
+from kerasgreedy.train.caching import GIGABYTE, gigabytes
 from kerasgreedy.train.checkpoint import Arrays
 from kerasgreedy.train.feature_store import FeatureStore, StoreFolder, available_memory
 from kerasgreedy.train.features import PhaseInput, stored_rows
@@ -79,7 +79,7 @@ class Alternation:
             return
         if self._is_due(epoch) and step == 0:
             if not self._refreshes:
-                yield from self._first_masks()
+                yield from self._first_masks(self._view(epoch))
             self._refreshes.append(epoch)
             self._best, self._waited = None, 0
             self._stores = {}
@@ -158,7 +158,10 @@ class Alternation:
         return self._waited >= self._settings.patience or held >= self._settings.hold_at_most
 
     def _view(self, epoch: int) -> int | None:
-        return epoch % self.plan.views if self._source.augments else None
+        """The epoch's view; some view where every epoch draws a new one, which a batch's masks allow."""
+        if not self._source.augments:
+            return None
+        return epoch % self.plan.views if self.plan.views else 0
 
     def _support(self, *bits: tf.Tensor) -> Support:
         if bits:
@@ -166,13 +169,12 @@ class Alternation:
         training = self._phase.training
         return Shared(self._units, self._settings, self._betas, training.batch_size // training.accumulation)
 
-    def _first_masks(self) -> Iterator[Work]:
+    def _first_masks(self, view: int | None) -> Iterator[Work]:
         """The warm-up is over: thresholds are fixed, and connections that nothing uses are pruned."""
         for name in self._phase.trains:
             for layer in self._network.component(name).layers:
                 if isinstance(layer, PositiveHardThreshold):
                     layer.harden()
-        view = 0 if self._source.augments else None
         if self.plan.beta == "warm_up":
             found = yield from estimate_betas(self._network, self._phase, self._units, self._settings, self._source, view)
             for key, value in found.items():
@@ -186,14 +188,10 @@ class Alternation:
         """Estimates the masks of a view with the weights of the last refresh, if they are not there yet."""
         if view in self._stores:
             return
-        images = self.plan.images
-        size = self.plan.row_bytes * images
-        if self.plan.store == "memory" and size > available_memory():
-            raise InputError(f"masks of {gigabytes(size)} do not fit into free memory; set training.solver.store=disk")
         file = None
-        if self.plan.store == "disk":
+        if self._on_disk():
             file = self._folder.phase(self._phase.index) / f"masks_{view}.bin"
-        store = FeatureStore(images, (self.plan.row_bytes,), "uint8", file, {"weights": self._stamp(), "view": view})
+        store = FeatureStore(self.plan.images, (self.plan.row_bytes,), "uint8", file, {"weights": self._stamp(), "view": view})
         if not store.filled:
             present = {name: self._network.arrays(name) for name in self.held_weights}
             self._take(self.held_weights)
@@ -212,6 +210,15 @@ class Alternation:
             done = min(done + self._phase.training.batch_size, self.plan.images)
             yield "estimating masks", done, self.plan.images
         store.finish()
+
+    def _on_disk(self) -> bool:
+        """As planned; `auto` also when memory that was free at the start is not any more."""
+        size = self.plan.row_bytes * self.plan.images
+        if self.plan.store == "disk" or size <= available_memory():
+            return self.plan.store == "disk"
+        if self._settings.store == "auto" and self.plan.bytes <= self._settings.disk_gb * GIGABYTE:
+            return True
+        raise InputError(f"masks of {gigabytes(size)} do not fit into free memory; set training.solver.store=disk")
 
     def _take(self, weights: Mapping[str, Arrays]) -> None:
         for name, arrays in weights.items():

@@ -67,7 +67,8 @@ def estimate_betas(
 
     Shares are those of the activations themselves; energies those of the network under its masks, layer after layer.
     """
-    size = phase.training.batch_size
+    parts = phase.training.accumulation
+    size = phase.training.batch_size // parts
     keys = [key for key, unit in units.items() if unit.planes == 1]
 
     @tf.function
@@ -83,11 +84,12 @@ def estimate_betas(
         return tf.stack([chosen.betas[key] for key in keys])
 
     def whole() -> Iterator[tf.Tensor]:
-        return (x for rows, x, _ in source.view(view).take(BATCHES) if rows.numpy()[-1] >= 0)
+        batches = (x for rows, x, _ in source.view(view).take(BATCHES) if rows.numpy()[-1] >= 0)
+        return (part for x in batches for part in tf.split(x, parts))
 
     found = np.mean([shares(x).numpy() for x in whole()], axis=0, dtype=np.float64)
     chosen = []
     for number, x in enumerate(whole(), start=1):
         chosen.append(betas(x, tf.constant(found, tf.float32)).numpy())
-        yield "choosing beta", min(number, BATCHES) * size, BATCHES * size
+        yield "choosing beta", number * size, min(len(source) // (parts * size), BATCHES) * parts * size
     return {key: float(np.mean([betas[i] for betas in chosen], dtype=np.float64)) for i, key in enumerate(keys)}

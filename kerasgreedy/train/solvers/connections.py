@@ -28,7 +28,7 @@ def used_connections(
     zero for some batch, in inference mode (a sum of different numbers is zero by chance with probability 0).
 
     Args:
-        support: makes the masks of a batch.
+        support: makes the masks of a batch, or of the part of it that runs at a time.
         whole: leave out a last batch that is filled up.
     """
     kernels = {
@@ -38,7 +38,9 @@ def used_connections(
         if key.endswith("/kernel")
     }  # fmt: skip
     classes = network.architecture.classes
-    mixed = tf.constant(np.random.default_rng(0).normal(size=(phase.training.batch_size, classes)), tf.float32)
+    parts = phase.training.accumulation
+    size = phase.training.batch_size // parts
+    mixed = tf.constant(np.random.default_rng(0).normal(size=(size, classes)), tf.float32)
 
     @tf.function
     def touched(x: tf.Tensor, real: tf.Tensor) -> list[tf.Tensor]:
@@ -55,8 +57,9 @@ def used_connections(
     for rows, x, _ in source.view(view):
         real = rows.numpy() >= 0
         if not (whole and not real.all()):
-            for key, touches in zip(used, touched(x, tf.constant(real, tf.float32)), strict=True):
-                used[key] |= touches.numpy()
+            for part, counts in zip(tf.split(x, parts), np.split(real.astype(np.float32), parts), strict=True):
+                for key, touches in zip(used, touched(part, tf.constant(counts)), strict=True):
+                    used[key] |= touches.numpy()
         done += int(real.sum())
         yield "looking for unused connections", done, total
     return used

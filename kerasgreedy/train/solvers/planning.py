@@ -26,7 +26,7 @@ class AlternationPlan:
         units: number of their outputs.
         row_bytes: of one example's stored masks; 0 where none are stored.
         images: training images.
-        views: views of the training data that are kept.
+        views: different views of the training data; 0 where every epoch draws new ones.
         store: `memory`, `disk`, or `none` for masks that are made for each batch.
         prunes: connections that no example's active path crosses are held at zero (a sparse phase).
     """
@@ -54,19 +54,23 @@ class AlternationPlan:
         """For people."""
         settings = self.settings
         what = f"{settings.mode} masks on {self.layers} layers ({self.units:,} units)"
-        warm = f"after {settings.warm_up_epochs} epochs without" if settings.warm_up_epochs else "from the start"
+        warm = f"after {_epochs(settings.warm_up_epochs)} without" if settings.warm_up_epochs else "from the start"
         prunes = ", unused connections pruned" if self.prunes else ""
         if self.store == "none":
             rule = "majority vote" if settings.vote == "majority" else "eq. 41"
             return f"{what}, {warm}; for each batch by {rule}, beta {self.beta} an example{prunes}"
         floats = gigabytes(4 * self.units * self.images * self.views)
         place = "in memory" if self.store == "memory" else "on disk"
-        hold = "the loss stops falling" if settings.refresh == "plateau" else f"{settings.refresh} epochs"
+        hold = "until the loss stops falling" if settings.refresh == "plateau" else f"for {_epochs(settings.refresh)}"
         views = f" x {self.views} views" if self.views > 1 else ""
         return (
-            f"{what}, {warm}; held until {hold}; {self.row_bytes:,} bytes an image, {gigabytes(self.bytes)} {place} for "
+            f"{what}, {warm}; held {hold}; {self.row_bytes:,} bytes an image, {gigabytes(self.bytes)} {place} for "
             f"{self.images:,} images{views} (as float32: {floats}){prunes}"
         )
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch" + "s" * (count != 1)
 
 
 def plan_alternation(
@@ -96,9 +100,9 @@ def plan_alternation(
         raise PlanError((*place, "solver", "name"), message)
     counted = sum(math.prod(unit.shape) for unit in units.values())
     beta = solver.example_beta(training.batch_size)
-    if solver.mode == "batch":
-        return AlternationPlan(solver, beta, len(units), counted, prunes=prunes)
     views = recipe.data.views
+    if solver.mode == "batch":
+        return AlternationPlan(solver, beta, len(units), counted, views=views or 0, prunes=prunes)
     if views is None:
         message = (
             "received 'instance' with augmentation drawn anew in every epoch: a stored mask belongs to an example as it was "

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasgreedy.nn.activations import PositiveHardThreshold
 from kerasgreedy.spec.solver import Alternation
 from kerasgreedy.train.solvers.layout import Layout, Unit
 from kerasgreedy.train.solvers.pools import largest, taken
@@ -65,12 +66,17 @@ class Support:
 
     def _in_support(self, key: str, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor:
         """Of each example (eq. 38), as |x| > sqrt(beta): squares of small numbers vanish in float16."""
-        root = tf.cast(tf.sqrt(tf.cast(self._betas[key], tf.float32)), q.dtype)
-        return tf.abs(self._energy_root(layer, q)) > root
+        x = self._energy_root(layer, q)
+        root = tf.cast(tf.sqrt(tf.cast(self._betas[key], tf.float32)), x.dtype)
+        inside = tf.abs(x) > root
+        if self._settings.rule == "positive" and isinstance(layer, PositiveHardThreshold):
+            # The activation's own support (eq. 12): above a negative threshold q = 0 is in it, and has no energy.
+            inside |= (root == 0) & layer.supported(q)
+        return inside
 
     def _under(self, mask: tf.Tensor, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor:
         """m q (eq. 2), or m a(q). Not a product: an infinite q outside of the support is zero too."""
-        value = q if self._settings.under_mask == "linear" else layer(q)
+        value = q if self._settings.is_linear else layer(q)
         return tf.where(mask, value, tf.zeros_like(value))
 
 
@@ -139,7 +145,7 @@ class Shared(Support):
             mask = self._mean(tf.cast(self._in_support(key, layer, q), tf.float32)) > 0.5
         else:
             mask = self._mean(tf.square(tf.cast(self._energy_root(layer, q), tf.float32))) > self._betas[key]
-        value = q if self._settings.under_mask == "linear" else layer(q)
+        value = q if self._settings.is_linear else layer(q)
         return value * tf.cast(mask, value.dtype)
 
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
