@@ -1,13 +1,18 @@
 """Solver `alternation` in every plan: strategies, caches, accumulation, precisions, devices, and a sparse phase by masks."""
 
+import signal
+
 import numpy as np
 import pytest
 from conftest import same_weights, two_devices, weights, without_time
 from sklearn.datasets import load_digits
 from test_alternation import BATCH, PLAIN, refreshes, run, watched  # noqa: F401 (a fixture)
 
+from kerasgreedy.errors import Stopped
 from kerasgreedy.train import loop
 from kerasgreedy.train.masks import Masks
+from kerasgreedy.train.progress import Reporter
+from kerasgreedy.train.run import resume_run
 
 SHORT = ["training.epochs=3", "training.keep=last"]
 EACH = "training.solver={name: alternation, warm_up_epochs: 1, refresh: 1, store: memory}"
@@ -49,6 +54,25 @@ def test_cached_features_give_the_weights_of_images(tmp_path, solver, store):
     same_weights(weights(one.workdir), weights(two.workdir))
     assert without_time(one.workdir) == without_time(two.workdir)
     assert not (two.workdir / "cache").exists()
+
+
+def test_beta_is_chosen_on_a_view_that_the_cache_holds_after_a_resume(tmp_path, monkeypatch):
+    """The second phase resumes at its last epoch, the first under masks: its cache holds view 1 only."""
+    solver = BATCH.replace("warm_up_epochs: 1", "warm_up_epochs: 3")
+    more = [solver, "strategy=greedy", "training.epochs=4", "training.keep=last"]
+    whole = run(tmp_path / "whole", *more, spec=PLAIN)
+
+    def stop(self, phase, epoch, *rest):
+        if (phase.index, epoch) == (1, 3):
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Reporter, "epoch", stop)
+    with pytest.raises(Stopped):
+        run(tmp_path / "part", *more, spec=PLAIN)
+    monkeypatch.undo()
+    part = resume_run(tmp_path / "part/run", quiet=True)
+    same_weights(weights(part.workdir), weights(whole.workdir))
+    assert part.results["phases"] == whole.results["phases"]
 
 
 @pytest.mark.parametrize(
