@@ -70,7 +70,8 @@ class Masked:
     ):
         text = f"name: s\nblock_defaults: {defaults}\nblocks: {blocks}\n{head}\n"
         spec = spec_of(text).value.model_copy(update={"input_shape": list(shape), "classes": 3})
-        settings = solver.replace("{", "{name: alternation, warm_up_epochs: 0, ", 1)
+        warm_up = "" if "warm_up_epochs" in solver else "warm_up_epochs: 0, "
+        settings = solver.replace("{", f"{{name: alternation, {warm_up}", 1)
         recipe = recipe_of(RECIPE, "strategy=end_to_end", f"training.solver={settings}", f"precision={precision}", *more)
         (phase,) = compile_plan(spec, recipe.value, (32, 0))
         self.phase, self.settings, self.plan = phase, phase.training.solver, phase.alternation

@@ -101,8 +101,10 @@ class Alternation(Strict):
         if self.refresh != "plateau":
             plateau = [key for key in changed if key in _PLATEAU]
             lines += [fault("is of refresh: plateau; leave it out", at=(key,)) for key in plateau]
-        if self.beta == "warm_up" and self.beta_of == "batch":
-            lines.append(fault("'warm_up' chooses beta of an example; leave it out", at=("beta_of",)))
+        if self.threshold == "warm_up" and self.beta_of == "batch":
+            lines.append(
+                fault("beta: warm_up, the default, is of an example; give beta as a number, or leave it out", at=("beta_of",))
+            )
         if self.mode == "batch" and self.vote == "majority" and self.beta_of == "batch":
             lines.append(fault("a majority vote compares beta with x^2 of an example; leave it out", at=("beta_of",)))
         if self.mode == "batch" and self.vote == "majority" and self.beta == "warm_up":

@@ -133,7 +133,9 @@ def unmasked(training: Training, at: tuple[str, ...] = ()) -> list[InitErrorDeta
     solver = training.solver
     if not isinstance(solver, Alternation) or solver.warm_up_epochs < training.epochs:
         return []
-    message = f"received {solver.warm_up_epochs}; of {training.epochs} epochs none would be left for masks"
+    given = "warm_up_epochs" in solver.model_fields_set
+    said = f"received {solver.warm_up_epochs}" if given else f"warm_up_epochs is {solver.warm_up_epochs} where it is left out"
+    message = f"{said}; of {training.epochs} epochs none would be left for masks"
     return [fault(message, at=(*at, "solver", "warm_up_epochs"))]
 
 
