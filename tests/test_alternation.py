@@ -80,7 +80,7 @@ def watched(monkeypatch):
         if self.masked:
             x, labels, bits = batch
             present = {name: self._network.arrays(name) for name in self._phase.trains}
-            self._take(self._weights)
+            self._take(self.held_weights)
             _, again, _ = self._estimating(np.arange(len(labels)), x, labels)
             self._take(present)
             np.testing.assert_array_equal(bits, again)

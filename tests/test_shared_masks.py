@@ -65,7 +65,7 @@ def test_beta_of_an_example_does_not_depend_on_the_batch_size():
 )
 def test_a_batch_shares_the_places_of_a_max_pool(pool, side, padding):
     """Each window takes the place with the largest mean square; where all are off, one of the map and not of its padding."""
-    net = Masked(f"[[{{conv: 4, use_bias: false}}, {{{pool}}}]]", "{mode: batch, beta: 0, hold_pools: true}")
+    net = Masked(f"[[{{conv: 4, use_bias: false}}, {{{pool}}}]]", "{mode: batch, under_mask: linear, beta: 0, hold_pools: true}")
     x = X.copy()
     x[:, :3] = x[:, 6:] = 0  # nothing is on up there and down there
     z = block(net, x)
@@ -225,7 +225,7 @@ def test_used_weights_of_a_dense_network(mode, parts):
 def test_used_weights_of_a_convolution(mode):
     """3x3 kernels on 8x8 images, the second with stride 2: a weight is used where a place of it is on an active path."""
     beta = 2.0
-    net = Masked("[{conv: 4}, {conv: 3, kernel_size: 2, stride: 2}]", f"{{mode: {mode}, beta: {beta}}}")
+    net = Masked("[{conv: 4}, {conv: 3, kernel_size: 2, stride: 2}]", f"{{mode: {mode}, under_mask: linear, beta: {beta}}}")
     arrays = net.variables()
     arrays["block_1/conv_1/bias"][:] = [0, -30, 0, 0]
     arrays["block_2/conv_1/bias"][:] = [0, 0, -30]

@@ -90,7 +90,8 @@ def plan_alternation(
     place = next(place for place, other in recipe.trainings.items() if other == training)
     solver = training.solver
     warms_up = isinstance(solver, Alternation) and solver.warm_up_epochs > 0
-    if place == ("training",) and not recipe.start_from and not warms_up:
+    later = recipe.dsd is not None and recipe.dsd.by_masks  # the dense phase is the warm-up of the sparse one
+    if place == ("training",) and not (recipe.start_from or warms_up or later):
         _check_thresholds(trains)
     if not isinstance(solver, Alternation):
         return None
