@@ -58,7 +58,8 @@ class AlternationPlan:
         prunes = ", unused connections pruned" if self.prunes else ""
         if self.store == "none":
             rule = "majority vote" if settings.vote == "majority" else "eq. 41"
-            return f"{what}, {warm}; for each batch by {rule}, beta {self.beta} an example{prunes}"
+            beta = "chosen after the warm-up" if self.beta == "warm_up" else f"{self.beta:g} an example"
+            return f"{what}, {warm}; for each batch by {rule}, beta {beta}{prunes}"
         floats = gigabytes(4 * self.units * self.images * self.views)
         place = "in memory" if self.store == "memory" else "on disk"
         hold = "until the loss stops falling" if settings.refresh == "plateau" else f"for {_epochs(settings.refresh)}"
@@ -99,6 +100,8 @@ def plan_alternation(
     if not any(unit.planes == 1 for unit in units.values()):
         message = f"nothing that trains has an activation with a support; allowed: {', '.join(MASKED)}"
         raise PlanError((*place, "solver", "name"), message)
+    if solver.hold_pools and all(unit.planes == 1 for unit in units.values()):
+        raise PlanError((*place, "solver", "hold_pools"), "nothing that trains has a max-pool; leave it out")
     counted = sum(math.prod(unit.shape) for unit in units.values())
     beta = solver.example_beta(training.batch_size)
     views = recipe.data.views
