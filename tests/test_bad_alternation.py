@@ -111,6 +111,9 @@ CASES = [
     of_stored("memory_gb", "1"),
     of_shared("vote", "majority"),
     of_shared("beta_of", "batch"),
+    Bad("energy", ("training.solver: with rule: energy every unit has q^2 > 0; allowed: a number above 0",), "rule: energy"),
+    Bad("idle_memory", ("training.solver.memory_gb: store is 'disk'; leave it out",), "store: disk, memory_gb: 1"),
+    Bad("idle_disk", ("training.solver.disk_gb: store is 'memory'; leave it out",), "store: memory, disk_gb: 1"),
     Bad(
         "warm_up_negative",
         (":7:31: training.solver.warm_up_epochs: received -1; allowed",),
@@ -143,7 +146,7 @@ CASES = [
     Bad(
         "no_activation",
         (":7:12: training.solver.name: nothing that trains has an activation with a support; allowed: relu, positive_hard",),
-        "rule: energy",
+        "rule: energy, beta: 1",
         defaults=ELU,
     ),
     Bad("linear_heads", (":7:12: training.solver.name: nothing that trains has an activation",), "", strategy="random_features"),
@@ -262,7 +265,7 @@ def test_the_plan_tells_people_what_is_held(call):  # noqa: F811
             "mode: batch, beta: 0.5",
             "batch masks on 1 layers (128 units), from the start; for each batch by eq. 41, beta 0.5 an example",
         ),
-        ("mode: batch, vote: majority", "for each batch by majority vote, beta 0.0 an example"),
+        ("mode: batch, vote: majority", "for each batch by majority vote, beta 0 an example"),
     ):
         write(Bad("", (), keys))
         code, out, err = call("plan s.yaml -r x.yaml")

@@ -88,6 +88,7 @@ def test_a_batch_shares_the_places_of_a_max_pool(pool, side, padding):
         ([3, 3, 1, 3], 0.75, 1),
         ([0, 0, 5, 0], 0.5, 0),  # one of the two is off: the mask takes what is on
         ([2, 1, 3], 0.5, 1),  # round(1.5) = 2
+        ([4, 1, 3, 2], 0.1, 3),  # round(0.4) = 0, but a layer is not closed while something in it is active
     ],
 )
 def test_beta_by_hand(energy, share, beta):
@@ -171,7 +172,7 @@ def used(net, images, mode, parts=1):
     def support():
         return net.shared(size) if mode == "batch" else Estimated(net.units, net.settings, net.betas)
 
-    work = used_connections(net.network, net.phase, Images(images), None, support, whole=mode == "batch")
+    work = used_connections(net.network, net.phase, Images(images), [None], support, mode == "batch")
     shown = []
     while True:
         try:

@@ -100,8 +100,6 @@ def plan_alternation(
     if not any(unit.planes == 1 for unit in units.values()):
         message = f"nothing that trains has an activation with a support; allowed: {', '.join(MASKED)}"
         raise PlanError((*place, "solver", "name"), message)
-    if solver.hold_pools and all(unit.planes == 1 for unit in units.values()):
-        raise PlanError((*place, "solver", "hold_pools"), "nothing that trains has a max-pool; leave it out")
     counted = sum(math.prod(unit.shape) for unit in units.values())
     beta = solver.example_beta(training.batch_size)
     views = recipe.data.views
