@@ -1,7 +1,7 @@
 """What the solver `alternation` costs beside plain descent: room for masks, time of a step, time of a refresh.
 
     python -m benchmarks.alternation --json --plot alternation.png
-    python -m benchmarks.alternation --spec nin_cifar10 --ways stored stored-pools shared shared-pools
+    python -m benchmarks.alternation --spec nin_cifar10 --ways stored stored-pools shared-linear shared-pools
 
 Training is end to end, through the solvers and the input that a run uses; the images are noise in memory.
 
@@ -27,14 +27,15 @@ from kerasgreedy.build import Network
 
 # Thresholds of 0: which units they let in costs nothing, and none has to be chosen first.
 SHARED = ["mode=batch", "beta=0"]
+LINEAR = "under_mask=linear"
 STORED = ["store=memory"]
 WAYS = {
     "stored": STORED,
     "stored-pools": [*STORED, "hold_pools=true"],
     "shared": SHARED,
-    "shared-activation": [*SHARED, "under_mask=activation"],
-    "shared-majority": ["mode=batch", "vote=majority"],
-    "shared-pools": [*SHARED, "hold_pools=true"],
+    "shared-linear": [*SHARED, LINEAR],
+    "shared-majority": ["mode=batch", "vote=majority", LINEAR],
+    "shared-pools": [*SHARED, LINEAR, "hold_pools=true"],
 }
 Pair: TypeAlias = tuple[float, float]  # by the clock, and of processors
 ROOM = 1e6  # gigabytes: the plan is to say how large masks are, not whether they fit

@@ -99,7 +99,7 @@ def test_room_of_masks_by_hand():
 def test_masked_steps_are_timed_beside_plain_ones():
     from benchmarks.alternation import measure, ratios
 
-    ways = ["stored-pools", "shared-activation", "shared-majority"]
+    ways = ["stored-pools", "shared", "shared-majority"]
     found = measure(POOLED, ways, batch=4, precision="float32", rounds=2, steps=1, stored=20)
     assert list(found["step"]) == ways and list(found["refresh"]) == ways[:1] and list(found["seconds"]) == ["plain", *ways]
     assert all(clock > 0 and len(pairs) == 2 for pairs in found["seconds"].values() for clock, _ in pairs)
