@@ -32,6 +32,7 @@ training: {epochs: 5, batch_size: 16, optimizer: {name: sgd, learning_rate: 0.05
 INSTANCE = "training.solver={name: alternation, warm_up_epochs: 1, refresh: 2, hold_pools: true, store: memory}"
 DISK = INSTANCE.replace("memory", "disk")
 BATCH = "training.solver={name: alternation, mode: batch, warm_up_epochs: 1, hold_pools: true}"
+LEARNT = ", learn: warm_up"
 PLAIN = SPEC.replace(", {dropout: 0.25}", "").replace(
     "[{dropout: 0.25}, {conv: 4, downsample: max}]", "{conv: 4, downsample: max}"
 )
@@ -80,7 +81,7 @@ def watched(monkeypatch):
         if self.masked:
             x, labels, bits = batch
             present = {name: self._network.arrays(name) for name in self._phase.trains}
-            self._take(self._weights)
+            self._take(self.held_weights)
             _, again, _ = self._estimating(np.arange(len(labels)), x, labels)
             self._take(present)
             np.testing.assert_array_equal(bits, again)

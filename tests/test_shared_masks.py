@@ -50,6 +50,13 @@ def test_a_batch_shares_the_mask_of_the_formula(solver, in_mask, under):
     np.testing.assert_allclose(z, (q if under == "linear" else x) * mask, rtol=1e-4, atol=1e-5)
 
 
+def test_masked_layers_are_linear_by_default_for_examples_and_not_for_a_batch():
+    for mode, under in (("instance", "linear"), ("batch", "activation")):
+        left, given = (Masked(ONE, f"{{mode: {mode}, beta: 0.5{more}}}") for more in ("", f", under_mask: {under}"))
+        np.testing.assert_array_equal(block(left, support=left.shared(8)), block(given, support=given.shared(8)))
+        assert (block(left) < 0).any() == (mode == "instance")
+
+
 def test_beta_of_an_example_does_not_depend_on_the_batch_size():
     """Every image twice: the same mean, twice the sum."""
     twice = np.concatenate([X, X])
@@ -65,7 +72,7 @@ def test_beta_of_an_example_does_not_depend_on_the_batch_size():
 )
 def test_a_batch_shares_the_places_of_a_max_pool(pool, side, padding):
     """Each window takes the place with the largest mean square; where all are off, one of the map and not of its padding."""
-    net = Masked(f"[[{{conv: 4, use_bias: false}}, {{{pool}}}]]", "{mode: batch, beta: 0, hold_pools: true}")
+    net = Masked(f"[[{{conv: 4, use_bias: false}}, {{{pool}}}]]", "{mode: batch, under_mask: linear, beta: 0, hold_pools: true}")
     x = X.copy()
     x[:, :3] = x[:, 6:] = 0  # nothing is on up there and down there
     z = block(net, x)
@@ -194,7 +201,10 @@ def test_used_weights_of_a_dense_network(mode, parts):
     beta = 1.0 if mode == "instance" else 0.8
     more = (f"training.accumulation={parts}",)
     net = Masked(
-        "[[{flatten: true}, {dense: 6}, {dense: 5}]]", f"{{mode: {mode}, beta: {beta}}}", *more, head="auxiliary_head: {}"
+        "[[{flatten: true}, {dense: 6}, {dense: 5}]]",
+        f"{{mode: {mode}, beta: {beta}, under_mask: linear}}",
+        *more,
+        head="auxiliary_head: {}",
     )
     arrays = net.variables()
     for layer, low in (("dense_1", [0, 0, -40, 0, 0, 0]), ("dense_2", [0, -9, 0, 0, 0])):
@@ -225,7 +235,7 @@ def test_used_weights_of_a_dense_network(mode, parts):
 def test_used_weights_of_a_convolution(mode):
     """3x3 kernels on 8x8 images, the second with stride 2: a weight is used where a place of it is on an active path."""
     beta = 2.0
-    net = Masked("[{conv: 4}, {conv: 3, kernel_size: 2, stride: 2}]", f"{{mode: {mode}, beta: {beta}}}")
+    net = Masked("[{conv: 4}, {conv: 3, kernel_size: 2, stride: 2}]", f"{{mode: {mode}, beta: {beta}, under_mask: linear}}")
     arrays = net.variables()
     arrays["block_1/conv_1/bias"][:] = [0, -30, 0, 0]
     arrays["block_2/conv_1/bias"][:] = [0, 0, -30]
