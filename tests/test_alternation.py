@@ -32,7 +32,6 @@ training: {epochs: 5, batch_size: 16, optimizer: {name: sgd, learning_rate: 0.05
 INSTANCE = "training.solver={name: alternation, warm_up_epochs: 1, refresh: 2, hold_pools: true, store: memory}"
 DISK = INSTANCE.replace("memory", "disk")
 BATCH = "training.solver={name: alternation, mode: batch, warm_up_epochs: 1, hold_pools: true}"
-LEARNT = ", learn: warm_up"
 PLAIN = SPEC.replace(", {dropout: 0.25}", "").replace(
     "[{dropout: 0.25}, {conv: 4, downsample: max}]", "{conv: 4, downsample: max}"
 )

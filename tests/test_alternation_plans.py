@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import same_weights, two_devices, weights, without_time
 from sklearn.datasets import load_digits
-from test_alternation import BATCH, LEARNT, PLAIN, refreshes, run, watched  # noqa: F401 (a fixture)
+from test_alternation import BATCH, PLAIN, refreshes, run, watched  # noqa: F401 (a fixture)
 
 from kerasgreedy.errors import Stopped
 from kerasgreedy.train import loop
@@ -37,8 +37,7 @@ TUNED = "prune={keep: 0.5, fine_tune: {epochs: 2, solver: {name: alternation, wa
 def test_every_step_runs_under_the_masks_of_the_last_refresh(watched, tmp_path, overrides, expected, masked):  # noqa: F811
     """4 steps an epoch; fine-tuning and the sparse phase are plain where they name no solver."""
     steps, _ = watched
-    spec = PLAIN.replace(LEARNT, "") if overrides[0] == "strategy=dsd" else PLAIN
-    done = run(tmp_path / "one", EACH, *SHORT, *overrides, spec=spec)
+    done = run(tmp_path / "one", EACH, *SHORT, *overrides, spec=PLAIN)
     assert refreshes(done) == expected and len(steps) == masked
     found = [(i, epoch) for i, p in enumerate(done.results["phases"]) for epoch in p.get("alternation", {}).get("refreshes", [])]
     assert found == expected
@@ -88,8 +87,7 @@ def test_beta_is_chosen_on_a_view_that_the_cache_holds_after_a_resume(tmp_path, 
 def test_a_run_on_two_devices_equals_one(tmp_path, overrides):
     """With synchronised batch norm. Thresholds of the warm-up, masks, beta and pruned connections are those of both."""
     more = [*SHORT, "training.epochs=2", *overrides, "training.optimizer.learning_rate=0.005"]
-    spec = PLAIN.replace(LEARNT, "") if "strategy=dsd" in overrides else PLAIN
-    one, two = (run(tmp_path / name, *more, spec=spec, strategy=s) for name, s in (("one", None), ("two", two_devices())))
+    one, two = (run(tmp_path / name, *more, spec=PLAIN, strategy=s) for name, s in (("one", None), ("two", two_devices())))
     first, second = weights(one.workdir), weights(two.workdir)
     for key, value in first.items():
         np.testing.assert_allclose(second[key], value, atol=1e-5, err_msg=key)

@@ -201,10 +201,7 @@ def test_used_weights_of_a_dense_network(mode, parts):
     beta = 1.0 if mode == "instance" else 0.8
     more = (f"training.accumulation={parts}",)
     net = Masked(
-        "[[{flatten: true}, {dense: 6}, {dense: 5}]]",
-        f"{{mode: {mode}, beta: {beta}, under_mask: linear}}",
-        *more,
-        head="auxiliary_head: {}",
+        "[[{flatten: true}, {dense: 6}, {dense: 5}]]", f"{{mode: {mode}, beta: {beta}}}", *more, head="auxiliary_head: {}"
     )
     arrays = net.variables()
     for layer, low in (("dense_1", [0, 0, -40, 0, 0, 0]), ("dense_2", [0, -9, 0, 0, 0])):
@@ -235,7 +232,7 @@ def test_used_weights_of_a_dense_network(mode, parts):
 def test_used_weights_of_a_convolution(mode):
     """3x3 kernels on 8x8 images, the second with stride 2: a weight is used where a place of it is on an active path."""
     beta = 2.0
-    net = Masked("[{conv: 4}, {conv: 3, kernel_size: 2, stride: 2}]", f"{{mode: {mode}, beta: {beta}, under_mask: linear}}")
+    net = Masked("[{conv: 4}, {conv: 3, kernel_size: 2, stride: 2}]", f"{{mode: {mode}, under_mask: linear, beta: {beta}}}")
     arrays = net.variables()
     arrays["block_1/conv_1/bias"][:] = [0, -30, 0, 0]
     arrays["block_2/conv_1/bias"][:] = [0, 0, -30]

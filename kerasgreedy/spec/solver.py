@@ -101,6 +101,11 @@ class Alternation(Strict):
         if self.refresh != "plateau":
             plateau = [key for key in changed if key in _PLATEAU]
             lines += [fault("is of refresh: plateau; leave it out", at=(key,)) for key in plateau]
+        if self.rule == "energy" and self.threshold == 0:
+            lines.append(fault("with rule: energy every unit has q^2 > 0; allowed: a number above 0", at=("beta",)))
+        if self.store != "auto":
+            idle = "disk_gb" if self.store == "memory" else "memory_gb"
+            lines += [fault(f"store is '{self.store}'; leave it out", at=(key,)) for key in changed if key == idle]
         if self.threshold == "warm_up" and self.beta_of == "batch":
             lines.append(
                 fault("beta: warm_up, the default, is of an example; give beta as a number, or leave it out", at=("beta_of",))

@@ -138,8 +138,8 @@ class Loop:
             self._begin_epoch(phase)
             train = self._epoch(phase)
             self._after_epoch(phase, train, evaluator, float(rates[min(self._phase_step(), len(rates)) - 1]))
-        if self.solver.held_weights:
-            self.folder.keep_support(phase.index, packed(self.solver.held_weights))
+        if self.training.keep == "last":
+            self._keep_support(phase)
         self.state.finish_phase(phase, self.training.keep == "best", self.solver.entry())
         self._save(phase.trains)
         del self.input, self.solver  # and with them cached features that the next phase has no use for
@@ -180,6 +180,8 @@ class Loop:
                 self._save(phase.trains)
                 raise Stopped(self._stopped(phase))
         position.seconds += time.monotonic() - started
+        for line in self.solver.news():
+            self.reporter.say(f"  {line}")
         if position.step == 0 and self.solver.refreshed(position.epoch):
             place = {"phase": phase.index, "phase_name": phase.name, "epoch": position.epoch, "split": "refresh"}
             self.log.write(place, self._overall_step(phase))
@@ -236,6 +238,8 @@ class Loop:
             if position.best is None or score > position.best.score:
                 position.best = Best(score, position.epoch)
                 self.state.keep_best(phase)
+                if self.training.keep == "best":
+                    self._keep_support(phase)
                 note = ", best so far"
             else:
                 position.best.waited += 1
@@ -246,10 +250,15 @@ class Loop:
         if self.stop.name and not (self._phase_done(phase) and phase.index + 1 == len(self.job.phases)):
             raise Stopped(self._stopped(phase))
 
+    def _keep_support(self, phase: Phase) -> None:
+        """Writes the weights that the masks in force were estimated with, beside the point that is kept."""
+        if self.solver.held_weights:
+            self.folder.keep_support(phase.index, packed(self.solver.held_weights))
+
     def _counts(self, phase: Phase) -> bool:
-        """Whether this point of the path may be its best: in a sparse phase only with the final sparsity in force."""
+        """Whether this point of the path may be its best: only with the final sparsity, or with masks, in force."""
         settled = phase.sparsity is None or self._phase_step() > phase.sparsity.last_change
-        if phase.alternation and phase.alternation.prunes:
+        if phase.alternation:
             settled = self.state.position.epoch > phase.alternation.settings.warm_up_epochs
         return self.training.watches and settled
 

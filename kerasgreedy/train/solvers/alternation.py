@@ -64,6 +64,7 @@ class Alternation:
         self._estimating = tf.function(self._estimate)
         self.held_weights: Mapping[str, Arrays] = {}
         self._refreshes: list[int] = []
+        self._news: list[str] = []
         self._best: float | None = None
         self._waited = 0
         self.extras: Mapping[str, Extra] = {"alternation": self, **({"masks": self._kept} if self._kept else {})}
@@ -87,6 +88,10 @@ class Alternation:
                 self.held_weights = {name: self._network.arrays(name) for name in self._phase.trains}
         if self._stored:
             yield from self._fill(self._view(epoch))
+
+    def news(self) -> list[str]:
+        news, self._news = self._news, []
+        return news
 
     def refreshed(self, epoch: int) -> bool:
         return bool(self._refreshes) and self._refreshes[-1] == epoch
@@ -181,8 +186,11 @@ class Alternation:
                 self._betas[key].assign(value)
         if self._kept:
             supports = self._support if not self._stored else lambda: Estimated(self._units, self._settings, self._betas)
-            used = yield from used_connections(self._network, self._phase, self._source, view, supports, whole=not self._stored)
+            views = range(self.plan.views) if self._source.augments and self.plan.views else [view]
+            used = yield from used_connections(self._network, self._phase, self._source, views, supports, not self._stored)
             self._kept.hold(used)
+            self._news.append(f"{100 * self._kept.sparsity():.1f} % of the weights lie on no active path: pruned")
+            self._news += [f"nothing of {key} is used: beta may be too large" for key, mask in used.items() if not mask.any()]
 
     def _fill(self, view: int | None) -> Iterator[Work]:
         """Estimates the masks of a view with the weights of the last refresh, if they are not there yet."""

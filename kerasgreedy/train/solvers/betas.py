@@ -54,8 +54,9 @@ class Chosen(Shared):
 
 
 def smallest_left_out(energy: tf.Tensor, share: Any) -> tf.Tensor:
-    """The beta for which round(share * n) of n energies are above it, ties left out; 0 where all are in."""
+    """The beta for which round(share * n) of n energies, at least one, are above it, ties left out; 0 where all are in."""
     count = tf.cast(tf.round(tf.cast(share, tf.float32) * tf.cast(tf.size(energy), tf.float32)), tf.int32)
+    count = tf.where(tf.cast(share, tf.float32) > 0, tf.maximum(count, 1), count)
     falling = tf.concat([tf.sort(energy, direction="DESCENDING"), [0.0]], axis=0)
     return falling[count]
 

@@ -1,6 +1,7 @@
 """Which weights the active paths of a network cross, given the support."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def used_connections(
-    network: Network, phase: Phase, source: PhaseInput, view: int | None, support: Callable[[], Instead], whole: bool
+    network: Network,
+    phase: Phase,
+    source: PhaseInput,
+    views: Sequence[int | None],
+    support: Callable[[], Instead],
+    whole: bool,
 ) -> "Generator[tuple[str, int, int], None, dict[str, NDArray[np.bool_]]]":
     """Yields (what is being done, images done, images in all); returns kernel -> True where some example uses a weight.
 
@@ -28,6 +34,7 @@ def used_connections(
     zero for some batch, in inference mode (a sum of different numbers is zero by chance with probability 0).
 
     Args:
+        views: of the training images that are looked at.
         support: makes the masks of a batch, or of the part of it that runs at a time.
         whole: leave out a last batch that is filled up.
     """
@@ -52,9 +59,8 @@ def used_connections(
         return [gradient != 0 for gradient in tape.gradient(total, values, unconnected_gradients="zero")]
 
     used = {key: np.zeros(kernel.shape, bool) for key, kernel in kernels.items()}
-    total = len(source)
-    done = 0
-    for rows, x, _ in source.view(view):
+    total, done = len(source) * len(views), 0
+    for rows, x, _ in itertools.chain.from_iterable(source.view(view) for view in views):
         real = rows.numpy() >= 0
         if not (whole and not real.all()):
             for part, counts in zip(tf.split(x, parts), np.split(real.astype(np.float32), parts), strict=True):

@@ -36,6 +36,9 @@ class Solver(Protocol):
     def begin(self, epoch: int, step: int) -> Generator[Work, None, None]:
         """Gets ready for an epoch, from a step on; may be closed before it is done, and then begins anew."""
 
+    def news(self) -> list[str]:
+        """Lines for people about what `begin` found."""
+
     def refreshed(self, epoch: int) -> bool:
         """Whether masks were estimated at the start of this epoch."""
 
@@ -79,6 +82,9 @@ class Descent:
 
     def begin(self, epoch: int, step: int) -> Generator[Work, None, None]:
         yield from ()
+
+    def news(self) -> list[str]:
+        return []
 
     def refreshed(self, epoch: int) -> bool:
         return False

@@ -1,7 +1,8 @@
 """Evaluation of a run under masks instead of its activations (the support paper's '+MaskT')."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from kerasgreedy.train.checkpoint import Arrays
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.solvers.layout import layout
 from kerasgreedy.train.solvers.support import Estimated, Held, Shared
-from kerasgreedy.train.stages import Phase
+from kerasgreedy.train.stages import HeadAction, Phase
 from kerasgreedy.train.workdir import Workdir
 from kerasgreedy.walk import Instead
 
@@ -36,29 +37,37 @@ def masked_layers(
     Args:
         network: with the weights that are evaluated.
         entries: of the finished stages.
-        masks: `held`: each image's masks as the weights of the last refresh give them, the network that training under stored
-            masks has minimised the loss of; `instance`: its masks as the weights themselves give them (eq. 38); `batch`: one for
-            the batch (eq. 41).
+        masks: `held`: each image's masks as the weights of the last refresh before the kept point give them, the network that
+            training under stored masks has minimised the loss of; `instance`: its masks as the weights themselves give them
+            (eq. 38); `batch`: one for the batch (eq. 41).
         rule, beta: instead of the run's.
 
     Raises:
         InputError: the run has no such masks.
     """
-    phase = next((stage for stage in reversed(job.phases) if isinstance(stage, Phase) and stage.alternation), None)
-    if phase is None or phase.alternation is None or phase.index >= len(entries):
-        raise InputError(f"{folder.path}: no finished phase with solver alternation; --masks needs one")
+    if masks not in MASKS:
+        raise InputError(f"masks: received {masks!r}; allowed: {', '.join(MASKS)}")
+    done = job.phases[: len(entries)]
+    phase = next((stage for stage in reversed(done) if isinstance(stage, Phase) and stage.alternation), None)
+    if phase is None or phase.alternation is None or not entries[phase.index]["alternation"]["refreshes"]:
+        raise InputError(f"{folder.path}: no finished phase in which solver alternation made masks; --masks needs one")
     settings = phase.alternation.settings
     settings = settings.model_copy(update={"rule": rule or settings.rule})
-    units = layout([job.architecture.components[name] for name in phase.trains], settings.hold_pools)
+    replaced = {stage.replaces for stage in done[phase.index :] if isinstance(stage, HeadAction)}
+    components = [job.architecture.components[name] for name in phase.trains if name not in replaced]
+    units = layout(components, settings.hold_pools)
     found = entries[phase.index]["alternation"]["beta"]
-    betas = {key: tf.constant(found[key] if beta is None else beta) for key, unit in units.items() if unit.planes == 1}
+    values = {key: found[key] if beta is None else beta for key, unit in units.items() if unit.planes == 1}
+    if settings.rule == "energy" and masks != "held" and not any(values.values()):
+        raise InputError("--rule energy with beta 0 leaves every unit in; give --beta above 0")
+    betas = {key: tf.constant(value) for key, value in values.items()}
     if masks == "batch":
 
         def shared(x: tf.Tensor, weights: tf.Tensor) -> Instead:
             return Shared(units, settings, betas, tf.reduce_sum(weights), weights)
 
         return shared
-    weights_then = _weights(folder, phase, settings) if masks == "held" else {}
+    weights_then = _weights(folder, phase, settings, replaced) if masks == "held" else {}
     then = Network(network.architecture, network.seed)
     for name in network.names:
         try:
@@ -83,8 +92,8 @@ def packed(weights: Mapping[str, Arrays]) -> bytes:
     return buffer.getvalue()
 
 
-def _weights(folder: Workdir, phase: Phase, settings: Alternation) -> dict[str, Arrays]:
-    """Component -> weights at the phase's last refresh."""
+def _weights(folder: Workdir, phase: Phase, settings: Alternation, replaced: Collection[str]) -> dict[str, Arrays]:
+    """Component -> weights at the last refresh before the point that the phase kept."""
     if settings.mode == "batch":
         raise InputError("--masks: received 'held'; masks of mode batch are not held; allowed: instance, batch")
     file = folder.support(phase.index)
@@ -93,7 +102,10 @@ def _weights(folder: Workdir, phase: Phase, settings: Alternation) -> dict[str, 
             result: dict[str, dict[str, Any]] = {}
             for key in arrays.files:
                 name = next(name for name in phase.trains if key.startswith(f"{name}/"))
-                result.setdefault(name, {})[key.removeprefix(f"{name}/")] = arrays[key]
+                if name not in replaced:
+                    result.setdefault(name, {})[key.removeprefix(f"{name}/")] = arrays[key]
             return dict(result)
-    except (OSError, ValueError, StopIteration) as error:
+    except FileNotFoundError:
+        raise WorkdirError(f"{file}: not there; allowed: --masks instance or batch") from None
+    except (OSError, ValueError, EOFError, StopIteration, zipfile.BadZipFile) as error:
         raise WorkdirError(f"{file}: damaged ({error})") from None

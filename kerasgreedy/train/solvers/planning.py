@@ -58,7 +58,8 @@ class AlternationPlan:
         prunes = ", unused connections pruned" if self.prunes else ""
         if self.store == "none":
             rule = "majority vote" if settings.vote == "majority" else "eq. 41"
-            return f"{what}, {warm}; for each batch by {rule}, beta {self.beta} an example{prunes}"
+            beta = "chosen after the warm-up" if self.beta == "warm_up" else f"{self.beta:g} an example"
+            return f"{what}, {warm}; for each batch by {rule}, beta {beta}{prunes}"
         floats = gigabytes(4 * self.units * self.images * self.views)
         place = "in memory" if self.store == "memory" else "on disk"
         hold = "until the loss stops falling" if settings.refresh == "plateau" else f"for {_epochs(settings.refresh)}"
@@ -90,7 +91,8 @@ def plan_alternation(
     place = next(place for place, other in recipe.trainings.items() if other == training)
     solver = training.solver
     warms_up = isinstance(solver, Alternation) and solver.warm_up_epochs > 0
-    if place == ("training",) and not recipe.start_from and not warms_up:
+    later = recipe.dsd is not None and recipe.dsd.by_masks  # the dense phase is the warm-up of the sparse one
+    if place == ("training",) and not (recipe.start_from or warms_up or later):
         _check_thresholds(trains)
     if not isinstance(solver, Alternation):
         return None
@@ -98,6 +100,8 @@ def plan_alternation(
     if not any(unit.planes == 1 for unit in units.values()):
         message = f"nothing that trains has an activation with a support; allowed: {', '.join(MASKED)}"
         raise PlanError((*place, "solver", "name"), message)
+    if solver.hold_pools and all(unit.planes == 1 for unit in units.values()):
+        raise PlanError((*place, "solver", "hold_pools"), "nothing that trains has a max-pool; leave it out")
     counted = sum(math.prod(unit.shape) for unit in units.values())
     beta = solver.example_beta(training.batch_size)
     views = recipe.data.views
