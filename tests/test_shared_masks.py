@@ -50,6 +50,13 @@ def test_a_batch_shares_the_mask_of_the_formula(solver, in_mask, under):
     np.testing.assert_allclose(z, (q if under == "linear" else x) * mask, rtol=1e-4, atol=1e-5)
 
 
+def test_masked_layers_are_linear_by_default_for_examples_and_not_for_a_batch():
+    for mode, under in (("instance", "linear"), ("batch", "activation")):
+        left, given = (Masked(ONE, f"{{mode: {mode}, beta: 0.5{more}}}") for more in ("", f", under_mask: {under}"))
+        np.testing.assert_array_equal(block(left, support=left.shared(8)), block(given, support=given.shared(8)))
+        assert (block(left) < 0).any() == (mode == "instance")
+
+
 def test_beta_of_an_example_does_not_depend_on_the_batch_size():
     """Every image twice: the same mean, twice the sum."""
     twice = np.concatenate([X, X])
