@@ -1,7 +1,7 @@
 """Beta of a batch's mask (eq. 41), chosen from the network as the warm-up left it."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,9 +14,6 @@ from kerasgreedy.train.solvers.layout import Layout, Unit
 from kerasgreedy.train.solvers.support import Shared, Support
 from kerasgreedy.train.stages import Phase
 from kerasgreedy.train.step import phase_logits
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 # Batches that beta is chosen on.
 BATCHES = 20
@@ -63,7 +60,7 @@ def smallest_left_out(energy: tf.Tensor, share: Any) -> tf.Tensor:
 
 def estimate_betas(
     network: Network, phase: Phase, units: Layout, settings: Alternation, source: PhaseInput, view: int | None
-) -> "Generator[tuple[str, int, int], None, dict[str, float]]":
+) -> Generator[tuple[str, int, int], None, dict[str, float]]:
     """Yields (what is being done, images done, images in all); returns layer -> beta per example, the mean over batches.
 
     Shares are those of the activations themselves; energies those of the network under its masks, layer after layer.

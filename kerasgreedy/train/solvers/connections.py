@@ -1,7 +1,7 @@
 """Which weights the active paths of a network cross, given the support."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,6 @@ from kerasgreedy.train.step import phase_logits
 from kerasgreedy.walk import Instead
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from numpy.typing import NDArray
 
 
