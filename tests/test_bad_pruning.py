@@ -257,10 +257,10 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "s.yaml").write_text(f"name: s\nblocks: [{BLOCKS}]\n")
     (folder / "r.yaml").write_text(f"name: r\ndata: {{{DATA}}}\ntraining: {{epochs: 1, batch_size: 8}}\n")
 
-    def die(self: Any, phase: Any, step: Any, original: Any = loop.Loop._epoch) -> Any:
+    def die(self: Any, phase: Any, original: Any = loop.Loop._epoch) -> Any:
         if phase.index == 1:
             raise SystemError("killed")
-        return original(self, phase, step)
+        return original(self, phase)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemError):
         patch.setattr(loop.Loop, "_epoch", die)

@@ -83,9 +83,10 @@ def test_a_step_moves_thresholds_and_two_replicas_agree(learn):
     tiny = TINY % ("positive_hard_threshold", 0.1, "channel", learn)
     key = f"block_1/activation_1/{'beta' if learn == 'surrogate' else 'bias'}"
     found = []
+    warm = ["training.solver={name: alternation, mode: batch, warm_up_epochs: 1}"] if learn == "warm_up" else []
     for strategy in (tf.distribute.get_strategy(), two_devices()):
         with strategy.scope():
-            network, _, step = setup("end_to_end", tiny, strategy=strategy, rate=0.01)
+            network, _, step = setup("end_to_end", tiny, strategy=strategy, rate=0.01, more=warm)
         batch = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensors((IMAGES, LABELS)).unbatch().batch(16))
         step(*next(iter(batch)))
         first = network.arrays("block_1")
@@ -109,6 +110,8 @@ def test_a_step_moves_thresholds_and_two_replicas_agree(learn):
 @pytest.mark.parametrize("learn", ["warm_up", "surrogate"])
 def test_thresholds_are_trained_saved_and_pruned_with_their_filters(tmp_path, learn):
     sets = ["prune={keep: 0.5, fine_tune: {epochs: 1}}"]
+    if learn == "warm_up":
+        sets.append("training.solver={name: alternation, mode: batch, warm_up_epochs: 1}")
     run = train(tmp_path, "run", "positive_hard_threshold", 0.1, "channel", learn, sets)
     trained = "beta" if learn == "surrogate" else "bias"
     arrays = load_network(run.workdir).arrays("block_1")

@@ -135,8 +135,8 @@ def chained(monkeypatch, folder, start):
 
         monkeypatch.setattr(target, name, dying)
 
-    def stop(self, phase, keep_best, original=RunState.finish_phase):
-        original(self, phase, keep_best)
+    def stop(self, phase, keep_best, more, original=RunState.finish_phase):
+        original(self, phase, keep_best, more)
         if phase.name == "block_2":
             signal.raise_signal(signal.SIGTERM)
 

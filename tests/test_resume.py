@@ -91,10 +91,10 @@ def test_two_devices_stop_and_resume(files, tmp_path, monkeypatch):
 def test_an_unfinished_run_reports_the_heads_that_moved(finished, files, tmp_path, monkeypatch):
     original = loop.Loop._epoch
 
-    def die(self, phase, step):
+    def die(self, phase):
         if phase.index == 1:
             raise SystemError("killed")
-        return original(self, phase, step)
+        return original(self, phase)
 
     monkeypatch.setattr(loop.Loop, "_epoch", die)
     with pytest.raises(SystemError):

@@ -21,11 +21,11 @@ LABELS = RNG.integers(0, 10, 16).astype(np.int32)
 NO_DROPOUT = TINY_SPEC.replace(", {dropout: 0.25}", "")
 
 
-def setup(strategy_name, spec=TINY_SPEC, index=0, strategy=None, settings=None, rate=0.05, decay=0.0, smoothing=0.0):
+def setup(strategy_name, spec=TINY_SPEC, index=0, strategy=None, settings=None, rate=0.05, decay=0.0, smoothing=0.0, more=()):
     strategy = strategy or tf.distribute.get_strategy()
     document = spec_of(spec).value.model_copy(update={"input_shape": [8, 8, 1], "classes": 10})
     arch = architecture(document)
-    phase = compile_plan(document, recipe_of(TINY_RECIPE, f"strategy={strategy_name}").value)[index]
+    phase = compile_plan(document, recipe_of(TINY_RECIPE, f"strategy={strategy_name}", *more).value)[index]
     settings = (settings or Sgd()).model_copy(update={"weight_decay": decay})
     training = phase.training.model_copy(update={"optimizer": settings, "batch_size": 16, "label_smoothing": smoothing})
     phase = dataclasses.replace(phase, training=training)
