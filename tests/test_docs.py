@@ -57,7 +57,8 @@ def test_every_data_set_is_documented_with_its_size(page):
 def test_commands_in_the_documents_exist():
     used = 0
     for path in DOCUMENTS:
-        for line in re.findall(r"^(?:\.venv/bin/)?kerasgreedy .+$", path.read_text(), re.M):
+        text = path.read_text().replace("\\\n", " ")  # a command may go on in the next line
+        for line in re.findall(r"^(?:\.venv/bin/)?kerasgreedy .+$", text, re.M):
             words = shlex.split(line, comments=True)
             command = COMMANDS.get(words[1]) or COMMANDS[" ".join(words[1:3])]
             known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
