@@ -8,7 +8,7 @@ install:  ## virtual environment with everything for development
 	.venv/bin/pip install -e '.[dev]'
 
 test:  ## what CI runs
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2
 
 test-slow:  ## long tests: kills at random moments
 	$(PYTHON) -m pytest -m slow

@@ -40,9 +40,9 @@ setup(
         "tf_keras>=2.19",  # the Keras 2 that it works on
     ],
     extras_require={
-        "test": ["pytest>=8", "jsonschema>=4"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "jsonschema>=4"],
         "bench": ["torch>=2.5"],
-        "dev": ["pytest>=8", "jsonschema>=4", "ruff==0.17.5", "mypy==2.4.1", "types-PyYAML"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "jsonschema>=4", "ruff==0.17.5", "mypy==2.4.1", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["kerasgreedy=kerasgreedy.cli.main:main"]},
 )
