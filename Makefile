@@ -1,7 +1,7 @@
 # The few commands that people need. All use the virtual environment in .venv.
 PYTHON = .venv/bin/python
 
-.PHONY: install test test-slow check format docs
+.PHONY: install test test-slow test-consumers check format docs
 
 install:  ## virtual environment with everything for development
 	python3 -m venv .venv
@@ -12,6 +12,12 @@ test:  ## what CI runs
 
 test-slow:  ## long tests: kills at random moments
 	$(PYTHON) -m pytest -m slow
+
+test-consumers:  ## exports in other people's programs, in a virtual environment without this package
+	.venv/bin/pip install -q '.[test,export]'
+	python3 -m venv .venv-consumers
+	.venv-consumers/bin/pip install -q -r tests/consumers/requirements.txt
+	KERASGREEDY_CONSUMERS=$(CURDIR)/.venv-consumers/bin/python $(PYTHON) -m pytest -m consumers
 
 check:  ## format, lint, types
 	.venv/bin/ruff format --check .

@@ -17,6 +17,8 @@ _HOMES = {
     "resume_run": "kerasgreedy.train.run",
     "evaluate_run": "kerasgreedy.train.run",
     "prune_run": "kerasgreedy.train.pruning",
+    "export_run": "kerasgreedy.export.export_run",
+    "Export": "kerasgreedy.export.export_run",
     "load_network": "kerasgreedy.train.run",
     "sensitivity_of": "kerasgreedy.analysis.sensitivity",
     "ImageArrays": "kerasgreedy.data.arrays",

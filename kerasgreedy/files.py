@@ -4,6 +4,8 @@ import contextlib
 import errno
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +53,49 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name too must reach the disk
-        finally:
-            os.close(folder)
+        _to_disk(path.parent)  # the new name too
     except OSError:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write to, which stands at `out` when all has been written, and nowhere if something fails.
+
+    Raises:
+        WorkdirError: `out` is there already, or cannot be written.
+    """
+    beside = out.with_name(f".{out.name}.new")
+    try:
+        _refuse_existing(out)
+        shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
+        beside.mkdir(parents=True)
+        yield beside
+        for path in [*beside.rglob("*"), beside]:
+            _to_disk(path)
+        _refuse_existing(out)
+        beside.rename(out)
+        _to_disk(out.parent)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise WorkdirError(f"{out}: {'the disk is full' if full else f'cannot be written ({error.strerror or error})'}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise WorkdirError(f"{out}: already exists; give another place")
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def storage_error(place: Path, error: OSError) -> WorkdirError:

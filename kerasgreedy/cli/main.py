@@ -13,6 +13,7 @@ from kerasgreedy.cli import output
 from kerasgreedy.cli.analyze import analyze_app
 from kerasgreedy.cli.convergence import convergence
 from kerasgreedy.cli.data import data_app
+from kerasgreedy.cli.export import export, predict
 from kerasgreedy.cli.finish import finish
 from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune import prune
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.add_typer(analyze_app)
-for command in (prune, sensitivity, finish, convergence):
+for command in (prune, sensitivity, finish, export, predict, convergence):
     app.command()(command)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]

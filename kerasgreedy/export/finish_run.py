@@ -1,10 +1,7 @@
 """`finish`: from a run folder to a new folder with the quantised or clustered network."""
 
 import json
-import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +17,7 @@ from kerasgreedy.errors import InputError, WorkdirError, did_you_mean
 from kerasgreedy.export import finishing
 from kerasgreedy.export.finishing import FineTuning
 from kerasgreedy.export.twin import Method
-from kerasgreedy.files import user_path
+from kerasgreedy.files import new_folder, user_path
 from kerasgreedy.train.evaluation import Evaluator, Scores
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.opening import open_job, open_pipeline, trained_network
@@ -81,14 +78,16 @@ def finish_run(
         Diverged: the loss is no longer finite.
     """
     settings.check()
-    out = _free(out)
+    out = user_path(out)
+    if out.exists() or out.is_symlink():  # before anything is trained
+        raise WorkdirError(f"{out}: already exists; give another OUT")
     finishing.require_packages()
     job, network, pipeline = _opened(workdir, data)
     depth = network.depths[-1] if settings.depth is None else settings.depth
     if depth not in network.depths:
         raise InputError(f"depth: received {depth}; trained depths of this run: {', '.join(map(str, network.depths))}")
     tuning = _tuning(job, settings, quiet)
-    with _new_folder(out) as folder, pipeline.named_failures():
+    with new_folder(out) as folder, pipeline.named_failures():
         results = {
             "spec": job.spec.name,
             "method": settings.method,
@@ -191,25 +190,3 @@ def _clustered(
         "gzip_bytes_after": finishing.gzip_bytes(after),
         "distinct_values": finishing.distinct_values(after),
     }
-
-
-def _free(out: str | Path) -> Path:
-    path = user_path(out)
-    if path.exists() or path.is_symlink():
-        raise WorkdirError(f"{path}: already exists; give another OUT")
-    return path
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to, which stands at `out` when all has been written, and nowhere if something fails."""
-    beside = out.with_name(f".{out.name}.new")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        yield beside
-        beside.rename(_free(out))
-    except OSError as error:
-        raise WorkdirError(f"{out}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,96 @@
+"""`kerasgreedy export` and `kerasgreedy predict`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kerasgreedy.cli import output
+from kerasgreedy.cli.options import Json, quiet_tensorflow
+from kerasgreedy.errors import InputError
+
+
+def export(
+    workdir: Annotated[Path, typer.Argument(metavar="WORKDIR", help="Run folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of versions; the new one becomes OUT/<version>.")],
+    version: Annotated[int | None, typer.Option("--version", help="Default: the one after the newest in OUT.")] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option("--depth", metavar="N|ensemble", help="Whose prediction is served. Default: the last trained depth."),
+    ] = None,
+    features_depth: Annotated[
+        int | None,
+        typer.Option("--features-depth", help="Block whose features a call of the model gives. Default: the last trained depth."),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", "-f", help="Also write keras, tflite, tflite_float16, tflite_int8 or onnx. May be repeated."),
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", help="Classes that the served prediction lists.")] = 5,
+    free_size: Annotated[bool, typer.Option("--free-size", help="Take images of any size, where the layers allow it.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Write a trained network as a SavedModel, and in other formats, for those who do not have this package."""
+    answer = _depth(depth)
+    quiet_tensorflow()
+    from kerasgreedy.export.export_run import Export, export_run
+
+    settings = Export(version, answer, features_depth, top_k, free_size, tuple(formats or ()))  # type: ignore[arg-type]
+    done = export_run(workdir, out, settings, quiet=quiet)
+    if as_json:
+        output.put_json(done)
+        return
+    rows = [[name, _shapes(parts["inputs"]), _shapes(parts["outputs"])] for name, parts in done["signatures"].items()]
+    output.put_table(["signature", "takes", "gives"], rows, f"{done['card']['name']}, version {done['version']}")
+    for entry in done["formats"]:
+        accuracy = f"; top-1 {100 * entry['top1_float']:.2f} -> {100 * entry['top1']:.2f} %" if "top1" in entry else ""
+        output.put(f"{entry['file']}: {entry['bytes']:,} bytes{accuracy}")
+    output.put(f"differs from the network by at most {done['difference']:.1e}")
+    output.put(f"written to: {done['out']}")
+
+
+def _depth(text: str | None) -> Any:
+    if text is None or text == "ensemble":
+        return text
+    if not text.isdecimal():
+        raise InputError(f"--depth: received '{text}'; allowed: a trained depth such as 3, or ensemble")
+    return int(text)
+
+
+def _shapes(parts: dict[str, Any], most: int = 4) -> str:
+    shown = [f"{name} ({', '.join('n' if side is None else str(side) for side in shape)})" for name, (shape, _) in parts.items()]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def predict(
+    exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="An exported version, or a folder of versions: the newest.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG or BMP files, or folders of them.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="Classes shown for each image.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Name what is on images, with an exported network."""
+    quiet_tensorflow()
+    from kerasgreedy.export.predicting import open_export, predict_files
+
+    model = open_export(exported)
+    predictions, faults = predict_files(model, images, top)
+    if as_json:
+        output.put_json({"export": str(model.path), "predictions": predictions, "faults": faults})
+    else:
+        rows = [
+            [entry["file"], *(f"{name['name']} {100 * name['probability']:.1f} %" for name in entry["classes"])]
+            for entry in predictions
+        ]
+        if rows:
+            header = ["image", *(["class", "then"] + [""] * len(rows[0]))[: len(rows[0]) - 1]]
+            output.put_table(header, rows, f"{model.card['name']}, answer: {_answer(model.card['answer'])}")
+    for fault in faults:
+        print(f"error: {fault['file']}: {fault['error']}", file=sys.stderr)
+    if faults:
+        raise typer.Exit(InputError.exit_code)
+
+
+def _answer(answer: Any) -> str:
+    return "ensemble" if answer == "ensemble" else f"depth {answer}"

@@ -1,0 +1,175 @@
+"""`export`: from a run folder to a version that others load without this package."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import tensorflow as tf
+
+from kerasgreedy.build import FLOAT32, Network
+from kerasgreedy.data.arrays import ImageArrays
+from kerasgreedy.errors import InputError, WorkdirError, did_you_mean
+from kerasgreedy.export import card, reusable, verify
+from kerasgreedy.export.endpoints import EXPORT_TOP_K, Answer, Endpoints
+from kerasgreedy.export.formats import Format, Source, write_format
+from kerasgreedy.export.free_size import FreeSize
+from kerasgreedy.export.image_bytes import Preprocessing
+from kerasgreedy.export.warmup import write_warm_up
+from kerasgreedy.files import new_folder, user_path
+from kerasgreedy.train.job import Job, prepare
+from kerasgreedy.train.opening import stored_info, trained_network
+from kerasgreedy.train.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Export:
+    """What to export.
+
+    Attributes:
+        version: a whole number from 1 that no version in OUT has; None: the one after the newest.
+        answer: depth of the head whose prediction `serve` gives, or `ensemble`; None: the last trained depth.
+        features_depth: of the block whose features the model gives when it is called; None: the last trained depth.
+        top_k: classes that `serve` lists.
+        free_size: images of any size.
+        formats: further files, see `Format`.
+    """
+
+    version: int | None = None
+    answer: Answer | None = None
+    features_depth: int | None = None
+    top_k: int = EXPORT_TOP_K
+    free_size: bool = False
+    formats: Sequence[Format] = ()
+
+    def check(self) -> None:
+        """Raises InputError for values that no run could use."""
+        if self.version is not None and self.version < 1:
+            raise InputError(f"version: received {self.version}; allowed: 1 or more")
+        if self.top_k < 1:
+            raise InputError(f"top_k: received {self.top_k}; allowed: 1 or more")
+        for name in self.formats:
+            if name not in get_args(Format):
+                raise InputError(
+                    f"formats: received '{name}'; allowed: {', '.join(get_args(Format))}{did_you_mean(name, get_args(Format))}"
+                )
+
+
+def export_run(
+    workdir: str | Path, out: str | Path, settings: Export | None = None, data: ImageArrays | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """Writes the network of a run to `out/<version>/`: a SavedModel, and other formats beside it.
+
+    The version appears whole or not at all, and only after every file in it gave what the network gives. The run folder is
+    only read.
+
+    Args:
+        out: a folder of versions, as TensorFlow Serving reads them; made where it does not exist.
+        data: the arrays that the run was trained on, where it was trained on its caller's; for `tflite_int8` only.
+        quiet: no progress on standard error.
+
+    Returns:
+        `out` (of the version), `version`, `signatures`, `card`, `difference` (largest, of the SavedModel), `formats`.
+
+    Raises:
+        InputError: bad settings, a depth is not trained, or an exported file would give something else.
+        WorkdirError: the version exists, or cannot be written.
+    """
+    settings = settings or Export()
+    settings.check()
+    base = user_path(out)
+    version = settings.version or _next_version(base)
+    target = base / str(version)
+    if target.exists():
+        raise WorkdirError(f"{target}: already exists; give another --version")
+    say = _say(quiet)
+    folder = Workdir.open(workdir)
+    job, network = trained_network(folder, prepare(*folder.documents(), stored_info(folder), begins=False))
+    network.compute_in(FLOAT32)
+    for component in (*network.blocks, *network.heads):
+        component.trainable = True
+    answer, features_depth = _depths(network, settings)
+    endpoints = _endpoints(job, network, answer, settings)
+    facts = card.Facts(
+        job,
+        network.depths,
+        answer,
+        features_depth,
+        endpoints.preprocessing.words,
+        network.normalization,
+        endpoints.image_shape[1:],
+    )
+    about = card.model_card(folder, facts)
+    with new_folder(target) as beside:
+        say("tracing and saving the endpoints")
+        signatures = _save(beside, endpoints, features_depth, job, about)
+        say("comparing it with the network")
+        difference = verify.verify_saved_model(beside, endpoints, features_depth)
+        written = []
+        for name in dict.fromkeys(settings.formats):
+            say(f"writing and comparing {name}")
+            written.append(write_format(name, beside, Source(network, answer, folder, data)))
+        (beside / "export.json").write_text(json.dumps({"signatures": signatures, "formats": written}, indent=1))
+    return {
+        "out": str(target),
+        "version": version,
+        "signatures": signatures,
+        "card": about,
+        "difference": difference,
+        "formats": written,
+    }
+
+
+def _next_version(base: Path) -> int:
+    if base.exists() and not base.is_dir():
+        raise WorkdirError(f"{base}: is a file; allowed: a folder of versions, or a new one")
+    present = [int(path.name) for path in base.iterdir() if path.name.isdecimal()] if base.exists() else []
+    return max(present, default=0) + 1
+
+
+def _say(quiet: bool) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    return say
+
+
+def _depths(network: Network, settings: Export) -> tuple[Answer, int]:
+    """Whose answer, and the features of which block."""
+    trained = ", ".join(map(str, network.depths))
+    answer = network.depths[-1] if settings.answer is None else settings.answer
+    if answer != "ensemble" and answer not in network.depths:
+        raise InputError(f"depth: received {answer}; allowed: a trained depth ({trained}), or ensemble")
+    features = network.depths[-1] if settings.features_depth is None else settings.features_depth
+    if not 1 <= features <= network.depths[-1]:
+        raise InputError(f"features_depth: received {features}; allowed: 1 to {network.depths[-1]}")
+    return answer, features
+
+
+def _endpoints(job: Job, network: Network, answer: Answer, settings: Export) -> Endpoints:
+    height, width, channels = network.architecture.input_shape
+    if channels not in (1, 3):
+        raise InputError(f"the network takes images of {channels} channels; image files have 1 or 3")
+    preprocessing = Preprocessing((height, width), channels, job.recipe.data.test_resize)
+    free = FreeSize(job.spec, network) if settings.free_size else None
+    return Endpoints(network, answer, job.data.class_names, preprocessing, settings.top_k, free)
+
+
+def _save(folder: Path, endpoints: Endpoints, features_depth: int, job: Job, about: dict[str, Any]) -> dict[str, Any]:
+    """Writes the SavedModel with its assets and warm-up requests; returns its signatures."""
+    with tempfile.TemporaryDirectory() as place:
+        assets = card.write_assets(Path(place), about, job)
+        weight_decay = job.recipe.training.optimizer.weight_decay
+        saved = reusable.saved_object(endpoints, features_depth, weight_decay, assets)
+        signatures = reusable.save(saved, endpoints, folder)
+    image = verify.check_images(endpoints)[:1]
+    file = tf.io.encode_png(image[0]).numpy()
+    write_warm_up(
+        folder,
+        [("serving_default", {"images": image}), ("serve", {"images": image}), ("serve_encoded", {"image_bytes": [file]})],
+    )
+    return signatures

@@ -1,0 +1,125 @@
+"""Predictions of an exported version for image files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.export.card import CARD, read_card
+from kerasgreedy.files import user_path
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A version that has been loaded.
+
+    Attributes:
+        path: its folder.
+        card: its model card.
+        serve: files (n,) to probabilities and names.
+    """
+
+    path: Path
+    card: dict[str, Any]
+    serve: Any
+
+
+def open_export(place: str | Path) -> Exported:
+    """Loads a version, or the newest of a folder of versions.
+
+    Raises:
+        WorkdirError: there is none, or it was not written by `export`.
+    """
+    path = user_path(place)
+    if not path.is_dir():
+        raise WorkdirError(f"{path}: no such folder")
+    if not (path / "saved_model.pb").is_file():
+        versions = [each for each in path.iterdir() if each.name.isdecimal() and (each / "saved_model.pb").is_file()]
+        if not versions:
+            hint = "; this is a run folder: kerasgreedy export" if (path / "run.json").is_file() else ""
+            raise WorkdirError(f"{path}: holds no exported version{hint}")
+        path = max(versions, key=lambda each: int(each.name))
+    if not (path / "assets" / CARD).is_file():
+        raise WorkdirError(f"{path}: not written by kerasgreedy export (assets/{CARD} is missing)")
+    card = read_card(path)
+    try:
+        model = tf.saved_model.load(str(path))
+        return Exported(path, card, model.signatures["serve_encoded"])
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        raise WorkdirError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+
+
+def predict_files(
+    model: Exported, places: Sequence[str | Path], top: int = 3
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Predicts for files, and for the images of folders.
+
+    Returns:
+        For each readable file `file` and `classes` (up to `top` of `name`, `id`, `probability`, best first); and for each other
+        one `file` and `error`.
+    """
+    predictions: list[dict[str, Any]] = []
+    faults: list[dict[str, str]] = []
+    good: list[tuple[str, bytes]] = []
+    for file in _files(places):
+        try:
+            good.append((str(file), file.read_bytes()))
+        except OSError as error:
+            faults.append({"file": str(file), "error": error.strerror or str(error)})
+        if len(good) == BATCH:
+            _predict(model, good, top, predictions, faults)
+            good = []
+    if good:
+        _predict(model, good, top, predictions, faults)
+    return predictions, faults
+
+
+def _files(places: Sequence[str | Path]) -> list[Path]:
+    files: list[Path] = []
+    for place in places:
+        path = user_path(place)
+        if path.is_dir():
+            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+            if not inside:
+                raise InputError(f"{path}: holds no {', '.join(SUFFIXES)} file")
+            files += inside
+        else:
+            files.append(path)
+    return files
+
+
+def _predict(
+    model: Exported, files: Sequence[tuple[str, bytes]], top: int, predictions: list[dict[str, Any]], faults: list[dict[str, str]]
+) -> None:
+    """A batch that holds a bad file fails as a whole: its files are then asked one by one."""
+    try:
+        probabilities = model.serve(image_bytes=tf.constant([content for _, content in files]))["probabilities"].numpy()
+    except tf.errors.InvalidArgumentError as error:
+        if len(files) == 1:
+            faults.append({"file": files[0][0], "error": _reason(str(error))})
+            return
+        for each in files:
+            _predict(model, [each], top, predictions, faults)
+        return
+    names = model.card["class_names"]
+    for (file, _), row in zip(files, probabilities, strict=True):
+        best = (-row).argsort(kind="stable")[:top]
+        classes = [{"name": names[index], "id": int(index), "probability": float(row[index])} for index in best]
+        predictions.append({"file": file, "classes": classes})
+
+
+def _reason(text: str) -> str:
+    """The message of an assertion or of the decoder, without TensorFlow's account of the graph."""
+    if "must be JPEG" in text:
+        return text[text.index("images must be JPEG") :].split("]")[0]
+    return (
+        "not a readable image ("
+        + text.split("<stack traces unavailable>")[-1].strip().split("\n")[0].split("[[")[0].strip()
+        + ")"
+    )

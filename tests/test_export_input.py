@@ -1,0 +1,231 @@
+"""What an exported model does with files and with hostile input; `predict`; bad settings."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exports import noise
+
+import kerasgreedy as kg
+from kerasgreedy.cli.main import app, main
+from kerasgreedy.errors import KerasgreedyError
+from kerasgreedy.export import image_bytes
+from kerasgreedy.export.export_run import Export
+from kerasgreedy.export.image_bytes import Preprocessing, declared_pixels
+
+SIZES = [(1, 1), (7, 300), (255, 256), (513, 2)]
+
+
+@pytest.fixture(scope="module")
+def out(finished, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    kg.export_run(finished.workdir, folder, quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signatures(out):
+    return tf.saved_model.load(str(out / "1")).signatures
+
+
+def picture(height, width, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+
+def bmp(image):
+    """A 24-bit bitmap, rows from the bottom."""
+    height, width, _ = image.shape
+    rows = b"".join(row[:, ::-1].tobytes().ljust(-(-3 * width // 4) * 4, b"\0") for row in image[::-1])
+    number = lambda value, size=4: value.to_bytes(size, "little", signed=True)  # noqa: E731
+    head = number(40) + number(width) + number(height) + number(1, 2) + number(24, 2) + bytes(24)
+    return b"BM" + number(54 + len(rows)) + bytes(4) + number(54) + head + rows
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_declared_pixels(size):
+    image = picture(*size)
+    for content in (tf.io.encode_png(image).numpy(), tf.io.encode_jpeg(image).numpy(), bmp(image)):
+        assert declared_pixels(tf.constant(content)) == size[0] * size[1]
+    assert declared_pixels(tf.constant(b"no image")) == 0
+
+
+def test_a_bitmap_with_rows_from_the_top():
+    content = bytearray(bmp(picture(5, 4)))
+    content[22:26] = (-5).to_bytes(4, "little", signed=True)
+    assert declared_pixels(tf.constant(bytes(content))) == 20
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "bmp"])
+def test_files_are_resized_as_in_training(kind):
+    images = [picture(9, 13, seed=1), picture(40, 30, seed=2)]
+    encode = {"png": lambda i: tf.io.encode_png(i).numpy(), "jpeg": lambda i: tf.io.encode_jpeg(i).numpy(), "bmp": bmp}[kind]
+    files = [encode(image) for image in images]
+    received = Preprocessing((8, 8), 3)(tf.constant(files)).numpy()
+    for file, own in zip(files, received, strict=True):
+        decoded = tf.io.decode_image(file, 3)
+        expected = np.clip(np.rint(tf.image.resize(decoded, (8, 8), antialias=True).numpy()), 0, 255)
+        np.testing.assert_array_equal(own, expected)
+    if kind != "jpeg":
+        np.testing.assert_array_equal(tf.io.decode_image(files[0], 3), images[0])
+
+
+def test_the_centre_is_cut_where_training_did():
+    """A 20x40 image, shorter side to 10, centre 8x8: rows 1..9 and columns 6..14 of the 10x20 one."""
+    image = picture(20, 40)
+    received = Preprocessing((8, 8), 3, shorter=10)(tf.constant([tf.io.encode_png(image).numpy()])).numpy()[0]
+    resized = tf.image.resize(image, (10, 20), antialias=True).numpy()
+    np.testing.assert_allclose(received, resized[1:9, 6:14], atol=1e-4)
+
+
+def test_own_size_and_grey_images_pass_unchanged(signatures, finished):
+    images = noise(finished.network)
+    files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
+    one, other = signatures["serve_encoded"](image_bytes=files), signatures["serve"](images=images)
+    np.testing.assert_array_equal(one["probabilities"], other["probabilities"])
+    colour = tf.image.grayscale_to_rgb(tf.constant(images))
+    files = tf.constant([tf.io.encode_png(image).numpy() for image in colour])
+    again = signatures["serve_encoded"](image_bytes=files)
+    np.testing.assert_allclose(again["probabilities"], other["probabilities"], atol=2e-2)  # luminance rounds
+
+
+def jpeg(cut=None):
+    return tf.io.encode_jpeg(picture(64, 64)).numpy()[:cut]
+
+
+HUGE = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (65_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+HOSTILE_FILES = {
+    "truncated": jpeg(-300), "head only": jpeg(40), "empty": b"", "text": b"hello", "huge": HUGE,
+    "overflow": HUGE.replace((65_000).to_bytes(4, "big"), b"\xff\xff\xff\xff"), "gif": b"GIF89a" + bytes(40),
+    "huge bitmap": b"BM" + bytes(16) + b"\xff\xff\xff\x7f" * 2 + bytes(28),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", HOSTILE_FILES.values(), ids=HOSTILE_FILES)
+def test_hostile_files_end_in_an_error(signatures, content):
+    good = tf.io.encode_png(picture(8, 8)).numpy()
+    for files in ([content], [good, content]):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            signatures["serve_encoded"](image_bytes=tf.constant(files))
+
+
+HOSTILE_INPUT = {
+    "float": ("serve", {"images": tf.zeros((1, 8, 8, 1))}),
+    "no images": ("serve", {"images": tf.zeros((0, 8, 8, 1), tf.uint8)}),
+    "one image": ("logits", {"images": tf.zeros((8, 8, 1), tf.uint8)}),
+    "rank 5": ("features", {"images": tf.zeros((1, 1, 8, 8, 1), tf.uint8)}),
+    "size": ("depth_1", {"images": tf.zeros((1, 4000, 4000, 1), tf.uint8)}),
+    "channels": ("ensemble", {"images": tf.zeros((1, 8, 8, 3), tf.uint8)}),
+    "nan": ("anytime", {"images": tf.zeros((1, 8, 8, 1), tf.uint8), "threshold": tf.constant(np.nan, tf.float32)}),
+    "negative": ("anytime", {"images": tf.zeros((1, 8, 8, 1), tf.uint8), "threshold": tf.constant(-1.0)}),
+    "thresholds": ("anytime", {"images": tf.zeros((1, 8, 8, 1), tf.uint8), "threshold": tf.constant([0.5])}),
+    "no files": ("serve_encoded", {"image_bytes": tf.constant([], tf.string)}),
+    "files in rows": ("serve_encoded", {"image_bytes": tf.constant([[b"x"]])}),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_INPUT.values(), ids=HOSTILE_INPUT)
+def test_hostile_input_ends_in_an_error(signatures, case):
+    name, inputs = case
+    with pytest.raises((tf.errors.InvalidArgumentError, TypeError, ValueError)):
+        signatures[name](**inputs)
+
+
+@pytest.mark.parametrize("value", [255.0, np.nan, np.inf, -3.0])
+def test_the_callable_takes_images_of_0_to_1_only(out, value):
+    model = tf.saved_model.load(str(out / "1"))
+    images = np.full((2, 8, 8, 1), 0.5, np.float32)
+    model(images)
+    images[1, 3, 3] = value
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"images must be float32 of 0\.\.1"):
+        model(images)
+
+
+def test_large_files_are_taken_up_to_the_limit(monkeypatch):
+    monkeypatch.setattr(image_bytes, "MOST_PIXELS", 100)
+    Preprocessing((4, 4), 3)(tf.constant([tf.io.encode_png(picture(10, 10)).numpy()]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 100 pixels"):
+        Preprocessing((4, 4), 3)(tf.constant([tf.io.encode_png(picture(10, 11)).numpy()]))
+
+
+def call(capsys, *arguments):
+    from typer.testing import CliRunner
+
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert done.exception is None or isinstance(done.exception, KerasgreedyError | SystemExit), done.exception
+    code = done.exception.exit_code if isinstance(done.exception, KerasgreedyError) else done.exit_code
+    return code, done.stdout, f"{done.stderr}{done.exception or ''}"
+
+
+def test_predict_names_what_is_on_images(out, finished, tmp_path, capsys):
+    images = noise(finished.network, 40)  # more than a batch
+    for index, image in enumerate(images):
+        (tmp_path / f"{index:02}.png").write_bytes(tf.io.encode_png(image).numpy())
+    code, text, _ = call(capsys, "predict", out, tmp_path, "--top", "2", "--json")
+    assert code == 0
+    entries = json.loads(text.splitlines()[-1])["predictions"]
+    served = tf.saved_model.load(str(out / "1")).signatures["serve"](images=images)
+    for row, entry in enumerate(entries):
+        assert entry["file"].endswith(f"{row:02}.png")
+        assert [c["id"] for c in entry["classes"]] == served["top_ids"].numpy()[row, :2].tolist()
+        assert entry["classes"][0]["probability"] == pytest.approx(float(served["top_probabilities"][row, 0]), abs=1e-6)
+        assert entry["classes"][0]["name"] == str(entry["classes"][0]["id"])
+    code, text, _ = call(capsys, "predict", out, tmp_path / "00.png")
+    assert code == 0 and "00.png" in text and "%" in text
+
+
+def test_predict_says_which_files_are_bad_and_predicts_the_others(out, finished, tmp_path, capsys):
+    (tmp_path / "good.png").write_bytes(tf.io.encode_png(noise(finished.network)[0]).numpy())
+    (tmp_path / "cut.jpg").write_bytes(jpeg(-300))
+    (tmp_path / "text.png").write_text("hello")
+    files = [tmp_path / name for name in ("good.png", "cut.jpg", "text.png", "none.png")]
+    code, text, err = call(capsys, "predict", out, *files, "--json")
+    result = json.loads(text.splitlines()[-1])
+    assert code == 2
+    assert [entry["file"] for entry in result["predictions"]] == [str(tmp_path / "good.png")]
+    assert {fault["file"].rsplit("/", 1)[-1] for fault in result["faults"]} == {"cut.jpg", "text.png", "none.png"}
+    assert "cut.jpg: not a readable image" in err and "text.png: images must be JPEG" in err and "No such file" in err
+
+
+BAD = {
+    "version": (Export(version=0), "version: received 0; allowed: 1 or more"),
+    "taken": (Export(version=1), "already exists; give another --version"),
+    "depth": (Export(answer=4), r"depth: received 4; allowed: a trained depth \(1, 2, 3\), or ensemble"),
+    "features": (Export(features_depth=9), "features_depth: received 9; allowed: 1 to 3"),
+    "top_k": (Export(top_k=0), "top_k: received 0"),
+    "format": (Export(formats=("tflit",)), "received 'tflit'; allowed: .*did you mean 'tflite'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD)
+def test_bad_settings(case, out, finished):
+    settings, message = case
+    with pytest.raises(KerasgreedyError, match=message):
+        kg.export_run(finished.workdir, out, settings, quiet=True)
+    assert [path.name for path in out.iterdir()] == ["1"]
+
+
+def test_bad_places(finished, out, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for arguments, message in [
+        (("export", tmp_path / "none", tmp_path / "out"), "no such run folder"),
+        (("export", finished.workdir, tmp_path / "file"), "is a file"),
+        (("export", finished.workdir, tmp_path / "out", "--depth", "last"), "--depth: received 'last'"),
+        (("predict", tmp_path / "none", "x.jpg"), "no such folder"),
+        (("predict", finished.workdir, "x.jpg"), "this is a run folder: kerasgreedy export"),
+        (("predict", tmp_path, "x.jpg"), "holds no exported version"),
+        (("predict", out, out), "holds no .jpg"),
+    ]:
+        code, _, err = call(capsys, *arguments)
+        assert code == 2 and message in err, (arguments, err)
+    assert not (tmp_path / "out").exists()
+    assert callable(main)
+
+
+def test_a_damaged_export_is_an_error(out, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(out / "1", tmp_path / "1")
+    (tmp_path / "1/saved_model.pb").write_bytes(b"nonsense")
+    code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
+    assert code == 2 and "damaged" in err
