@@ -41,7 +41,8 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6", "jsonschema>=4"],
-        "bench": ["torch>=2.5"],
+        "bench": ["torch>=2.5", "openvino>=2025.0"],
+        "export": ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "jsonschema>=4", "ruff==0.17.5", "mypy==2.4.1", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["kerasgreedy=kerasgreedy.cli.main:main"]},

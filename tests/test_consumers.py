@@ -1,5 +1,6 @@
 """Exports in other people's programs, in a virtual environment that has no kerasgreedy; `make test-consumers`."""
 
+import itertools
 import json
 import os
 import re
@@ -77,7 +78,7 @@ def test_the_page_about_exports_runs(python, tmp_path):
     text = (ROOT / "docs/export.md").read_text()
     command = next(line for line in text.splitlines() if line.startswith("kerasgreedy train"))
     _, _, spec, *options = shlex.split(command)
-    sets = [value for flag, value in zip(options, options[1:], strict=False) if flag == "-s"]
+    sets = [value for flag, value in itertools.pairwise(options) if flag == "-s"]
     run = kg.train_spec(spec, "quickstart", [*EPOCHS, *sets], tmp_path / "runs/digits", quiet=True)
     kg.export_run(run.workdir, tmp_path / "exports/digits", quiet=True)
     blocks = re.findall(r"^```python\n(.+?)^```", text, re.M | re.S)

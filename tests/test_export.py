@@ -220,8 +220,14 @@ def test_paths_of_this_machine_stay_here(tmp_path):
             for index in range(count):
                 image = tf.io.encode_png(rng.integers(0, 256, (12, 9, 3)).astype(np.uint8))
                 (root / split / name / f"{index}.png").write_bytes(image.numpy())
-    sets = [f"data={{dataset: 'folder:{root}', image_size: 8, validation: 0}}", "training={epochs: 1, batch_size: 8}", "blocks=[{conv: 4}]"]
-    run = kg.train_spec(_written(tmp_path, BRANCHED), _written(tmp_path, "name: r\n", "r.yaml"), sets, tmp_path / "run", quiet=True)
+    sets = [
+        f"data={{dataset: 'folder:{root}', image_size: 8, validation: 0}}",
+        "training={epochs: 1, batch_size: 8}",
+        "blocks=[{conv: 4}]",
+    ]
+    run = kg.train_spec(
+        _written(tmp_path, BRANCHED), _written(tmp_path, "name: r\n", "r.yaml"), sets, tmp_path / "run", quiet=True
+    )
     done = kg.export_run(run.workdir, tmp_path / "out", quiet=True)
     assert done["card"]["data"] == {
         "dataset": "folder:pets", "licence": "not known", "training_images": 40, "validation_images": 0, "classes": 2,
@@ -238,7 +244,7 @@ def _written(folder, text, name="s.yaml"):
 def test_warm_up_requests_hold_images(exported):
     """Read back without TensorFlow Serving's package, field by field."""
     file = f"{exported['out']}/assets.extra/tf_serving_warmup_requests"
-    TensorProto = type(tf.make_tensor_proto(0))
+    tensor_proto = type(tf.make_tensor_proto(0))
     records = [record.numpy() for record in tf.data.TFRecordDataset(file)]
     found = []
     for record in records:
@@ -247,7 +253,7 @@ def test_warm_up_requests_hold_images(exported):
         assert (six, one) == (6, 1)
         spec = dict(fields(request))[1]
         entry = dict(fields(dict(fields(request))[2]))
-        tensor = tf.make_ndarray(TensorProto.FromString(entry[2]))
+        tensor = tf.make_ndarray(tensor_proto.FromString(entry[2]))
         found.append((dict(fields(spec))[3].decode(), entry[1].decode(), tensor.shape))
     assert found == [
         ("serving_default", "images", (1, 8, 8, 1)), ("serve", "images", (1, 8, 8, 1)), ("serve_encoded", "image_bytes", (1,)),

@@ -17,6 +17,7 @@ from kerasgreedy.build import build_network
 from kerasgreedy.errors import Diverged, InputError
 from kerasgreedy.export import finishing
 from kerasgreedy.export.finish_run import Finish, finish_run
+from kerasgreedy.export.lite import open_tflite
 from kerasgreedy.export.twin import check_twin, copy_back, make_twin
 from kerasgreedy.train.opening import open_job, open_pipeline
 from kerasgreedy.train.run import load_network
@@ -119,7 +120,7 @@ def test_each_image_of_a_file_is_normalised():
     images = tf_keras.Input((2, 2, 1))
     model = tf_keras.Model(images, tf_keras.layers.Flatten()(images))
     raw = np.array([[[[0.0], [255.0]], [[3.0], [7.0]]]], np.float32)
-    logits = finishing.open_tflite(finishing.to_tflite(model, ([3.0], [2.0])))(raw)
+    logits = open_tflite(finishing.to_tflite(model, ([3.0], [2.0])))(raw)
     np.testing.assert_allclose(logits, [[-1.5, 126.0, 0.0, 2.0]], rtol=1e-6)
 
 
@@ -139,7 +140,7 @@ def test_quantize(finished, tmp_path, monkeypatch, capsys):
     pipeline = open_pipeline(open_job(folder, None), None, folder)
     _, images, labels = next(iter(pipeline.view("test", None, 50)))
     raw = images.numpy() * pipeline.deviation + pipeline.mean
-    logits = finishing.open_tflite(content)(raw)
+    logits = open_tflite(content)(raw)
     top1 = (logits.argmax(1) == labels.numpy()).mean()
     assert results["after"]["top1"] == pytest.approx(top1)
     likelihood = logits[np.arange(50), labels] - np.log(np.exp(logits.astype(float)).sum(1))

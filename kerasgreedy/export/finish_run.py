@@ -16,6 +16,7 @@ from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import InputError, WorkdirError, did_you_mean
 from kerasgreedy.export import finishing
 from kerasgreedy.export.finishing import FineTuning
+from kerasgreedy.export.lite import open_tflite
 from kerasgreedy.export.twin import Method
 from kerasgreedy.files import new_folder, user_path
 from kerasgreedy.train.evaluation import Evaluator, Scores
@@ -152,7 +153,7 @@ def _quantized(network: Network, depth: int, _: Finish, pipeline: Pipeline, tuni
 
 def _tflite_scores(content: bytes, pipeline: Pipeline, batch_size: int) -> Scores:
     """Scores of the very file that is written."""
-    run = finishing.open_tflite(content)
+    run = open_tflite(content)
     sums = np.zeros(3)
     examples = 0
     for images, labels, weights in pipeline.evaluation("test", batch_size).as_numpy_iterator():

@@ -4,7 +4,7 @@ import gzip
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,9 +14,6 @@ from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import Diverged, InputError
 from kerasgreedy.export.twin import check_twin, copy_back, make_twin
 from kerasgreedy.spec.training import Adam, Sgd
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Batches of training images from which the first ranges of the activations are taken.
 CALIBRATION_BATCHES = 8
@@ -178,23 +175,6 @@ def to_tflite(model: Any, normalization: tuple[list[float], list[float]]) -> byt
     converter = tf.lite.TFLiteConverter.from_concrete_functions([logits.get_concrete_function()], model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     return converter.convert()
-
-
-def open_tflite(content: bytes) -> Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]:
-    """A TFLite file as a function of raw images (n, height, width, channels) of 0..255 to logits (n, classes) float32."""
-    interpreter = tf.lite.Interpreter(model_content=content)
-    interpreter.allocate_tensors()
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def logits(images: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        rows = []
-        for image in images:
-            interpreter.set_tensor(taken["index"], image[None])
-            interpreter.invoke()
-            rows.append(interpreter.get_tensor(given["index"])[0])
-        return np.stack(rows)
-
-    return logits
 
 
 def weights_of(network: Network, depth: int) -> dict[str, np.ndarray]:

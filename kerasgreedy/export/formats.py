@@ -62,9 +62,12 @@ def _keras(source: Source, file: Path) -> dict[str, Any]:
     portable_model(source.network).save(file)
     images = some_images(source.network)
     received = keras.models.load_model(file)(images, training=False)
-    for depth in (*source.network.depths, "ensemble"):
+    answers: list[Answer] = [*source.network.depths, "ensemble"]
+    for depth in answers:
         name = "ensemble" if depth == "ensemble" else f"depth_{depth}"
-        check_same(f"{file.name}, {name},", network_logits(source.network, depth, images), np.asarray(received[name]), FLOAT_TOLERANCE)
+        check_same(
+            f"{file.name}, {name},", network_logits(source.network, depth, images), np.asarray(received[name]), FLOAT_TOLERANCE
+        )
     return {}
 
 

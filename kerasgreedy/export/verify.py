@@ -131,7 +131,10 @@ def _early(endpoints: Endpoints, expected: dict[str, dict[str, Any]], threshold:
             if probabilities.max() >= threshold or depth == endpoints.network.depths[-1]:
                 rows.append((probabilities, probabilities.max(), depth))
                 break
-    return {key: np.array(column) for key, column in zip(("probabilities", "confidence", "depth"), zip(*rows, strict=True), strict=True)}
+    return {
+        key: np.array(column)
+        for key, column in zip(("probabilities", "confidence", "depth"), zip(*rows, strict=True), strict=True)
+    }
 
 
 def _difference(what: str, expected: Any, received: Any) -> float:

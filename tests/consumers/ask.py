@@ -1,8 +1,8 @@
 """Asks an exported version through other people's programs, in a process that has no kerasgreedy.
 
 Arguments: the version's folder, and a folder with `asked.npz`: `images` (uint8), `logits` and `probabilities` that the network
-in memory gives for them, `depth_<n>` logits, `train_images`, `train_labels`, `test_images`, `test_labels`. Prints one JSON object:
-largest difference of each program, relative to the largest logit or 1, and accuracies.
+in memory gives for them, `depth_<n>` logits, `train_images`, `train_labels`, `test_images`, `test_labels`. Prints one JSON
+object: largest difference of each program, relative to the largest logit or 1, and accuracies.
 """
 
 import importlib.util

@@ -1,0 +1,70 @@
+"""What is exported gives what the network gives, or it is not written."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kerasgreedy.build import Network
+from kerasgreedy.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Of max(1, largest logit).
+FLOAT_TOLERANCE = 1e-5
+HALF_TOLERANCE = 1e-2
+# What int8 may lose of top-1, and how many images of a small test part are no evidence of a loss.
+LOST_TOP1 = 0.01
+LOST_IMAGES = 2
+
+
+def some_images(network: Network, calibration: "NDArray | None" = None) -> "NDArray[np.float32]":
+    """Four images of random bytes and the first four of `calibration`: (n, height, width, channels) float32 of 0..255."""
+    shape = network.architecture.input_shape
+    drawn = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype(np.float32)
+    return drawn if calibration is None else np.concatenate([drawn, np.asarray(calibration[:4], np.float32)])
+
+
+def check_same(name: str, expected: "NDArray", received: "NDArray", tolerance: float) -> None:
+    """Refuses logits that are not those of the network.
+
+    Args:
+        name: of what was made, such as `ONNX file`.
+        expected, received: logits (batch, classes) of the network and of what was made.
+        tolerance: largest difference allowed, as a share of max(1, largest logit).
+
+    Raises:
+        InputError: the shapes differ, a logit differs by more than that, or is not finite.
+    """
+    if expected.shape != received.shape:
+        raise InputError(
+            f"the exported {name} gives logits of shape {received.shape}, the network {expected.shape}; nothing was written"
+        )
+    difference, scale = np.abs(received - expected).max(), max(1.0, np.abs(expected).max())
+    if not difference <= tolerance * scale:
+        raise InputError(
+            f"the exported {name} gives other logits than the network (differ by {difference:.1e} at a size of {scale:.1e}); "
+            "nothing was written"
+        )
+
+
+def check_accuracy(name: str, expected_top1: float, received_top1: float, examples: int) -> None:
+    """Refuses a quantised network that lost more than one point of top-1.
+
+    Two images of a small test part may be lost whatever share they are: rounding moves logits that were about equal.
+
+    Args:
+        name: of what was made, such as `int8 TFLite file`.
+        expected_top1, received_top1: of the network and of what was made, on the same images; 0 to 1.
+        examples: how many images that were.
+
+    Raises:
+        InputError: more was lost than that, or a figure is not finite.
+    """
+    lost = expected_top1 - received_top1
+    # Both bounds are counts of images in the end; a millionth of one is rounding of the shares.
+    if not (lost <= LOST_TOP1 + 1e-9 or lost * examples <= LOST_IMAGES + 1e-6):
+        raise InputError(
+            f"the exported {name} classifies {100 * received_top1:.2f} % of {examples} images rightly, the network "
+            f"{100 * expected_top1:.2f} %; nothing was written"
+        )
