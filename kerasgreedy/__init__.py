@@ -18,6 +18,7 @@ _HOMES = {
     "evaluate_run": "kerasgreedy.train.run",
     "prune_run": "kerasgreedy.train.pruning",
     "load_network": "kerasgreedy.train.run",
+    "anytime_of": "kerasgreedy.analysis.anytime",
     "sensitivity_of": "kerasgreedy.analysis.sensitivity",
     "ImageArrays": "kerasgreedy.data.arrays",
     "Run": "kerasgreedy.train.run",
