@@ -20,6 +20,7 @@ _HOMES = {
     "export_run": "kerasgreedy.export.export_run",
     "Export": "kerasgreedy.export.export_run",
     "load_network": "kerasgreedy.train.run",
+    "anytime_of": "kerasgreedy.analysis.anytime",
     "sensitivity_of": "kerasgreedy.analysis.sensitivity",
     "ImageArrays": "kerasgreedy.data.arrays",
     "Run": "kerasgreedy.train.run",

@@ -11,6 +11,7 @@ import typer
 from kerasgreedy import __version__
 from kerasgreedy.cli import output
 from kerasgreedy.cli.analyze import analyze_app
+from kerasgreedy.cli.anytime import anytime
 from kerasgreedy.cli.convergence import convergence
 from kerasgreedy.cli.data import data_app
 from kerasgreedy.cli.export import export, predict
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.add_typer(analyze_app)
-for command in (prune, sensitivity, finish, export, predict, convergence):
+for command in (prune, sensitivity, finish, export, predict, anytime, convergence):
     app.command()(command)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
