@@ -49,8 +49,9 @@ def _draw(result: dict[str, Any]) -> Any:
     axes.set_title(f"{result['spec']}: early exit on {result['examples']:,} {result['part']} images", fontsize=10)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     axes.autoscale_view()  # else done when drawn, and labels are placed by it
-    _label(axes, points, [shown(point["threshold"]) for point in points], (0, 6), "C0")
-    _label(axes, depths, [f"depth {entry['depth']}" for entry in depths], (0, -15), "C1")
+    # Accuracy mostly rises and then levels off: beside the curve there is room above to the left and below to the right.
+    _label(axes, points, [shown(point["threshold"]) for point in points], {"xytext": (-3, 4), "ha": "right"}, "C0")
+    _label(axes, depths, [f"depth {entry['depth']}" for entry in depths], {"xytext": (4, -12), "ha": "left"}, "C1")
     return figure
 
 
@@ -58,7 +59,7 @@ def _places(entries: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]
     return [100 * entry["multiply_adds_share"] for entry in entries], [100 * entry["top1"] for entry in entries]
 
 
-def _label(axes: Any, entries: Sequence[dict[str, Any]], names: Sequence[str], offset: tuple[int, int], colour: str) -> None:
+def _label(axes: Any, entries: Sequence[dict[str, Any]], names: Sequence[str], side: dict[str, Any], colour: str) -> None:
     """Names of points, the two ends first, and no two so near that they would run into each other."""
     to_panel = axes.transData + axes.transAxes.inverted()
     taken: list[tuple[float, float]] = []
@@ -67,8 +68,8 @@ def _label(axes: Any, entries: Sequence[dict[str, Any]], names: Sequence[str], o
         across, up = to_panel.transform((x, y))
         if all(max(abs(across - a), abs(up - b)) >= NEAR for a, b in taken):
             taken.append((across, up))
-            behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
-            axes.annotate(name, (x, y), offset, textcoords="offset points", ha="center", fontsize=8, color=colour, bbox=behind)
+            place = {"xytext": (7, -3), "ha": "left"} if name == "never" else side
+            axes.annotate(name, (x, y), textcoords="offset points", fontsize=8, color=colour, **place)
 
 
 def shown(threshold: float | str) -> str:
