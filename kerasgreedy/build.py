@@ -32,16 +32,23 @@ class Network:
         normalization: (mean, deviation) by channel that `model` applies to raw images of 0..255, or None.
         depths: of the heads that `model` gives and lets vote; those that were trained, for the network of a run.
         ensemble_on: what they vote with, `logits` or `probabilities`.
+
+    Args:
+        synchronized: on several devices, batch norm takes the statistics of the global batch, and not each device its own.
     """
 
-    def __init__(self, arch: Architecture, seed: int = 0):
+    def __init__(self, arch: Architecture, seed: int = 0, synchronized: bool = True):
         self.architecture = arch
         self.seed = seed
+        self.synchronized = synchronized
         self.normalization: tuple[list[float], list[float]] | None = None
         self.depths = list(range(1, len(arch.blocks) + 1))
         self.ensemble_on = "logits"
-        self._models = {name: build_component(component, arch, seed) for name, component in arch.components.items()}
+        self._models = {name: self._built(name, FLOAT32) for name in arch.components}
         self._precisions = dict.fromkeys(self._models, FLOAT32)
+
+    def _built(self, name: str, precision: str) -> keras.Model:
+        return build_component(self.architecture.components[name], self.architecture, self.seed, precision, self.synchronized)
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +77,7 @@ class Network:
         for name in self.names if names is None else names:
             if self._precisions[name] != precision:
                 arrays = self.arrays(name)
-                self._models[name] = build_component(self.architecture.components[name], self.architecture, self.seed, precision)
+                self._models[name] = self._built(name, precision)
                 self._precisions[name] = precision
                 self.load_arrays(name, arrays)
 
@@ -177,7 +184,10 @@ def build_network(
 class _Builder:
     """Turns primitive layers into Keras layers, for one component."""
 
-    def __init__(self, component: str, defaults: L.BlockDefaults, seed: int, precision: str, logits: Sequence[Node]):
+    def __init__(
+        self, component: str, defaults: L.BlockDefaults, seed: int, precision: str, logits: Sequence[Node], synchronized: bool
+    ):
+        self._synchronized = synchronized
         self._component = component
         self._defaults = defaults
         self._seed = seed
@@ -239,8 +249,7 @@ class _Builder:
         return FusedBatchNormalization(
             momentum=self._defaults.batch_norm_momentum,
             epsilon=self._defaults.batch_norm_epsilon,
-            # Statistics of the global batch: else each device keeps its own, and a checkpoint holds those of the first only.
-            synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
+            synchronized=self._synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1,
             name=node.name,
         )
 
@@ -292,16 +301,19 @@ _LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
 }
 
 
-def build_component(component: Component, arch: Architecture, seed: int, precision: str = FLOAT32) -> keras.Model:
+def build_component(
+    component: Component, arch: Architecture, seed: int, precision: str = FLOAT32, synchronized: bool = True
+) -> keras.Model:
     """One block or head as a Keras model; its weights depend on the seed and their place only.
 
     Args:
         precision: `float32`, `mixed_bfloat16` or `mixed_float16`: what it takes, computes in and, but for logits, gives.
+        synchronized: see `Network`.
     """
     # Its own type: a float32 input would be a detour of two casts between blocks of lower precision.
     x = keras.Input(component.input_shape, name="input", dtype=keras.DTypePolicy(precision).compute_dtype)
     logits = component.classifier if component in arch.heads else ()
-    output = _Builder(component.name, arch.defaults, seed, precision, logits).sequence(component.nodes, x)
+    output = _Builder(component.name, arch.defaults, seed, precision, logits, synchronized).sequence(component.nodes, x)
     return keras.Model(x, output, name=_keras_name(component.name))
 
 

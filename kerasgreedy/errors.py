@@ -93,6 +93,12 @@ class Stopped(KerasgreedyError):
     exit_code = 3
 
 
+class WorkerLost(KerasgreedyError):
+    """Another worker is gone; the checkpoints before are whole."""
+
+    exit_code = 3
+
+
 class Diverged(KerasgreedyError):
     """The loss is no longer finite; the last good checkpoint was kept."""
 

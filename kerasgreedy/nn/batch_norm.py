@@ -16,10 +16,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     results and moving statistics are those of Keras (the variance is the mean of squares over n, not n - 1). Maps (batch,
     height, width, channels) take the kernel; vectors, masks and training with `synchronized=True` take Keras's own way. The
     input may be float32, bfloat16 or float16; statistics, scale and offset are float32 always.
+
+    On several devices without `synchronized`, each normalises by its own batch, and the moving statistics of all go by the mean
+    of theirs: they stay the same everywhere, whichever device is asked. (Keras lets them drift apart.)
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         training = bool(training) and self.trainable
+        if training and not self.synchronized and len(inputs.shape) == 2 and _replicas() > 1:
+            return self.call(inputs[:, None, None], True, mask)[:, 0, 0]
         if not self._has_kernel(inputs, mask, training):
             return super().call(inputs, training=training, mask=mask)
         ones, zeros = tf.ones_like(self.moving_mean), tf.zeros_like(self.moving_mean)
@@ -48,5 +53,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return variance * ((n - 1) / n)
 
     def _move_towards(self, mean: Any, variance: Any) -> None:
+        if _replicas() > 1:
+            average = tf.distribute.ReduceOp.MEAN
+            mean, variance = tf.distribute.get_replica_context().all_reduce(average, [mean, variance])
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+
+
+def _replicas() -> int:
+    """How many devices run this call together."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync

@@ -97,6 +97,11 @@ class Cache(Strict):
     disk_gb: float = Field(20.0, ge=0, description="at most so many gigabytes in the run folder; removed when the phase ends")
 
 
+Distribute: TypeAlias = Literal["none", "mirrored", "multi_worker"]
+# Below so many images the statistics of a batch norm are too rough: the share of each copy is not normalised by itself.
+SMALL_SHARE = 32
+
+
 class Ensemble(Strict):
     """How the heads vote: sum of 2^j z_j over depths j (greedy, section 4)."""
 
@@ -128,8 +133,24 @@ class Recipe(Strict):
     cache: Cache = Field(default_factory=Cache, description="see below")
     ensemble: Ensemble = Field(default_factory=Ensemble, description="see below")
     seed: NonNegativeInt = Field(0, description="of initial weights, splits, order and augmentation")
-    distribute: Literal["none", "mirrored"] = Field("none", description="`mirrored`: all local devices, one copy on each")
+    distribute: Distribute = Field(
+        "none",
+        description="`none`: one device; `mirrored`: all local devices, or those of `--devices`, one copy on each; "
+        "`multi_worker`: the processes that TF_CONFIG names, see [distribution.md](distribution.md)",
+    )
+    sync_batch_norm: Literal["auto"] | bool = Field(
+        "auto",
+        description="with several copies: whether batch norm takes the statistics of the global batch (`true`) or each copy those of "
+        "its share (`false`); `auto`: of the global batch where a share has fewer than 32 images",
+    )
     checkpoint_minutes: float = Field(10.0, gt=0, description="also save inside an epoch that takes longer than this")
+
+    def synchronizes(self, replicas: int) -> bool:
+        """Whether batch norm takes the statistics of the global batch on so many copies."""
+        if replicas == 1 or self.sync_batch_norm != "auto":
+            return replicas > 1 and bool(self.sync_batch_norm)
+        shares = (training.batch_size / training.accumulation / replicas for training in self.trainings.values())
+        return min(shares) < SMALL_SHARE
 
     @property
     def frozen_precision(self) -> Precision:

@@ -99,6 +99,12 @@ class Training(Strict):
     optimizer: Optimizer = Field(default_factory=Sgd, description="`sgd` or `adam`, see below")
     schedule: Schedule = Field(default_factory=ConstantSchedule, description="`constant`, `step` or `cosine`, see below")
     solver: Solver = Field(default_factory=Descent, description="`sgd` or `alternation`, see below")
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        description="scale the gradient of a step down to this l2 norm, taken over all that trains, where it is longer; of the "
+        "global batch, weight decay included",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
     keep: Literal["best", "last"] = Field("last", description="which point of its path a phase ends with")
     monitor: Monitor = Field(
@@ -147,6 +153,7 @@ class TrainingChanges(Strict):
     optimizer: Optimizer | None = Field(None, description="`sgd` or `adam`")
     schedule: Schedule | None = Field(None, description="`constant`, `step` or `cosine`")
     solver: Solver | None = Field(None, description="`sgd` (the default here) or `alternation`")
+    clip_norm: float | None = Field(None, gt=0, description="longest gradient, see `training`")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of the target spread evenly over all classes")
     keep: Literal["best", "last"] | None = Field(None, description="which point of its path the phase ends with")
     early_stopping: Count | None = Field(None, description="end the phase after so many epochs without a better point")

@@ -181,7 +181,8 @@ def _normalization(folder: Workdir) -> tuple[list[float], list[float]]:
 
 def fresh_network(folder: Workdir, job: Job) -> Network:
     """The network of a run with fresh weights, knowing how its images are normalised and which heads will be trained."""
-    network = Network(job.architecture, job.recipe.seed)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    network = Network(job.architecture, job.recipe.seed, job.recipe.synchronizes(replicas))
     channels = job.architecture.input_shape[-1:]
     mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder))
     network.normalization = mean, deviation

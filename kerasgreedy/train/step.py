@@ -97,6 +97,7 @@ class TrainStep:
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
         self._first_block, self._parts = first_block, phase.training.accumulation
         self._batch_size, self._smoothing = phase.training.batch_size, phase.training.label_smoothing
+        self._clip_norm = phase.training.clip_norm
         self._decay = phase.training.optimizer.weight_decay / strategy.num_replicas_in_sync
         for name in network.names:
             network.component(name).trainable = name in phase.trains
@@ -122,6 +123,8 @@ class TrainStep:
             # The optimiser sums over replicas, so each contributes its share of the decay. A scaled loss scales it too.
             decay = self._optimizer.scale_loss(self._decay)
             gradients = [g + decay * tf.convert_to_tensor(v.value) for g, v in zip(gradients, self.variables, strict=True)]
+        if self._clip_norm:
+            gradients = self._clipped(gradients)
         scaled = isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer)
         if scaled and self._strategy.num_replicas_in_sync > 1:
             gradients = self._agreed(gradients)
@@ -166,6 +169,17 @@ class TrainStep:
                 part_of = (tf.identity(values[rows]) for values in batch)
                 total = tf.nest.map_structure(tf.add, total, self._gradients(*part_of))
         return total
+
+    def _clipped(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The gradient of the global batch, clipped; one share of it for each replica, since the optimiser adds them up.
+
+        A loss that is scaled scales the norm as well. A norm that is not finite makes every gradient NaN.
+        """
+        replicas = self._strategy.num_replicas_in_sync
+        if replicas > 1:
+            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        clipped, _ = tf.clip_by_global_norm(gradients, self._optimizer.scale_loss(tf.constant(self._clip_norm, tf.float32)))
+        return [gradient / replicas for gradient in clipped] if replicas > 1 else clipped
 
     def _agreed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """Not finite on one replica: on none. Keras's loss scaling looks at its own replica's gradients only."""
