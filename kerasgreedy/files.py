@@ -4,10 +4,14 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import InputError, WorkdirError
+
+# The largest of them name each class of a data set, or each file of it that was left out.
+MAX_JSON_BYTES = 64_000_000
 
 
 def user_path(place: str | Path) -> Path:
@@ -27,6 +31,19 @@ def user_path(place: str | Path) -> Path:
     return path
 
 
+def read_bytes(path: Path, most: int) -> bytes:
+    """A whole file that has a bound to its size, so that one of another's making cannot fill the memory.
+
+    Raises:
+        OSError: it cannot be read, or is larger than `most` bytes.
+    """
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
+    return content
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
@@ -34,12 +51,28 @@ def read_json(path: Path) -> dict[str, Any]:
         WorkdirError: it cannot be read, or is none.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path, MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise WorkdirError(f"{path}: damaged ({error})") from None
     if not isinstance(content, dict):
         raise WorkdirError(f"{path}: damaged (not a JSON object)")
     return content
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuses a run folder that holds anything but files and folders: what is written or removed below a link is not its own.
+
+    Raises:
+        WorkdirError: a link, a pipe or a device is in it.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            with contextlib.suppress(FileNotFoundError):  # a run that is going on removes files
+                mode = path.lstat().st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    what = "a symbolic link" if stat.S_ISLNK(mode) else "no ordinary file"
+                    raise WorkdirError(f"{path}: is {what}; allowed in a run folder: files and folders of its own")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

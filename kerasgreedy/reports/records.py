@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import WorkdirError
-from kerasgreedy.files import read_json, user_path
+from kerasgreedy.files import read_json, refuse_links, user_path
 from kerasgreedy.reports.costs import RATIO_KEYS, SIDE_KEYS, TIME_KEYS
 
 SCORE_KEYS = ("top1", "top5", "loss")
@@ -64,6 +64,7 @@ def read_run(path: str | Path) -> RunRecord:
         unfinished = (path / "run.json").is_file()
         hint = f"the run is not finished; train --resume {path}" if unfinished else "not a run folder"
         raise WorkdirError(f"{path}: no results.json ({hint})")
+    refuse_links(path)
     return RunRecord(path, read_results(path), read_metrics(path))
 
 
