@@ -12,6 +12,7 @@ from kerasgreedy.errors import InputError, WorkdirError
 
 # The largest of them name each class of a data set, or each file of it that was left out.
 MAX_JSON_BYTES = 64_000_000
+MAX_DIGITS = 300
 
 
 def user_path(place: str | Path) -> Path:
@@ -22,6 +23,8 @@ def user_path(place: str | Path) -> Path:
     """
     try:
         path = Path(place).expanduser()
+        if "\0" in str(path):  # `exists` would only say no
+            raise ValueError("embedded null byte")
         path.exists()
     except (RuntimeError, ValueError, OSError) as error:
         text = str(place)
@@ -44,6 +47,21 @@ def read_bytes(path: Path, most: int) -> bytes:
     return content
 
 
+def parse_json(text: str | bytes) -> Any:
+    """JSON whose whole numbers can be made floats.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+
+    def whole(digits: str) -> int:
+        if len(digits) > MAX_DIGITS:
+            raise ValueError(f"a number of {len(digits)} digits")
+        return int(digits)
+
+    return json.loads(text, parse_int=whole)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
@@ -51,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
         WorkdirError: it cannot be read, or is none.
     """
     try:
-        content = json.loads(read_bytes(path, MAX_JSON_BYTES))
+        content = parse_json(read_bytes(path, MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise WorkdirError(f"{path}: damaged ({error})") from None
     if not isinstance(content, dict):

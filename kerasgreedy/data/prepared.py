@@ -1,6 +1,5 @@
 """Prepared copies of TFDS data sets: where they are and what their files say. Imports no TensorFlow."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from kerasgreedy.data.info import MOST_CLASSES, DataInfo
 from kerasgreedy.data.named import BY_TFDS
 from kerasgreedy.errors import DataError, did_you_mean
-from kerasgreedy.files import MAX_JSON_BYTES, read_bytes, user_path
+from kerasgreedy.files import MAX_JSON_BYTES, parse_json, read_bytes, user_path
 
 # What TFDS puts the names of a split's files together from.
 _IN_PATHS = ("name", "filepathTemplate")
@@ -56,7 +55,7 @@ def describe_copy(folder: Path, name: str, dataset: str) -> DataInfo:
         DataError: it is no image classification set with a training and a test split.
     """
     try:
-        info, columns = (json.loads(read_bytes(folder / name, MAX_JSON_BYTES)) for name in ("dataset_info.json", "features.json"))
+        info, columns = (parse_json(read_bytes(folder / name, MAX_JSON_BYTES)) for name in ("dataset_info.json", "features.json"))
         _check_classes(columns)
         for part in (info.get("name", ""), *(split[key] for split in info["splits"] for key in _IN_PATHS if key in split)):
             if not isinstance(part, str) or "/" in part:
@@ -89,7 +88,7 @@ def _check_classes(columns: Any) -> None:
             named = key in ("pythonClassName", "python_class_name", "type") and isinstance(value, str) and "." in value
             if named and not re.fullmatch(r"tensorflow_datasets\.core\.features\.\w+\.\w+", value):
                 raise ValueError(f"it names the class {value}; allowed: those of tensorflow_datasets.core.features")
-            _check_classes(json.loads(value) if key == "json" and isinstance(value, str) else value)
+            _check_classes(parse_json(value) if key == "json" and isinstance(value, str) else value)
     elif isinstance(columns, list):
         for value in columns:
             _check_classes(value)

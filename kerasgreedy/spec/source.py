@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from kerasgreedy.errors import Problem, SpecError
-from kerasgreedy.files import read_bytes, user_path
+from kerasgreedy.files import MAX_DIGITS, read_bytes, user_path
 
 Path_ = tuple[str | int, ...]
 # A document of people is far below these; they bound the time and memory that any file can cost.
@@ -168,7 +168,10 @@ class Source:
 
     def _scalar(self, node: yaml.Node) -> Any:
         try:
-            return self._loader.construct_object(node)
+            value = self._loader.construct_object(node)
+            if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+                raise ValueError(f"a number of {len(node.value)} digits")
+            return value
         except ValueError as error:
             raise SpecError([self._problem(node.start_mark, "", f"not valid YAML: {error}")]) from None
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as format_tensors
 
 from kerasgreedy.errors import CheckpointError
-from kerasgreedy.files import MAX_JSON_BYTES, read_bytes, storage_error, write_atomically
+from kerasgreedy.files import MAX_JSON_BYTES, parse_json, read_bytes, storage_error, write_atomically
 
 Arrays = Mapping[str, np.ndarray]
 FORMAT = 1
@@ -104,11 +104,11 @@ class CheckpointStore:
     def _read(self, number: int) -> Snapshot:
         path = self._folder / f"{number:06d}.json"
         try:
-            outer = json.loads(read_bytes(path, MAX_JSON_BYTES))
+            outer = parse_json(read_bytes(path, MAX_JSON_BYTES))
             body = outer["body"]
             if hashlib.sha256(body.encode()).hexdigest() != outer["sha256"]:
                 raise CheckpointError(f"{path}: damaged (its checksum differs)")
-            content = json.loads(body)
+            content = parse_json(body)
             if content["format"] != FORMAT:
                 raise CheckpointError(f"{path}: written in format {content['format']}; this version reads {FORMAT}")
             meta, objects = dict(content["meta"]), dict(content["objects"])
@@ -151,8 +151,8 @@ class CheckpointStore:
         named: set[str] = set()
         for number in numbers[-self._keep :]:
             try:
-                body = json.loads(read_bytes(self._folder / f"{number:06d}.json", MAX_JSON_BYTES))["body"]
-                named |= set(json.loads(body)["objects"].values())
+                body = parse_json(read_bytes(self._folder / f"{number:06d}.json", MAX_JSON_BYTES))["body"]
+                named |= set(parse_json(body)["objects"].values())
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # damaged: it cannot be loaded, so what it named is not needed
         unnamed = (path for path in self._objects.iterdir() if path.name.partition(".")[0] not in named)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasgreedy.files import read_bytes, write_atomically
+from kerasgreedy.files import parse_json, read_bytes, write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +84,7 @@ class FeatureStore:
         assert self._file is not None
         # Whatever a damaged seal holds.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-            seal = json.loads(read_bytes(self._seal, 16 * len(self) + 100_000))
+            seal = parse_json(read_bytes(self._seal, 16 * len(self) + 100_000))
             labels = np.array(seal.pop("labels"), np.int32)
             checksum = seal.pop("crc32")
             if seal == self._stamp and labels.shape == self.labels.shape:
