@@ -202,6 +202,8 @@ def restore(folder: Workdir, job: Job) -> tuple[Job, RunState, list[str]]:
     state = RunState(fresh_network(folder, job), store)
     if snapshot:
         state.restore(snapshot)
+        if state.position.phase > len(job.phases):
+            raise CheckpointError(f"the checkpoint is damaged ({state.position.phase} stages of {len(job.phases)} are done)")
     return job, state, faults
 
 
