@@ -136,6 +136,8 @@ class Network:
         for key, variable in variables.items():
             if tuple(variable.shape) != arrays[key].shape:
                 raise CheckpointError(f"{key}: stored shape {arrays[key].shape}, the network has {tuple(variable.shape)}")
+            if arrays[key].dtype.kind not in "fiub":
+                raise CheckpointError(f"{key}: stored as {arrays[key].dtype}; allowed: numbers")
             variable.assign(arrays[key])
 
     def model(self, depths: Sequence[int] | None = None) -> keras.Model:

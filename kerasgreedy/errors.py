@@ -6,6 +6,7 @@ the command line: 1 a fault of the program, 2 bad input, 3 stopped by a signal w
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -103,6 +104,11 @@ class Diverged(KerasgreedyError):
     """The loss is no longer finite; the last good checkpoint was kept."""
 
     exit_code = 4
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters, which files and their names may hold, are spelled out; lines stay lines."""
+    return re.sub("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], text)
 
 
 def dotted(path: Iterable[str | int]) -> str:

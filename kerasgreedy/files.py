@@ -4,12 +4,20 @@ import contextlib
 import errno
 import json
 import os
+<<<<<<< HEAD
 import shutil
 from collections.abc import Iterator
+=======
+import stat
+>>>>>>> wt-hostile
 from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import InputError, WorkdirError
+
+# The largest of them name each class of a data set, or each file of it that was left out.
+MAX_JSON_BYTES = 64_000_000
+MAX_DIGITS = 300
 
 
 def user_path(place: str | Path) -> Path:
@@ -20,6 +28,8 @@ def user_path(place: str | Path) -> Path:
     """
     try:
         path = Path(place).expanduser()
+        if "\0" in str(path):  # `exists` would only say no
+            raise ValueError("embedded null byte")
         path.exists()
     except (RuntimeError, ValueError, OSError) as error:
         text = str(place)
@@ -29,6 +39,34 @@ def user_path(place: str | Path) -> Path:
     return path
 
 
+def read_bytes(path: Path, most: int) -> bytes:
+    """A whole file that has a bound to its size, so that one of another's making cannot fill the memory.
+
+    Raises:
+        OSError: it cannot be read, or is larger than `most` bytes.
+    """
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON whose whole numbers can be made floats.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+
+    def whole(digits: str) -> int:
+        if len(digits) > MAX_DIGITS:
+            raise ValueError(f"a number of {len(digits)} digits")
+        return int(digits)
+
+    return json.loads(text, parse_int=whole)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
@@ -36,12 +74,28 @@ def read_json(path: Path) -> dict[str, Any]:
         WorkdirError: it cannot be read, or is none.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_bytes(path, MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise WorkdirError(f"{path}: damaged ({error})") from None
     if not isinstance(content, dict):
         raise WorkdirError(f"{path}: damaged (not a JSON object)")
     return content
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuses a run folder that holds anything but files and folders: what is written or removed below a link is not its own.
+
+    Raises:
+        WorkdirError: a link, a pipe or a device is in it.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            with contextlib.suppress(FileNotFoundError):  # a run that is going on removes files
+                mode = path.lstat().st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    what = "a symbolic link" if stat.S_ISLNK(mode) else "no ordinary file"
+                    raise WorkdirError(f"{path}: is {what}; allowed in a run folder: files and folders of its own")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -69,7 +69,7 @@ def test_exports_elsewhere(kind, python, tmp_path):
     assert found["model_int8_accuracy"] >= found["model_accuracy"] - 0.01
     assert found["warm_up"] == ["serving_default", "serve", "serve_encoded"]
     hub = found["hub"]
-    assert hub["before"] < hub["frozen"] <= hub["fine_tuned"] + 0.02 and hub["fine_tuned"] > 0.9 and hub["moved"] > 1e-4
+    assert hub["before"] + 0.1 < hub["frozen"] <= hub["fine_tuned"] + 0.02 and hub["moved"] > 1e-4
     assert hub["losses"] == hub["trained_weights"] > 0
 
 
@@ -83,7 +83,7 @@ def test_the_page_about_exports_runs(python, tmp_path):
     kg.export_run(run.workdir, tmp_path / "exports/digits", quiet=True)
     blocks = re.findall(r"^```python\n(.+?)^```", text, re.M | re.S)
     assert len(blocks) == 4
-    ends = "assert features.shape == (8, 32) and scores.shape == (8, 10) and history.history['loss'][1] < history.history['loss'][0]\n"
+    ends = "assert features.shape == (8, 32) and scores.shape == (8, 10)\nfirst, last = history.history['loss']\nassert last < first"
     done = subprocess.run([python, "-c", "\n".join([*blocks, ends])], capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -19,7 +19,7 @@ from kerasgreedy.cli.finish import finish
 from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune import prune
 from kerasgreedy.cli.sensitivity import sensitivity
-from kerasgreedy.errors import InputError, KerasgreedyError, did_you_mean
+from kerasgreedy.errors import InputError, KerasgreedyError, did_you_mean, printable
 
 app = typer.Typer(
     name="kerasgreedy",
@@ -225,7 +225,7 @@ def main() -> None:
     except KerasgreedyError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

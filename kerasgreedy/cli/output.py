@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from kerasgreedy.errors import printable
 from kerasgreedy.reports.costs import cost_rows, count, speed_notes
 from kerasgreedy.reports.tables import Rows, scores_rows, terminal_table
 from kerasgreedy.spec.architecture import Architecture
@@ -22,15 +23,16 @@ def put_json(value: Any) -> None:
 
 def put_table(header: Sequence[str], rows: Rows, title: str | None = None) -> None:
     """A table on standard output, never cut to the width of a terminal that is not there."""
-    console = Console(highlight=False)
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # a name such as [/b] is only a name
+    console = Console(**plain)
     if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    console.print(terminal_table(header, rows, title))
+        console = Console(**plain, width=200)
+    console.print(terminal_table(header, [list(map(printable, row)) for row in rows], title and printable(title)))
 
 
 def put(text: str) -> None:
     """A line on standard output."""
-    print(text)
+    print(printable(text))
 
 
 def architecture_json(arch: Architecture) -> dict[str, Any]:

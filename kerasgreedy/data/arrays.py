@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasgreedy.data.info import DataInfo
+from kerasgreedy.data.info import MOST_CLASSES, DataInfo
 from kerasgreedy.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-MOST_CLASSES = 1_000_000  # a label beyond it is a mistake, and as a number of classes it would fill the memory
 
 
 def check_images(images: Any, what: str) -> "NDArray[Any]":

@@ -1,13 +1,16 @@
 """Files to pixels."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kerasgreedy.data.folders import IMAGE_FORMATS
 from kerasgreedy.data.idx import idx_shape
+from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ def read_image(file: str, channels: int, size: tuple[int, int] | None) -> "NDArr
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=IMAGE_FORMATS) as image:
             picture: Image.Image = image
             if image.mode.startswith("I"):  # 16 bits; `convert` alone would cut them off at 255
                 picture = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
@@ -38,8 +41,12 @@ def read_image(file: str, channels: int, size: tuple[int, int] | None) -> "NDArr
 def read_idx(path: Path) -> "NDArray[np.uint8]":
     """An idx file of bytes, as MNIST and Fashion-MNIST use."""
     shape = idx_shape(path)
+    size, free = 4 + 4 * len(shape) + math.prod(shape), available_memory()
+    if size > free:
+        raise DataError(f"{path}: its {size / 1e9:,.1f} GB do not fit into the {free / 1e9:,.1f} GB of memory that are free")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(size + 1)  # no more than it says it holds, however much a few bytes unpack to
         return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path}: damaged idx file ({error})") from None

@@ -11,6 +11,8 @@ from kerasgreedy.files import user_path
 from kerasgreedy.spec.recipe import Data
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+# Whatever a file is called, nothing else is read: Pillow would hand a PostScript file to Ghostscript, which runs it.
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF")
 
 
 def describe_folder(place: str, data: Data, skipped: Collection[str] | None) -> DataInfo:
@@ -114,7 +116,7 @@ def _size(file: str) -> tuple[int, int]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=IMAGE_FORMATS) as image:
             return image.height, image.width
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: not a readable image ({error})") from None

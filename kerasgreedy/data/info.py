@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+MOST_CLASSES = 1_000_000  # a label beyond it is a mistake, and as a number of classes it would fill the memory
+
 
 @dataclass(frozen=True)
 class DataInfo:

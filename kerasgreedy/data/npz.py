@@ -1,8 +1,8 @@
 """npz files: four arrays in one file. Imports NumPy and no TensorFlow; nothing that is pickled is ever loaded."""
 
 import hashlib
+import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from kerasgreedy.data.arrays import ImageArrays, check_labels
 from kerasgreedy.data.info import DataInfo
+from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import DataError, did_you_mean
 from kerasgreedy.files import user_path
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 NAMES = "class_names"
 
-# What reading a zip file raises: also for one that is encrypted, or compressed in a way that Python does not know.
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-
 
 def describe_npz(place: str, dataset: str) -> DataInfo:
     """Facts of an npz file, from its labels and the headers of its images.
@@ -30,8 +28,8 @@ def describe_npz(place: str, dataset: str) -> DataInfo:
         DataError: an array is missing, or cannot be images, labels or names.
     """
     path, entries = _open(place)
-    shapes = {split: _as_images(_header(path, f"x_{split}"), f"{path}: x_{split}") for split in ("train", "test")}
-    labels = {split: _load(path, f"y_{split}") for split in ("train", "test")}
+    shapes = {split: _as_images(_header(path, f"x_{split}")[0], f"{path}: x_{split}") for split in ("train", "test")}
+    labels = {split: read_array(path, f"y_{split}") for split in ("train", "test")}
     names = _class_names(path, entries)
     highest = 0
     for split, shape in shapes.items():
@@ -49,7 +47,7 @@ def describe_npz(place: str, dataset: str) -> DataInfo:
 def read_npz(place: str) -> ImageArrays:
     """The arrays of an npz file; grey images without an axis of channels get one."""
     path, entries = _open(place)
-    arrays = {name: _load(path, name) for name in ARRAYS}
+    arrays = {name: read_array(path, name) for name in ARRAYS}
     for name in ("x_train", "x_test"):
         arrays[name] = arrays[name].reshape(_as_images(arrays[name].shape, f"{path}: {name}"))
     train, test = ((arrays[f"x_{split}"], arrays[f"y_{split}"]) for split in ("train", "test"))
@@ -62,11 +60,7 @@ def _open(place: str) -> tuple[Path, dict[str, zipfile.ZipInfo]]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise DataError(f"npz:{place}: {what}; allowed: a file that numpy.savez wrote, with the arrays {', '.join(ARRAYS)}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(f"{path}: not an npz file ({error})") from None
+    entries = _entries(path)
     for name in ARRAYS:
         if name not in entries:
             others = [entry for entry in entries if entry not in (*ARRAYS, NAMES)]
@@ -78,25 +72,56 @@ def _open(place: str) -> tuple[Path, dict[str, zipfile.ZipInfo]]:
     return path, entries
 
 
-def _header(path: Path, name: str) -> tuple[int, ...]:
-    """The shape of an array, without reading it."""
+def array_names(path: Path) -> list[str]:
+    """The arrays of an npz file."""
+    return list(_entries(path))
+
+
+def _entries(path: Path) -> dict[str, zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+    except Exception as error:  # see `_header`
+        raise DataError(f"{path}: damaged, or not an npz file ({error})") from None
+
+
+def read_array(path: Path, name: str) -> "NDArray[Any]":
+    """One array of an npz file.
+
+    Raises:
+        DataError: it is damaged, holds Python objects, or is larger than the memory that is free.
+    """
+    shape, dtype = _header(path, name)
+    size, free = math.prod(shape) * dtype.itemsize, available_memory()
+    if size > free:
+        raise DataError(
+            f"{path}: array '{name}' of {size / 1e9:,.1f} GB does not fit into the {free / 1e9:,.1f} GB that are free"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return np.asarray(archive[name])
+    except Exception as error:  # see `_header`
+        raise _damaged(path, name, error) from None
+
+
+def _header(path: Path, name: str) -> tuple[tuple[int, ...], "np.dtype[Any]"]:
+    """Shape and type of an array, without reading it."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            return read(file)[0]
-    except _DAMAGE as error:
-        raise DataError(f"{path}: array '{name}' is damaged ({error})") from None
+            shape, _, dtype = read(file)
+    except Exception as error:  # a header is parsed by `ast` and `tokenize`, which raise many unrelated types
+        raise _damaged(path, name, error) from None
+    if dtype.hasobject:
+        raise DataError(f"{path}: array '{name}' holds pickled objects, which are never loaded; allowed: numbers")
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise DataError(f"{path}: array '{name}' is damaged (its shape is {shape})")
+    return shape, dtype
 
 
-def _load(path: Path, name: str) -> "NDArray[Any]":
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return np.asarray(archive[name])
-    except _DAMAGE as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            raise DataError(f"{path}: array '{name}' holds pickled objects, which are never loaded; allowed: numbers") from None
-        raise DataError(f"{path}: array '{name}' is damaged ({error})") from None
+def _damaged(path: Path, name: str, error: Exception) -> DataError:
+    return DataError(f"{path}: array '{name}' is damaged ({str(error) or type(error).__name__})")
 
 
 def _as_images(shape: tuple[int, ...], what: str) -> tuple[int, int, int, int]:
@@ -110,7 +135,7 @@ def _as_images(shape: tuple[int, ...], what: str) -> tuple[int, int, int, int]:
 def _class_names(path: Path, entries: dict[str, zipfile.ZipInfo]) -> tuple[str, ...] | None:
     if NAMES not in entries:
         return None
-    names = _load(path, NAMES)
+    names = read_array(path, NAMES)
     if names.ndim != 1 or names.dtype.kind not in "US" or not names.size:
         raise DataError(f"{path}: {NAMES}: received {names.dtype} of shape {names.shape}; allowed: a list of texts")
     texts = tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names.tolist())

@@ -1,14 +1,17 @@
 """Prepared copies of TFDS data sets: where they are and what their files say. Imports no TensorFlow."""
 
-import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
-from kerasgreedy.data.info import DataInfo
+from kerasgreedy.data.info import MOST_CLASSES, DataInfo
 from kerasgreedy.data.named import BY_TFDS
 from kerasgreedy.errors import DataError, did_you_mean
-from kerasgreedy.files import user_path
+from kerasgreedy.files import MAX_JSON_BYTES, parse_json, read_bytes, user_path
+
+# What TFDS puts the names of a split's files together from.
+_IN_PATHS = ("name", "filepathTemplate")
 
 
 def tfds_root(data_dir: str | None) -> Path:
@@ -22,7 +25,7 @@ def tfds_folders(name: str, data_dir: str | None) -> list[Path]:
     Raises:
         DataError: no data set of TFDS can have that name.
     """
-    if not re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_.-]+)?", name):
+    if not re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)?", name):
         raise DataError(f"tfds:{name}: not a name of a TFDS data set; allowed: NAME or NAME/CONFIG")
     builder, _, config = name.partition("/")
     root = tfds_root(data_dir) / builder
@@ -52,18 +55,43 @@ def describe_copy(folder: Path, name: str, dataset: str) -> DataInfo:
         DataError: it is no image classification set with a training and a test split.
     """
     try:
-        info = json.loads((folder / "dataset_info.json").read_text())
+        info, columns = (parse_json(read_bytes(folder / name, MAX_JSON_BYTES)) for name in ("dataset_info.json", "features.json"))
+        _check_classes(columns)
+        for part in (info.get("name", ""), *(split[key] for split in info["splits"] for key in _IN_PATHS if key in split)):
+            if not isinstance(part, str) or "/" in part:
+                raise ValueError(f"{part!r} is part of a file's name; allowed: files of that folder")
         sizes = {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
-        features = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]
+        features = columns["featuresDict"]["features"]
         shape = _shape(features["image"])
-        names_file = folder / "label.labels.txt"
         count = int(features["label"]["classLabel"]["numClasses"])
-        names = tuple(names_file.read_text().split("\n")[:count]) if names_file.is_file() else tuple(map(str, range(count)))
+        if not 0 < count <= MOST_CLASSES:
+            raise ValueError(f"{count} classes")
+        names_file = folder / "label.labels.txt"
+        listed = read_bytes(names_file, MAX_JSON_BYTES).decode().split("\n") if names_file.is_file() else map(str, range(count))
+        names = tuple(listed)[:count]
         test = tfds_test_split(name, list(sizes))
         origin = f"TFDS copy {name.partition('/')[0]} {folder.name}"
         return DataInfo(dataset, shape, names, sizes["train"], sizes[test], origin=origin)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise DataError(f"{dataset}: {folder} is not a prepared image classification set ({error!r})") from None
+
+
+def _check_classes(columns: Any) -> None:
+    """TFDS imports whatever module a copy names as the home of a feature's class, which would run that module.
+
+    Raises:
+        ValueError: one that is not TFDS's own.
+    """
+    if isinstance(columns, dict):
+        for key, value in columns.items():
+            # Of the formats that TFDS reads: those since 4.5, and the older one.
+            named = key in ("pythonClassName", "python_class_name", "type") and isinstance(value, str) and "." in value
+            if named and not re.fullmatch(r"tensorflow_datasets\.core\.features\.\w+\.\w+", value):
+                raise ValueError(f"it names the class {value}; allowed: those of tensorflow_datasets.core.features")
+            _check_classes(parse_json(value) if key == "json" and isinstance(value, str) else value)
+    elif isinstance(columns, list):
+        for value in columns:
+            _check_classes(value)
 
 
 def tfds_test_split(name: str, splits: list[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from kerasgreedy.errors import InputError, WorkdirError, did_you_mean
-from kerasgreedy.files import read_json, user_path
+from kerasgreedy.files import read_json, refuse_links, user_path
 from kerasgreedy.reports.records import REFRESH, read_metrics
 from kerasgreedy.spec.source import Source
 
@@ -73,6 +73,7 @@ def read_course(place: str | Path) -> Course:
     missing = [name for name in ("run.json", "spec.yaml", "recipe.yaml") if not (path / name).is_file()]
     if missing:
         raise WorkdirError(f"{path}: not a run folder ({missing[0]} is missing)")
+    refuse_links(path)
     facts = read_json(path / "run.json")
     for key, kind in (("seed", int), ("data", dict)):
         if not isinstance(facts.get(key), kind):

@@ -1,21 +1,22 @@
 """Reads what a run wrote."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import WorkdirError
-from kerasgreedy.files import read_json, user_path
+from kerasgreedy.files import parse_json, read_bytes, read_json, refuse_links, user_path
 from kerasgreedy.reports.costs import RATIO_KEYS, SIDE_KEYS, TIME_KEYS
 
+MAX_METRICS_BYTES = 256_000_000
 SCORE_KEYS = ("top1", "top5", "loss")
 # The split of records that say only where support masks were estimated; they have no head and no scores.
 REFRESH = "refresh"
-RESULT_KEYS = (
-    "spec", "recipe", "strategy", "dataset", "seed", "depths", "ensemble", "examples", "parameters", "multiply_adds",
-    "phases", "epochs", "training_seconds",
-)  # fmt: skip
+NUMBER = (int, float)
+RESULT_KEYS: dict[str, type | tuple[type, ...]] = {
+    "spec": str, "recipe": str, "strategy": str, "dataset": str, "seed": int, "depths": list, "ensemble": dict, "examples": int,
+    "parameters": int, "multiply_adds": int, "phases": list, "epochs": int, "training_seconds": NUMBER,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class RunRecord:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`; a last line that was cut off by a kill is left out."""
     try:
-        lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = read_bytes(path / "metrics.jsonl", MAX_METRICS_BYTES).decode().splitlines()
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
@@ -44,7 +45,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
+            records.append(parse_json(line))
         except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise WorkdirError(f"{path / 'metrics.jsonl'}:{number}: damaged ({error})") from None
@@ -64,6 +65,7 @@ def read_run(path: str | Path) -> RunRecord:
         unfinished = (path / "run.json").is_file()
         hint = f"the run is not finished; train --resume {path}" if unfinished else "not a run folder"
         raise WorkdirError(f"{path}: no results.json ({hint})")
+    refuse_links(path)
     return RunRecord(path, read_results(path), read_metrics(path))
 
 
@@ -76,16 +78,21 @@ def read_results(path: Path) -> dict[str, Any]:
     file = path / "results.json"
     results = read_json(file)
     try:
-        missing = [key for key in RESULT_KEYS if key not in results]
-        missing += [f"depths.{key}" for entry in results["depths"] for key in ("depth", *SCORE_KEYS) if key not in entry]
-        missing += [f"ensemble.{key}" for key in SCORE_KEYS if key not in results["ensemble"]]
+        missing = [key for key, kind in RESULT_KEYS.items() if not isinstance(results.get(key), kind)]
+        missing += [f"depths.{key}" for entry in results["depths"] for key in ("depth", *SCORE_KEYS) if _is_no_number(entry, key)]
+        missing += [f"ensemble.{key}" for key in SCORE_KEYS if _is_no_number(results["ensemble"], key)]
+        missing += ["weights_bytes"] * ("weights_bytes" in results and _is_no_number(results, "weights_bytes"))
         if "pruned" in results:
             missing += [key for side in ("before", "after") for key in _missing_costs(results["pruned"][side], f"pruned.{side}")]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WorkdirError(f"{file}: damaged ({error})") from None
     if missing:
-        raise WorkdirError(f"{file}: damaged ({missing[0]} is missing)")
+        raise WorkdirError(f"{file}: damaged ({missing[0]} is missing, or not what it should be)")
     return results
+
+
+def _is_no_number(entry: dict[str, Any], key: str) -> bool:
+    return not isinstance(entry.get(key), NUMBER)
 
 
 def _missing_costs(side: dict[str, Any], place: str) -> list[str]:

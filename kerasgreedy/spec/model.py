@@ -9,6 +9,7 @@ from kerasgreedy.errors import did_you_mean
 from kerasgreedy.spec.layers import KINDS, ActivationName, BlockDefaults, Layer
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
+MOST_BLOCKS = 10_000  # a slip of the finger in `repeat` must not fill the memory
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -126,6 +127,11 @@ class ModelSpec(Strict):
         if self.final_head is not None and self.blocks[-1].head is not None and self.blocks[-1].repeat == 1:
             last = len(self.blocks) - 1
             raise faults("ModelSpec", [fault("the last block's head is 'final_head'; give one", at=("blocks", last, "head"))])
+        count = sum(block.repeat for block in self.blocks)
+        if count > MOST_BLOCKS:
+            raise faults(
+                "ModelSpec", [fault(f"{count:,} blocks, repeated ones included; allowed: {MOST_BLOCKS:,}", at=("blocks",))]
+            )
         names = [block.name for block in self.blocks if block.name]
         for index, block in enumerate(self.blocks):
             if block.name and names.count(block.name) > 1:

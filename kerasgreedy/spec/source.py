@@ -4,18 +4,29 @@ Only plain YAML is read: mappings, lists, strings, numbers, true/false, null. Ta
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kerasgreedy.errors import Problem, SpecError
-from kerasgreedy.files import user_path
+from kerasgreedy.files import MAX_DIGITS, read_bytes, user_path
 
 Path_ = tuple[str | int, ...]
+# A document of people is far below these; they bound the time and memory that any file can cost.
+MAX_BYTES = 1_000_000
 MAX_NODES = 100_000
 MAX_DEPTH = 60
-_PLAIN = {"map", "seq", "str", "int", "float", "bool", "null", "merge"}
+_TAG = "tag:yaml.org,2002:"
+_MERGE = f"{_TAG}merge"
+_CONVERTED = {f"{_TAG}{kind}" for kind in ("int", "float", "bool", "null")}
+_PLAIN = {
+    yaml.MappingNode: {f"{_TAG}map"},
+    yaml.SequenceNode: {f"{_TAG}seq"},
+    yaml.ScalarNode: {f"{_TAG}str", *_CONVERTED},
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -25,6 +36,13 @@ class _Loader(yaml.SafeLoader):
         first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":bool", ":int", ":float", ":timestamp"))]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.composed += 1
+        if self.composed > MAX_NODES:  # before they fill the memory
+            raise yaml.MarkedYAMLError(None, None, f"more than {MAX_NODES} values", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
@@ -86,7 +104,7 @@ class Source:
         """Reads a file, or raises `SpecError` saying what is wrong with it."""
         path = user_path(path)
         try:
-            return cls(path.read_text(encoding="utf-8"), str(path))
+            return cls(read_bytes(path, MAX_BYTES).decode("utf-8"), str(path))
         except FileNotFoundError:
             fault = "no such file"
         except IsADirectoryError:
@@ -109,42 +127,75 @@ class Source:
         return Problem(f"{self.name}:{line}:{column}", path, message)
 
     def _convert(self, node: yaml.Node, path: Path_) -> Any:
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise SpecError([self._problem(node.start_mark, "", f"more than {MAX_NODES} values once aliases are followed")])
-        if len(self._open) > MAX_DEPTH:
-            raise SpecError([self._problem(node.start_mark, "", f"nested too deeply (more than {MAX_DEPTH} levels)")])
-        if id(node) in self._open:
-            raise SpecError([self._problem(node.start_mark, "", "an alias that contains itself")])
+        self._count(node, 1)
         self._marks.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
-        if node.tag.rpartition(":")[2] not in _PLAIN or not node.tag.startswith("tag:yaml.org,2002:"):
-            self.problems.append(
-                self._problem(node.start_mark, ".".join(map(str, path)), f"received the tag {node.tag}; allowed: plain YAML")
-            )
+        if not self._is_plain(node, path):
             return None
-        self._open.append(id(node))
-        try:
+        with self._inside(node):
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, path)
             if isinstance(node, yaml.SequenceNode):
                 return [self._convert(child, (*path, i)) for i, child in enumerate(node.value)]
             return self._scalar(node)
+
+    def _count(self, node: yaml.Node, more: int) -> None:
+        self._nodes += more
+        if self._nodes > MAX_NODES:
+            raise SpecError([self._problem(node.start_mark, "", f"more than {MAX_NODES} values once aliases are followed")])
+
+    @contextmanager
+    def _inside(self, node: yaml.Node) -> Iterator[None]:
+        if len(self._open) > MAX_DEPTH:
+            raise SpecError([self._problem(node.start_mark, "", f"nested too deeply (more than {MAX_DEPTH} levels)")])
+        if id(node) in self._open:
+            raise SpecError([self._problem(node.start_mark, "", "an alias that contains itself")])
+        self._open.append(id(node))
+        try:
+            yield
         finally:
             self._open.pop()
 
+    def _is_plain(self, node: yaml.Node, path: Path_) -> bool:
+        """Whether a node has no tag, or the one that it would have had; PyYAML would read `!!int 1:2` and `!!bool x` anyhow."""
+        plain = node.tag in _PLAIN[type(node)]
+        if node.tag in _CONVERTED:
+            plain = plain and self._loader.resolve(yaml.ScalarNode, node.value, (True, False)) == node.tag
+        if not plain:
+            self.problems.append(
+                self._problem(node.start_mark, ".".join(map(str, path)), f"received the tag {node.tag}; allowed: plain YAML")
+            )
+        return plain
+
     def _scalar(self, node: yaml.Node) -> Any:
         try:
-            return self._loader.construct_object(node)
+            value = self._loader.construct_object(node)
+            if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+                raise ValueError(f"a number of {len(node.value)} digits")
+            return value
         except ValueError as error:
             raise SpecError([self._problem(node.start_mark, "", f"not valid YAML: {error}")]) from None
 
+    def _merged(self, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+        """Keys and values of a mapping, those that `<<` brings first, so that its own come after them."""
+        merged: list[tuple[yaml.Node, yaml.Node]] = []
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for source in reversed(sources):  # of several, the first one wins
+                    if not isinstance(source, yaml.MappingNode):
+                        raise SpecError([self._problem(source.start_mark, "", "'<<' takes a mapping, or a list of mappings")])
+                    with self._inside(source):
+                        merged += self._merged(source)
+        self._count(node, len(merged))
+        return [*merged, *((key, value) for key, value in node.value if key.tag != _MERGE)]
+
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         own = {id(key) for key, _ in node.value}
-        self._loader.flatten_mapping(node)
         result: dict[str, Any] = {}
         first_seen: dict[str, yaml.Node] = {}
-        for key_node, value_node in node.value:
-            key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+        for key_node, value_node in self._merged(node):
+            plain = isinstance(key_node, yaml.ScalarNode) and self._is_plain(key_node, path)
+            key = self._scalar(key_node) if plain else None
             if isinstance(key, bool) or not isinstance(key, str | int):
                 self.problems.append(self._problem(key_node.start_mark, ".".join(map(str, path)), "a key must be a word"))
                 continue

@@ -7,6 +7,7 @@ Needs no TensorFlow.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,12 @@ from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as format_tensors
 
 from kerasgreedy.errors import CheckpointError
-from kerasgreedy.files import storage_error, write_atomically
+from kerasgreedy.files import MAX_JSON_BYTES, parse_json, read_bytes, storage_error, write_atomically
 
 Arrays = Mapping[str, np.ndarray]
 FORMAT = 1
+_NUMBER = re.compile(r"[0-9]{6}|[1-9][0-9]{6,11}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass
@@ -96,23 +99,29 @@ class CheckpointStore:
         return None, []
 
     def _numbers(self) -> list[int]:
-        return [int(path.stem) for path in self._folder.glob("*.json") if path.stem.isdigit()]
+        return [int(path.stem) for path in self._folder.glob("*.json") if _NUMBER.fullmatch(path.stem)]
 
     def _read(self, number: int) -> Snapshot:
         path = self._folder / f"{number:06d}.json"
         try:
-            outer = json.loads(path.read_bytes())
+            outer = parse_json(read_bytes(path, MAX_JSON_BYTES))
             body = outer["body"]
             if hashlib.sha256(body.encode()).hexdigest() != outer["sha256"]:
                 raise CheckpointError(f"{path}: damaged (its checksum differs)")
-            content = json.loads(body)
+            content = parse_json(body)
             if content["format"] != FORMAT:
                 raise CheckpointError(f"{path}: written in format {content['format']}; this version reads {FORMAT}")
+            meta, objects = dict(content["meta"]), dict(content["objects"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{path}: damaged ({error})") from None
-        arrays = {name: self._read_object(name, digest) for name, digest in content["objects"].items()}
-        self._digests = dict(content["objects"])
-        return Snapshot(content["meta"], arrays)
+        odd = [digest for digest in objects.values() if not isinstance(digest, str) or not _DIGEST.fullmatch(digest)]
+        if odd:
+            raise CheckpointError(f"{path}: damaged (names an object {odd[0]!r}; allowed: a SHA-256)")
+        read: dict[str, Arrays] = {}  # once, however many groups name it
+        for name, digest in objects.items():
+            read[digest] = read[digest] if digest in read else self._read_object(name, digest)
+        self._digests = objects
+        return Snapshot(meta, {name: read[digest] for name, digest in objects.items()})
 
     def _read_object(self, name: str, digest: str) -> Arrays:
         path = self._objects / f"{digest}.safetensors"
@@ -122,7 +131,7 @@ class CheckpointStore:
                 self._damaged.add(digest)
                 raise CheckpointError(f"{path}: damaged (its checksum differs), holds {name}")
             return parse_tensors(content)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that NumPy lacks
             raise CheckpointError(f"{path}: cannot be read ({error}), holds {name}") from None
 
     def _write_object(self, arrays: Arrays) -> str:
@@ -142,9 +151,9 @@ class CheckpointStore:
         named: set[str] = set()
         for number in numbers[-self._keep :]:
             try:
-                body = json.loads((self._folder / f"{number:06d}.json").read_bytes())["body"]
-                named |= set(json.loads(body)["objects"].values())
-            except (ValueError, KeyError, TypeError):
+                body = parse_json(read_bytes(self._folder / f"{number:06d}.json", MAX_JSON_BYTES))["body"]
+                named |= set(parse_json(body)["objects"].values())
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # damaged: it cannot be loaded, so what it named is not needed
         unnamed = (path for path in self._objects.iterdir() if path.name.partition(".")[0] not in named)
         for path in (*unnamed, *self._folder.rglob("*.tmp")):  # a killed write leaves a .tmp file

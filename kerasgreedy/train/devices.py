@@ -62,7 +62,7 @@ class Devices:
         return tuple(bool(value > 0) for value in total)
 
     def from_chief(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """What the chief holds, on every worker: float32 arrays and bool ones. All workers have to call this at the same place."""
+        """What the chief holds, on every worker: arrays of float32 or bool. All workers have to call this at the same place."""
         if self.workers == 1:
             return arrays
         local = self.replicas // self.workers

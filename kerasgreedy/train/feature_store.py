@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import zlib
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasgreedy.files import write_atomically
+from kerasgreedy.files import parse_json, read_bytes, write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,8 +82,9 @@ class FeatureStore:
     def _reopened(self) -> "NDArray[Any]":
         """The file of an earlier process, if it is whole and was made from the same; else a fresh one."""
         assert self._file is not None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever a damaged seal holds
-            seal = json.loads(self._seal.read_bytes())
+        # Whatever a damaged seal holds.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+            seal = parse_json(read_bytes(self._seal, 16 * len(self) + 100_000))
             labels = np.array(seal.pop("labels"), np.int32)
             checksum = seal.pop("crc32")
             if seal == self._stamp and labels.shape == self.labels.shape:
@@ -126,12 +126,3 @@ class StoreFolder:
                     shutil.rmtree(folder, ignore_errors=True)
             if not kept:
                 shutil.rmtree(self.path, ignore_errors=True)
-
-
-def available_memory() -> float:
-    """Bytes that can be had without pushing anything out; infinite where the system does not say."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024.0 * int(line.split()[1])
-    return math.inf

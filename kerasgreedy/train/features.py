@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.build import Network
+from kerasgreedy.data.memory import available_memory
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.spec.recipe import Cache
 from kerasgreedy.train.caching import GIGABYTE, gigabytes
-from kerasgreedy.train.feature_store import FeatureStore, StoreFolder, available_memory
+from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.train.stages import Phase
 
 if TYPE_CHECKING:

@@ -1,12 +1,13 @@
 """From a run folder to its job, data and network."""
 
 import json
+import math
 import sys
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
@@ -14,7 +15,7 @@ from kerasgreedy.data.fetch import fetch
 from kerasgreedy.data.info import DataInfo
 from kerasgreedy.data.opening import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError
+from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, dotted
 from kerasgreedy.pruning.groups import walk
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import Architecture
@@ -61,21 +62,16 @@ def open_job(folder: Workdir, data: ImageArrays | None) -> Job:
 def stored_info(folder: Workdir) -> DataInfo:
     """Facts of the data as they were when the run began."""
     facts = folder.facts()["data"]
-    return DataInfo(
-        facts["dataset"],
-        tuple(facts["image_shape"]),
-        tuple(facts["class_names"]),
-        facts["train_examples"],
-        facts["test_examples"],
-        facts.get("fingerprint"),
-        facts.get("origin", ""),
-        _skipped(facts),
-    )
+    try:
+        return TypeAdapter(DataInfo).validate_python(facts)
+    except ValidationError as error:
+        line = error.errors(include_url=False)[0]
+        raise WorkdirError(f"{folder.path / 'run.json'}: damaged (data.{dotted(line['loc'])}: {line['msg']})") from None
 
 
 def _skipped(facts: dict[str, Any]) -> tuple[str, ...] | None:
     names = facts.get("skipped")
-    return None if names is None else tuple(map(str, names))
+    return tuple(map(str, names)) if isinstance(names, list) else None
 
 
 def data_facts(job: Job) -> dict[str, Any]:
@@ -167,14 +163,16 @@ def open_pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = N
     height, width, channels = job.architecture.input_shape
     size = height, width
     splits = prepare_arrays(data, job.data, size, channels) if data else open_data(job.recipe.data, job.data, size, channels)
-    fitted = _normalization(folder) if folder else None
+    fitted = _normalization(folder, channels) if folder else None
     return Pipeline(*splits, job.recipe.data, size, job.recipe.seed, fitted)
 
 
-def _normalization(folder: Workdir) -> tuple[list[float], list[float]]:
+def _normalization(folder: Workdir, channels: int) -> tuple[list[float], list[float]]:
     try:
         mean, deviation = ([float(value) for value in part] for part in folder.facts()["normalization"])
-    except (KeyError, TypeError, ValueError) as error:
+        if {len(mean), len(deviation)} - {1, channels} or not all(map(math.isfinite, (*mean, *deviation))):
+            raise ValueError(f"allowed: two lists of {channels} numbers")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise WorkdirError(f"{folder.path / 'run.json'}: damaged (normalization: {error!r})") from None
     return mean, deviation
 
@@ -183,8 +181,8 @@ def fresh_network(folder: Workdir, job: Job) -> Network:
     """The network of a run with fresh weights, knowing how its images are normalised and which heads will be trained."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     network = Network(job.architecture, job.recipe.seed, job.recipe.synchronizes(replicas))
-    channels = job.architecture.input_shape[-1:]
-    mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder))
+    channels = job.architecture.input_shape[-1]
+    mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder, channels))
     network.normalization = mean, deviation
     network.depths, network.ensemble_on = job.trained_depths(), job.recipe.ensemble.on
     return network
@@ -205,6 +203,8 @@ def restore(folder: Workdir, job: Job) -> tuple[Job, RunState, list[str]]:
     state = RunState(fresh_network(folder, job), store)
     if snapshot:
         state.restore(snapshot)
+        if state.position.phase > len(job.phases):
+            raise CheckpointError(f"the checkpoint is damaged ({state.position.phase} stages of {len(job.phases)} are done)")
     return job, state, faults
 
 
@@ -218,7 +218,7 @@ def _at(folder: Workdir, job: Job, snapshot: Snapshot) -> Job:
         raise CheckpointError(f"{folder.path}: the checkpoint's spec cannot be used ({error.error_count()} faults)") from None
     try:
         return job.at(spec, snapshot.meta["kept"])
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{folder.path}: the checkpoint was written by another version ({error!r})") from None
 
 

@@ -6,9 +6,11 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
+from pydantic import NonNegativeInt as Whole
+from pydantic import TypeAdapter, ValidationError
 
 from kerasgreedy.build import Network
-from kerasgreedy.errors import CheckpointError, Diverged
+from kerasgreedy.errors import CheckpointError, Diverged, dotted
 from kerasgreedy.spec.load import as_plain
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.train.checkpoint import Arrays, CheckpointStore, Snapshot
@@ -60,22 +62,39 @@ class Position:
         seconds: spent in training so far.
     """
 
-    phase: int = 0
-    epoch: int = 0
-    step: int = 0
+    phase: Whole = 0
+    epoch: Whole = 0
+    step: Whole = 0
     started: bool = False
     sums: dict[str, list[float]] = field(default_factory=dict)
     best: Best | None = None
     kept: list[dict[str, Any]] = field(default_factory=list)
-    log_bytes: int = 0
+    log_bytes: Whole = 0
     seconds: float = 0.0
     spec: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, meta: dict[str, Any]) -> "Position":
-        """From a checkpoint's plain data."""
-        best = meta.get("best")
-        return cls(**{**meta, "best": Best(tuple(best["score"]), best["epoch"], best["waited"]) if best else None})
+        """From a checkpoint's plain data.
+
+        Raises:
+            CheckpointError: that is not what it is.
+        """
+        try:
+            position = TypeAdapter(cls).validate_python(meta)
+        except ValidationError as error:
+            line = error.errors(include_url=False)[0]
+            raise CheckpointError(f"the checkpoint is damaged ({dotted(line['loc'])}: {line['msg']})") from None
+        if len(position.kept) != position.phase or not all(map(_is_entry, position.kept)):
+            raise CheckpointError(f"the checkpoint is damaged (kept: no entry for each of {position.phase} stages)")
+        return position
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    """Whether an entry of a finished stage holds what every one does."""
+    best = entry.get("best", "missing")
+    looked = best is None or (isinstance(best, dict) and isinstance(best.get("epoch"), int))
+    return looked and isinstance(entry.get("epochs"), int) and all(isinstance(entry.get(key), str) for key in ("phase", "keep"))
 
 
 class RunState:
@@ -114,6 +133,9 @@ class RunState:
         self.best_arrays = {
             group.removeprefix(BEST): arrays for group, arrays in snapshot.arrays.items() if group.startswith(BEST)
         }
+        alien = set(self.best_arrays) - set(self.network.names)
+        if alien:
+            raise CheckpointError(f"the checkpoint is damaged (best point of '{min(alien)}', which the network has not)")
         self._restored_optimizer = snapshot.arrays.get(OPTIMIZER)
         self._restored_extras = {
             group.removeprefix(EXTRA): arrays for group, arrays in snapshot.arrays.items() if group.startswith(EXTRA)
@@ -134,13 +156,16 @@ class RunState:
         others, self._restored_extras = self._restored_extras, {}
         if set(others) != set(self._extras):
             raise CheckpointError(f"the checkpoint is of another kind of phase than the recipe's ({sorted(others)})")
-        for name, extra in self._extras.items():
-            extra.load_arrays(others[name])
         variables = self._slots()
         if set(variables) != set(stored):
             raise CheckpointError("the checkpoint's optimiser is of another kind than the recipe's")
-        for key, variable in variables.items():
-            variable.assign(stored[key])
+        try:
+            for name, extra in self._extras.items():
+                extra.load_arrays(others[name])
+            for key, variable in variables.items():
+                variable.assign(stored[key])
+        except (KeyError, ValueError, TypeError) as error:  # another shape, or masks of other layers
+            raise CheckpointError(f"the checkpoint's optimiser or masks do not fit the network ({error})") from None
 
     def keep_best(self, phase: Phase) -> None:
         """Copies what the phase trains as its best point so far."""

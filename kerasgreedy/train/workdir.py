@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import WorkdirError
-from kerasgreedy.files import read_json, storage_error, user_path, write_atomically
+from kerasgreedy.files import read_json, refuse_links, storage_error, user_path, write_atomically
 from kerasgreedy.reports.records import read_results
 from kerasgreedy.spec.load import Document, dump, load_recipe, load_spec
 from kerasgreedy.spec.model import ModelSpec
@@ -90,6 +90,7 @@ class Workdir:
         missing = [name for name in ("run.json", "spec.yaml", "recipe.yaml") if not (workdir.path / name).is_file()]
         if missing:
             raise WorkdirError(f"{workdir.path}: not a run folder ({missing[0]} is missing)")
+        refuse_links(workdir.path)
         return workdir
 
     def documents(self) -> tuple[Document[ModelSpec], Document[Recipe]]:
@@ -217,7 +218,8 @@ def _git_state() -> dict[str, Any] | None:
     """Commit and cleanness of the checkout in the current folder; None outside one."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain", "--untracked-files=no")}

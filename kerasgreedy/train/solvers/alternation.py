@@ -9,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.build import Network
+from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import InputError
 from kerasgreedy.nn.activations import PositiveHardThreshold
 from kerasgreedy.train.caching import GIGABYTE, gigabytes
 from kerasgreedy.train.checkpoint import Arrays
-from kerasgreedy.train.feature_store import FeatureStore, StoreFolder, available_memory
+from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.train.features import PhaseInput, stored_rows
 from kerasgreedy.train.masks import Masks
 from kerasgreedy.train.solvers.betas import estimate_betas

@@ -1,7 +1,6 @@
 """Evaluation of a run under masks instead of its activations (the support paper's '+MaskT')."""
 
 import io
-import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -9,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.build import Network
+from kerasgreedy.data.npz import array_names, read_array
 from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.spec.solver import Alternation
 from kerasgreedy.train.checkpoint import Arrays
@@ -97,15 +97,13 @@ def _weights(folder: Workdir, phase: Phase, settings: Alternation, replaced: Col
     if settings.mode == "batch":
         raise InputError("--masks: received 'held'; masks of mode batch are not held; allowed: instance, batch")
     file = folder.support(phase.index)
-    try:
-        with np.load(file) as arrays:
-            result: dict[str, dict[str, Any]] = {}
-            for key in arrays.files:
-                name = next(name for name in phase.trains if key.startswith(f"{name}/"))
-                if name not in replaced:
-                    result.setdefault(name, {})[key.removeprefix(f"{name}/")] = arrays[key]
-            return dict(result)
-    except FileNotFoundError:
-        raise WorkdirError(f"{file}: not there; allowed: --masks instance or batch") from None
-    except (OSError, ValueError, EOFError, StopIteration, zipfile.BadZipFile) as error:
-        raise WorkdirError(f"{file}: damaged ({error})") from None
+    if not file.is_file():
+        raise WorkdirError(f"{file}: not there; allowed: --masks instance or batch")
+    result: dict[str, dict[str, Any]] = {}
+    for key in array_names(file):
+        name = next((name for name in phase.trains if key.startswith(f"{name}/")), None)
+        if name is None:
+            raise WorkdirError(f"{file}: damaged (holds '{key}', which phase {phase.name} does not train)")
+        if name not in replaced:
+            result.setdefault(name, {})[key.removeprefix(f"{name}/")] = read_array(file, key)
+    return dict(result)
