@@ -6,6 +6,7 @@ It is the model of `portable.py`, but for what a converter does badly or not at 
 - A map is flattened to a shape that is known, so that TFLite sees static shapes at any batch size.
 - Constants are part of the graph; Keras's Normalization captures them.
 - A convolution in groups is TensorFlow's operation; Keras compiles it with XLA, which ONNX has nothing for.
+- An adaptive mean whose windows differ is a mean of each window; Keras takes means of means, which int8 rounds twice.
 - `gelu` is written with erf; TensorFlow's takes erfc, which ONNX has not.
 """
 
@@ -20,6 +21,7 @@ from keras import layers
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.portable import Rebuild, vote
+from kerasgreedy.export.twin import windows
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.lower import Node
 
@@ -113,6 +115,20 @@ class _ForConverters(Rebuild):
     def flatten(self, _: L.Flatten, node: Node, x: Any) -> Any:
         return self._native(node, lambda x: tf.reshape(x, [-1, *node.output_shape]), x)
 
+    def pool_to(self, layer: L.PoolTo, node: Node, x: Any) -> Any:
+        (height, width, _), (rows, columns, _) = node.input_shape, node.output_shape
+        if height % rows == 0 and width % columns == 0:
+            return self.copied(node.name, x)
+
+        def pool(x: tf.Tensor) -> tf.Tensor:
+            strips = []
+            for top, below in windows(height, rows):
+                cells = [x[:, top:below, left:right] for left, right in windows(width, columns)]
+                strips.append(tf.concat([tf.reduce_mean(cell, [1, 2], keepdims=True) for cell in cells], 2))
+            return tf.concat(strips, 1)
+
+        return self._native(node, pool, x)
+
     kinds = {
         **Rebuild.kinds,
         L.Conv: grouped,
@@ -120,4 +136,5 @@ class _ForConverters(Rebuild):
         L.Downsample: space_to_depth,
         L.Upsample: depth_to_space,
         L.Flatten: flatten,
+        L.PoolTo: pool_to,
     }

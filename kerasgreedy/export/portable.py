@@ -74,7 +74,10 @@ def vote(logits: Sequence[Any], depths: Sequence[int], on: str) -> Any:
         layers.Rescaling(1.0, math.log(weight), name=f"ensemble.log_depth_{depth}")(ops.log_softmax(z))
         for weight, depth, z in zip(weights, depths, logits, strict=True)
     ]
-    return ops.logsumexp(ops.stack(logs), axis=0)
+    stacked = ops.stack(logs)
+    # Not ops.logsumexp: it asks for infinities, which quantisation answers wrongly.
+    top = ops.max(stacked, axis=0)
+    return top + ops.log(ops.sum(ops.exp(stacked - top), axis=0))
 
 
 class Rebuild:

@@ -235,9 +235,9 @@ class _Builder:
         if height % rows == 0 and width % columns == 0:
             return self._layers.AveragePooling2D((height // rows, width // columns), name=self._name(node))(x)
         strips = []
-        for i, (top, below) in enumerate(_windows(height, rows)):
+        for i, (top, below) in enumerate(windows(height, rows)):
             cells = []
-            for j, (left, right) in enumerate(_windows(width, columns)):
+            for j, (left, right) in enumerate(windows(width, columns)):
                 crop = ((top, height - below), (left, width - right))
                 cell = self._layers.Cropping2D(crop, name=self._name(node, f"_crop_{i}_{j}"))(x)
                 cells.append(self._layers.AveragePooling2D((below - top, right - left), name=self._name(node, f"_{i}_{j}"))(cell))
@@ -291,7 +291,7 @@ _LAYERS: dict[type, Callable[[_Builder, Any, Node, Any], Any]] = {
 }
 
 
-def _windows(size: int, parts: int) -> Iterator[tuple[int, int]]:
+def windows(size: int, parts: int) -> Iterator[tuple[int, int]]:
     """First place and the one after the last of each window of an adaptive mean."""
     for part in range(parts):
         yield part * size // parts, -(-(part + 1) * size // parts)
