@@ -4,12 +4,9 @@ import contextlib
 import errno
 import json
 import os
-<<<<<<< HEAD
 import shutil
-from collections.abc import Iterator
-=======
 import stat
->>>>>>> wt-hostile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 

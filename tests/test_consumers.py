@@ -83,7 +83,9 @@ def test_the_page_about_exports_runs(python, tmp_path):
     kg.export_run(run.workdir, tmp_path / "exports/digits", quiet=True)
     blocks = re.findall(r"^```python\n(.+?)^```", text, re.M | re.S)
     assert len(blocks) == 4
-    ends = "assert features.shape == (8, 32) and scores.shape == (8, 10)\nfirst, last = history.history['loss']\nassert last < first"
+    ends = (
+        "assert features.shape == (8, 32) and scores.shape == (8, 10)\nfirst, last = history.history['loss']\nassert last < first"
+    )
     done = subprocess.run([python, "-c", "\n".join([*blocks, ends])], capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
 

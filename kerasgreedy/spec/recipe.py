@@ -140,8 +140,8 @@ class Recipe(Strict):
     )
     sync_batch_norm: Literal["auto"] | bool = Field(
         "auto",
-        description="with several copies: whether batch norm takes the statistics of the global batch (`true`), or each copy those "
-        "of its share (`false`); `auto`: of the global batch where a share has fewer than 32 images",
+        description="with several copies: whether batch norm takes the statistics of the global batch (`true`), or each copy "
+        "those of its share (`false`); `auto`: of the global batch where a share has fewer than 32 images",
     )
     checkpoint_minutes: float = Field(10.0, gt=0, description="also save inside an epoch that takes longer than this")
 
