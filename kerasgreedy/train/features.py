@@ -124,6 +124,11 @@ class FeatureInput:
             stamp = {"prefix": self._prefix_stamp, "part": part, "view": view}
             self._stores[key] = FeatureStore(len(self._pipeline.parts[part]), shape, self.cache.dtype, file, stamp)
 
+    @property
+    def faults(self) -> list[str]:
+        """A line for each file of an earlier attempt that cannot be used again."""
+        return [store.fault for store in self._stores.values() if store.fault]
+
     def fill(self, before: "FeatureInput | None") -> Iterator[tuple[int, int]]:
         """Computes what is not there yet; yields (images done, images in all) after each batch.
 
