@@ -5,6 +5,7 @@ pools, which a fork would not carry over. That is asserted before each fork.
 """
 
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-LIMIT = 240.0  # seconds; a command that takes longer hangs
+LIMIT = 900.0  # seconds; a command that takes longer hangs, and says where
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def _child(order: dict[str, Any]) -> None:
         handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
         os.close(handle)
+    faulthandler.register(signal.SIGUSR1)
     code: Any = 0
     try:
         from campaign import faults
@@ -135,8 +137,11 @@ def _tend(order: dict[str, Any]) -> Ended:
         if spent > (LIMIT if kill_after is None else kill_after):
             if kill_after is not None:
                 (folder / "struck").write_text("0")
+            else:
+                os.kill(child, signal.SIGUSR1)  # the stacks of its threads
+                time.sleep(1)
             os.kill(child, signal.SIGKILL)
-            kill_after = LIMIT  # until it is collected
+            kill_after = 2 * LIMIT  # until it is collected
     seconds = time.monotonic() - begun
     struck = float((folder / "struck").read_text()) if (folder / "struck").is_file() else None
     census = json.loads((folder / "census").read_text()) if (folder / "census").is_file() else None

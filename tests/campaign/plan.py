@@ -76,7 +76,7 @@ def wrong_after(kill: Kill, ended: Ended, workdir: Path) -> list[str]:
     if kill.kind == "run folder" and kill.signal == "SIGTERM":
         allowed = (-15,)  # nothing has begun
     if ended.code not in allowed:
-        problems.append(f"ended with {ended.code}; allowed: {allowed}")
+        problems.append(f"ended with {ended.code} after {ended.seconds:.0f} s; allowed: {allowed}: {ended.err}")
     if "Traceback" in ended.err or "fault of the program" in ended.err:
         problems.append(f"said: {ended.err}")
     if kill.signal == "SIGTERM" and ended.struck is not None and ended.code == 3 and ended.cpu - ended.struck > GRACE:
