@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from kerasgreedy.train.checkpoint import CheckpointStore
 
 # The spec of the network as it is, where it is not that of spec.yaml any more.
 PRUNED = "pruned_spec.yaml"
+FIRST_FILES = ("spec.yaml", "recipe.yaml", "plan.json", "run.json")
 PACKAGES = ("kerasgreedy", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
@@ -38,6 +40,21 @@ class Workdir:
 
     def __init__(self, path: str | Path):
         self.path = user_path(path)
+        self._written_by: Path | None = None
+
+    @contextmanager
+    def private_copy(self) -> Iterator["Workdir"]:
+        """A folder of this process alone, for a worker that is not the chief: it reads the run's checkpoints and writes none.
+
+        What else it writes (cached features, metrics, plots) is removed with it.
+        """
+        with tempfile.TemporaryDirectory(prefix="kerasgreedy-worker-") as place:
+            for name in (*FIRST_FILES, PRUNED, "results.json"):
+                if (self.path / name).is_file():
+                    shutil.copy(self.path / name, place)
+            copy = Workdir(place)
+            copy._written_by = self.path
+            yield copy
 
     @classmethod
     def create(cls, path: str | Path, spec: ModelSpec, recipe: Recipe, facts: dict[str, Any], plan: list[Any]) -> "Workdir":
@@ -100,7 +117,7 @@ class Workdir:
     @property
     def checkpoints(self) -> CheckpointStore:
         """Its checkpoints."""
-        return CheckpointStore(self.path / "checkpoints")
+        return CheckpointStore((self._written_by or self.path) / "checkpoints", writes=self._written_by is None)
 
     def facts(self) -> dict[str, Any]:
         """`run.json`."""
