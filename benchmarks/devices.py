@@ -2,9 +2,9 @@
 
     python -m benchmarks.devices --spec simcnn_k3_cifar --width 32 --json
 
-One process holds both; they share the cores (the CPU split into two logical devices), train end to end on the same batches of
-noise at the same global batch size, and take turns. The ratio is of steps per second, two copies over one: 1 would be free. On two
-GPUs the same step has twice the computing power; that is not measured here.
+One process holds both; they share the cores (the CPU split into two logical devices), train end to end on the same batches
+of noise at the same global batch size, and take turns. The ratio is of steps per second, two copies over one: 1 would be free. On
+two GPUs the same step has twice the computing power; that is not measured here.
 """
 
 import argparse
