@@ -103,7 +103,7 @@ def test_views_are_those_of_all_phases_and_come_in_turn(files, tmp_path):
     pipe = Pipeline(*open_data(data, describe(data), (8, 8), 1), data, (8, 8), seed=0)
 
     def epoch(phase, number):
-        rows = pipe.rows(phase, number)
+        rows = pipe.rows(phase, number, 8)
         images = np.concatenate([x for x, _ in pipe.training(phase, number, 32)])
         return images[np.argsort(rows)]
 
