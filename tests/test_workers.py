@@ -150,10 +150,10 @@ def test_a_lost_worker_ends_the_run_with_a_message_and_a_usable_checkpoint(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [
-    ["data.augment_views=1", "training.epochs=3"],
+    ["cache.store=disk", "training.epochs=3"],
     ["training.solver={name: alternation, warm_up_epochs: 1, refresh: 1, store: memory}", "training.epochs=3"],
     ["training.solver={name: alternation, warm_up_epochs: 1, mode: batch}", "training.epochs=3"],
-    ["prune={keep: 0.5, fine_tune: {epochs: 1}}"],
+    ["prune={keep: 0.5, fine_tune: {epochs: 1}}", "cache.store=none"],
     ["strategy=dsd", "training.epochs=3"],
 ], ids=["cache", "instance-masks", "batch-masks", "prune", "dsd"])  # fmt: skip
 def test_every_kind_of_run_with_two_workers(more, tmp_path):
