@@ -232,13 +232,21 @@ def _version(name: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit and cleanness of the checkout in the current folder; None outside one."""
+    """Commit and cleanness of the checkout in the current folder; None outside one.
+
+    No program that the checkout's own settings name is run; where they name a filter, whether it is clean cannot be told (None).
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain", "--untracked-files=no")}
+        commit = git("rev-parse", "HEAD")
+        own = git("config", "--local", "--includes", "--name-only", "--list").lower().splitlines()
+        if any(key.startswith(("filter.", "extensions.worktreeconfig")) for key in own):
+            return {"commit": commit, "clean": None}
+        changed = git("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")  # those have settings too
+        return {"commit": commit, "clean": not changed}
     except (OSError, subprocess.SubprocessError):
         return None
