@@ -107,7 +107,10 @@ def test_two_devices_stop_and_resume(files, tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "part", tmp_path / "fewer")
     fewer = resume_run(tmp_path / "fewer", quiet=True)  # on one device: the curves differ by rounding
     for one, two in zip(without_time(fewer.workdir), without_time(whole.workdir), strict=True):
-        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3) and (one["epoch"], one["split"]) == (two["epoch"], two["split"])
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3) and (one["epoch"], one["split"]) == (
+            two["epoch"],
+            two["split"],
+        )
     part = resume_run(tmp_path / "part", strategy=two_devices(), quiet=True)
     for key, value in weights(whole.workdir).items():
         np.testing.assert_allclose(weights(part.workdir)[key], value, atol=1e-6, err_msg=key)

@@ -7,11 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import Diverged, Stopped
 from kerasgreedy.train.actions import perform
 from kerasgreedy.train.devices import Devices
-from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.feature_store import StoreFolder
 from kerasgreedy.train.features import FeatureInput, PhaseInput
 from kerasgreedy.train.identity import start_as_identity
@@ -27,6 +26,7 @@ from kerasgreedy.train.solvers.opening import open_solver
 from kerasgreedy.train.speed import Speed, means
 from kerasgreedy.train.stages import HeadAction, Phase, PruneAction
 from kerasgreedy.train.state import Best, RunState
+from kerasgreedy.train.watch import Looks, Watch, diverged, watched_parts
 from kerasgreedy.train.workdir import Workdir
 
 # How often a step's figures are fetched from the device, which waits for it.
@@ -143,13 +143,13 @@ class Loop:
         self.input = self._open_input(phase)
         self.solver = open_solver(phase, self.state.network, optimizer, self.strategy, self.input, self.stores)
         self.state.attach(optimizer, self.solver.extras)
-        evaluator = self._evaluator(phase)
+        watch = Watch(phase, self.state.network, self.strategy, self.input, watched_parts(self.training, self.pipeline))
         if not self.state.position.started:
-            self._start(phase, evaluator)
+            self._start(phase, watch)
         while not self._phase_done(phase):
             self._begin_epoch(phase)
             train = self._epoch(phase)
-            self._after_epoch(phase, train, evaluator, float(rates[min(self._phase_step(), len(rates)) - 1]))
+            self._after_epoch(phase, train, watch, float(rates[min(self._phase_step(), len(rates)) - 1]))
         if self.training.keep == "last":
             self._keep_support(phase)
         self.state.finish_phase(phase, self.training.keep == "best", self.solver.entry())
@@ -166,12 +166,13 @@ class Loop:
                 raise Stopped(self._stopped(phase))
 
         epochs = range(self.state.position.epoch, phase.epochs) if not self._phase_done(phase) else range(0)
-        source = self.inputs.open(phase, self.state.network, epochs, self._watched_parts(), filled, self.reporter.warn)
+        parts = watched_parts(self.training, self.pipeline)
+        source = self.inputs.open(phase, self.state.network, epochs, parts, filled, self.reporter.warn)
         if isinstance(source, FeatureInput):
             self.state.position.seconds += time.monotonic() - started
         return source
 
-    def _start(self, phase: Phase, evaluator: Evaluator) -> None:
+    def _start(self, phase: Phase, watch: Watch) -> None:
         """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""
 
         def seen() -> None:
@@ -179,9 +180,9 @@ class Loop:
                 raise Stopped(f"stopped by {self._signal} before phase {phase.name} began; what was saved before is whole")
 
         if self._counts(phase):
-            scores = self._evaluate(phase, evaluator, seen)
-            self._record_evaluation(phase, scores)
-            self.state.position.best = Best(self._score(scores[self._monitored_part]), 0)
+            looks = watch.look(0, seen)
+            self._record_looks(phase, looks)
+            self.state.position.best = Best(watch.score(looks), 0)
             self.state.keep_best(phase)
         self.state.position.started = True
         self._save(phase.trains)
@@ -246,12 +247,12 @@ class Loop:
             for head, values in result.items():
                 loss, right = (float(value) for value in values.numpy())
                 if not math.isfinite(loss):
-                    raise Diverged(self._diverged(phase, f"the training loss of {head} is {loss}"))
+                    raise diverged(phase, self.state.position.epoch, f"the training loss of {head} is {loss}")
                 old = sums.get(head, [0.0, 0.0, 0.0])
                 sums[head] = [old[0] + loss, old[1] + right, old[2] + self.training.batch_size]
         pending.clear()
 
-    def _after_epoch(self, phase: Phase, train: dict[str, Any], evaluator: Evaluator, rate: float) -> None:
+    def _after_epoch(self, phase: Phase, train: dict[str, Any], watch: Watch, rate: float) -> None:
         position = self.state.position
 
         def seen() -> None:
@@ -259,14 +260,14 @@ class Loop:
                 self._save(phase.trains)  # with all steps of the epoch done
                 raise Stopped(self._stopped(phase))
 
-        scores = self._evaluate(phase, evaluator, seen)
+        looks = watch.look(position.epoch, seen)
         position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
         self.solver.end(sum(values["loss"] for values in train.values()))
         self._record(phase, "train", train, learning_rate=rate, **({"masks": True} if self.solver.masked else {}))
-        self._record_evaluation(phase, scores)
+        self._record_looks(phase, looks)
         note = ""
         if self._counts(phase):
-            score = self._score(scores[self._monitored_part])
+            score = watch.score(looks)
             if position.best is None or score > position.best.score:
                 position.best = Best(score, position.epoch)
                 self.state.keep_best(phase)
@@ -276,7 +277,7 @@ class Loop:
             else:
                 position.best.waited += 1
         last = phase.losses[-1]
-        self.reporter.epoch(phase, position.epoch, train[last], scores.get("validation", {}).get(last, {}), note)
+        self.reporter.epoch(phase, position.epoch, train[last], looks.get("validation", {}).get(last, {}), note)
         due = self.devices.chief and time.monotonic() - self._saved_at > SAVE_SHARE * self._save_seconds
         stopping, due = self.devices.agree(self.stop.name is not None, due)
         if stopping or due:
@@ -302,46 +303,9 @@ class Loop:
         waited = position.best.waited if position.best else 0
         return position.epoch >= phase.epochs or (patience is not None and waited >= patience)
 
-    @property
-    def _monitored_part(self) -> Part:
-        return "train" if self.training.monitor == "train_loss" else "validation"
-
-    def _evaluator(self, phase: Phase) -> Evaluator:
-        names = [head.name for head in self.state.network.heads]
-        depths = [names.index(head) + 1 for head in phase.losses]
-        return Evaluator(self.state.network, depths, self.strategy, first_block=self.input.first_block)
-
-    def _watched_parts(self) -> list[Part]:
-        """The validation data, and what is monitored."""
-        parts: list[Part] = ["validation"] if len(self.pipeline.parts["validation"]) else []
-        return [*parts, "train"] if self.training.watches and self._monitored_part == "train" else parts
-
-    def _evaluate(self, phase: Phase, evaluator: Evaluator, seen: Callable[[], None]) -> dict[Part, dict[str, Any]]:
-        """part -> head -> loss, accuracy, top5, in inference mode: the validation data, and what is monitored.
-
-        Args:
-            seen: called after each batch; what it raises ends the evaluation.
-        """
-        result: dict[Part, dict[str, Any]] = {}
-        for part in self._watched_parts():
-            scores, _, _ = evaluator(self.input.evaluation(part), seen)
-            result[part] = {}
-            for head, values in zip(phase.losses, scores.values(), strict=True):
-                if not math.isfinite(values["loss"]):
-                    raise Diverged(self._diverged(phase, f"the {part} loss of {head} is {values['loss']}"))
-                result[part][head] = {"loss": values["loss"], "accuracy": values["top1"], "top5": values["top5"]}
-        return result
-
-    def _record_evaluation(self, phase: Phase, scores: dict[Part, dict[str, Any]]) -> None:
-        for part, values in scores.items():
+    def _record_looks(self, phase: Phase, looks: Looks) -> None:
+        for part, values in looks.items():
             self._record(phase, "train_exact" if part == "train" else part, values)
-
-    def _score(self, scores: dict[str, Any]) -> tuple[float, float]:
-        """Of the deepest head; the other figure decides a tie."""
-        deepest = list(scores.values())[-1]
-        if self.training.monitor == "validation_accuracy":
-            return deepest["accuracy"], -deepest["loss"]
-        return -deepest["loss"], deepest["accuracy"]
 
     def _record(self, phase: Phase, split: str, scores: dict[str, Any], **more: float) -> None:
         """Logs the figures of each head. The split `train_exact` is the training data in inference mode."""
@@ -372,10 +336,3 @@ class Loop:
     def _stopped(self, phase: Phase) -> str:
         position = self.state.position
         return f"stopped by {self._signal} in phase {phase.name}, epoch {position.epoch + 1}, step {position.step}; saved"
-
-    def _diverged(self, phase: Phase, what: str) -> str:
-        position = self.state.position
-        return (
-            f"training diverged in phase {phase.name}, epoch {position.epoch + 1}: {what}. "
-            "The last good state is kept; a smaller training.optimizer.learning_rate or a warm-up usually helps"
-        )
