@@ -122,15 +122,17 @@ class FeatureInput:
 
     def open(self, epochs: range, parts: list[Part]) -> None:
         """Makes room for all that these epochs and the evaluation of these parts will read."""
-        if self.cache.store == "memory" and self.cache.bytes > available_memory():
-            raise MemoryError(f"{gigabytes(self.cache.bytes)} of memory are not free")
+        shards = self._devices.workers
+        if self.cache.store == "memory" and self.cache.bytes / shards > available_memory():
+            raise MemoryError(f"{gigabytes(self.cache.bytes / shards)} of memory are not free")
         keys: list[Key] = [("train", self._view(epoch)) for epoch in epochs]
         for key in dict.fromkeys([*keys, *((part, None) for part in parts)]):
             part, view = key
             file = self._folder.phase(self._phase.index) / f"{part}_{view}.bin" if self.cache.store == "disk" else None
             shape = self._network.architecture.blocks[self.first_block - 1].output_shape
             stamp = {"prefix": self._prefix_stamp, "part": part, "view": view}
-            self._stores[key] = FeatureStore(len(self._pipeline.parts[part]), shape, self.cache.dtype, file, stamp)
+            examples = len(self._pipeline.parts[part])
+            self._stores[key] = FeatureStore(examples, shape, self.cache.dtype, file, stamp, shards)
 
     def fill(self, before: "FeatureInput | None") -> Iterator[tuple[int, int]]:
         """Computes what is not there yet; yields (images done, images in all) after each batch.
@@ -217,10 +219,10 @@ class FeatureInput:
 
 def stored_batches(store: FeatureStore, rows: "NDArray[np.int64]", batch_size: int) -> tf.data.Dataset:
     """Full batches (row, features, label) of a store in the order of `rows`; row -1 gives any features."""
-    labels, features = tf.constant(store.labels), stored_rows(store)
+    labels, features, shards = tf.constant(store.labels), stored_rows(store), store.shards
 
     def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return index, features(index), tf.gather(labels, tf.maximum(index, 0))
+        return index, features(index), tf.gather(labels, tf.maximum(index, 0) // shards)
 
     return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=True).map(read)
 

@@ -98,6 +98,7 @@ def train_spec(
                 "seed": job.recipe.seed,
                 "data": data_facts(job),
                 "arrays": data is not None,
+                "devices": {"replicas": here.replicas, "workers": here.workers},
                 "normalization": normalization,
             }
             Workdir.create(place, job.spec, job.recipe, facts, [phase.as_dict() for phase in job.phases])

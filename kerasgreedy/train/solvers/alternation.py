@@ -206,7 +206,9 @@ class Alternation:
         file = None
         if self._on_disk():
             file = self._folder.phase(self._phase.index) / f"masks_{view}.bin"
-        store = FeatureStore(self.plan.images, (self.plan.row_bytes,), "uint8", file, {"weights": self._stamp(), "view": view})
+        stamp = {"weights": self._stamp(), "view": view}
+        shape = (self.plan.row_bytes,)
+        store = FeatureStore(self.plan.images, shape, "uint8", file, stamp, self._devices.workers)
         if not store.filled:
             present = {name: self._network.arrays(name) for name in self.held_weights}
             self._take(self.held_weights)
