@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError, did_you_mean
-from kerasgreedy.export.checking import FLOAT_TOLERANCE, HALF_TOLERANCE, check_same, some_images
+from kerasgreedy.export.checking import FLOAT_TOLERANCE, HALF_TOLERANCE, check_same, jumps, some_images
 from kerasgreedy.export.converting import convertible, network_logits
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def _check(network: Network, depth: int | str, kind: Kind, content: bytes, calib
     images = some_images(network, calibration)
     received = run_tflite(content, images)
     if kind != "int8":
-        return check_same(f"{kind} TFLite file", network_logits(network, depth, images), received, _TOLERANCES[kind])
+        expected = network_logits(network, depth, images)
+        return check_same(f"{kind} TFLite file", expected, received, _TOLERANCES[kind], jumps(network))
     scale, zero = _interpreter(content).get_input_details()[0]["quantization"]
     if (scale, zero) != (1.0, 0) or not np.isfinite(received).all():
         raise InputError(
