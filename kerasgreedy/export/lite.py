@@ -84,7 +84,11 @@ def _one_by_one(images: Any) -> Iterator[list[Any]]:
 
 def _check(network: Network, depth: int | str, kind: Kind, content: bytes, calibration: "NDArray | None") -> None:
     images = some_images(network, calibration)
-    received = run_tflite(content, images)
+    try:
+        received = run_tflite(content, images)
+    except RuntimeError as error:
+        hint = "; calibration images that are much alike give ranges that it cannot use" if kind == "int8" else ""
+        raise InputError(f"TFLite cannot run the {kind} file of this network ({error}){hint}; nothing was written") from error
     if kind != "int8":
         expected = network_logits(network, depth, images)
         return check_same(f"{kind} TFLite file", expected, received, _TOLERANCES[kind], jumps(network))
