@@ -43,7 +43,10 @@ setup(
         "test": ["pytest>=8", "jsonschema>=4"],
         "bench": ["torch>=2.5"],
         "export": ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"],
-        "dev": ["pytest>=8", "jsonschema>=4", "ruff==0.17.5", "mypy==2.4.1", "types-PyYAML"],
+        "dev": [
+            *("pytest>=8", "jsonschema>=4", "ruff==0.17.5", "mypy==2.4.1", "types-PyYAML"),
+            *("tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"),
+        ],
     },
     entry_points={"console_scripts": ["kerasgreedy=kerasgreedy.cli.main:main"]},
 )

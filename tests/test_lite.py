@@ -94,10 +94,15 @@ def test_int8_reads_bytes_as_they_are_whatever_the_calibration_images_hold():
     np.testing.assert_array_equal(run_tflite(content, grey.round() + 0.4), run_tflite(content, grey.round()))  # the nearest byte
 
 
-def test_int8_files_that_do_not_run_are_refused():
-    """Images that are all one grey: some range holds a single number."""
-    with pytest.raises(InputError, match=r"TFLite cannot run the int8 file .* calibration images that are much alike"):
-        tflite(exported("thresholds"), 3, "int8", np.full((3, *SHAPE), 128.0))
+def test_a_file_that_does_not_run_is_refused(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("failed to prepare")
+
+    monkeypatch.setattr(lite, "run_tflite", fail)
+    with pytest.raises(InputError, match=r"TFLite cannot run the int8 file of this network \(failed to prepare\); .* much alike"):
+        tflite(exported("resampled"), 1, "int8", raw_images(2))
+    with pytest.raises(InputError, match=r"the float file of this network \(failed to prepare\); nothing was written"):
+        tflite(exported("resampled"), 1, "float")
 
 
 def test_the_runtime_of_its_own_takes_the_same_file():
