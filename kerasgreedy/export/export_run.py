@@ -18,6 +18,7 @@ from kerasgreedy.export.endpoints import EXPORT_TOP_K, Answer, Endpoints
 from kerasgreedy.export.formats import Format, Source, write_format
 from kerasgreedy.export.free_size import FreeSize
 from kerasgreedy.export.image_bytes import Preprocessing
+from kerasgreedy.export.sealed import FACTS, checksums
 from kerasgreedy.export.warmup import write_warm_up
 from kerasgreedy.files import new_folder, user_path
 from kerasgreedy.train.job import Job, prepare
@@ -112,7 +113,8 @@ def export_run(
         for name in dict.fromkeys(settings.formats):
             say(f"writing and comparing {name}")
             written.append(write_format(name, beside, Source(network, answer, folder, data)))
-        (beside / "export.json").write_text(json.dumps({"signatures": signatures, "formats": written}, indent=1))
+        facts_of_files = {"signatures": signatures, "formats": written, "files": checksums(beside)}
+        (beside / FACTS).write_text(json.dumps(facts_of_files, indent=1))
     return {
         "out": str(target),
         "version": version,

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.export.card import CARD, read_card
+from kerasgreedy.export.sealed import check_files
 from kerasgreedy.files import user_path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -48,6 +49,7 @@ def open_export(place: str | Path) -> Exported:
     if not (path / "assets" / CARD).is_file():
         raise WorkdirError(f"{path}: not written by kerasgreedy export (assets/{CARD} is missing)")
     card = read_card(path)
+    check_files(path)
     try:
         model = tf.saved_model.load(str(path))
         return Exported(path, card, model.signatures["serve_encoded"])

@@ -55,7 +55,6 @@ class CheckpointStore:
         self._objects = folder / "objects"
         self._keep = keep
         self._digests: dict[str, str] = {}
-        self._damaged: set[str] = set()
 
     def save(self, meta: Mapping[str, Any], changed: Mapping[str, Arrays], groups: list[str]) -> None:
         """Writes a checkpoint.
@@ -87,7 +86,7 @@ class CheckpointStore:
     def load(self) -> tuple[Snapshot | None, list[str]]:
         """The newest checkpoint that is whole, and a line for each newer one that was not.
 
-        Returns (None, []) when nothing was ever saved.
+        Returns None and no line when nothing was ever saved.
 
         Raises:
             CheckpointError: there are checkpoints, and none is whole.
@@ -100,7 +99,9 @@ class CheckpointStore:
                 faults.append(str(error))
         if faults:
             raise CheckpointError("no whole checkpoint is left:\n" + "\n".join(faults))
-        return None, []
+        if self._objects.is_dir() and any(self._objects.glob("*.safetensors")):
+            faults.append(f"{self._folder}: weights, and no manifest that names them; nothing to go on from")
+        return None, faults
 
     def _numbers(self) -> list[int]:
         return [int(path.stem) for path in self._folder.glob("*.json") if _NUMBER.fullmatch(path.stem)]
@@ -132,7 +133,6 @@ class CheckpointStore:
         try:
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() != digest:
-                self._damaged.add(digest)
                 raise CheckpointError(f"{path}: damaged (its checksum differs), holds {name}")
             return parse_tensors(content)
         except (OSError, SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that NumPy lacks
@@ -142,9 +142,9 @@ class CheckpointStore:
         content = format_tensors({key: np.require(arrays[key], requirements="C") for key in sorted(arrays)})
         digest = hashlib.sha256(content).hexdigest()
         path = self._objects / f"{digest}.safetensors"
-        if not path.exists() or digest in self._damaged:
+        # One of that name may be damaged: training is deterministic, so after a fall-back the same contents come again.
+        if not (path.is_file() and path.read_bytes() == content):
             write_atomically(path, content)
-            self._damaged.discard(digest)
         return digest
 
     def _collect(self) -> None:

@@ -1,6 +1,5 @@
 """Rows of features in memory or in a file, and whether a file that was left behind can be trusted. Needs no TensorFlow."""
 
-import contextlib
 import json
 import math
 import os
@@ -33,6 +32,9 @@ class FeatureStore:
         stamp: what a file must have been made from to be used again.
         shards: of so many workers, each holds the rows of one remainder: row r lies at r // shards, and only what is put is
             there.
+
+    Attributes:
+        fault: why a file that an earlier process finished is not used again, or None.
     """
 
     def __init__(self, rows: int, shape: tuple[int, ...], dtype: str, file: Path | None, stamp: dict[str, Any], shards: int = 1):
@@ -41,8 +43,9 @@ class FeatureStore:
         self._rows = rows
         self.labels = np.zeros(math.ceil(rows / shards), np.int32)
         self.filled = False
+        self.fault: str | None = None
         self._file, self._stamp = file, {**stamp, "rows": rows, "shape": list(shape), "dtype": dtype}
-        self.array: NDArray[Any] = self._reopened() if file and file.exists() else self._fresh()
+        self.array: NDArray[Any] = self._reopened() if file and self._seal.exists() else self._fresh()
 
     def __len__(self) -> int:
         """Rows of all shards."""
@@ -67,7 +70,7 @@ class FeatureStore:
         self.filled = True
         if self._file and isinstance(self.array, np.memmap):
             self.array.flush()
-            seal = {**self._stamp, "labels": self.labels.tolist(), "crc32": self._checksum()}
+            seal = {**self._stamp, "labels": self.labels.tolist(), "crc32": self._checksum(self.labels)}
             write_atomically(self._seal, json.dumps(seal).encode())
 
     @property
@@ -88,22 +91,26 @@ class FeatureStore:
     def _reopened(self) -> "NDArray[Any]":
         """The file of an earlier process, if it is whole and was made from the same; else a fresh one."""
         assert self._file is not None
-        # Whatever a damaged seal holds.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        try:
             seal = parse_json(read_bytes(self._seal, 16 * len(self) + 100_000))
             labels = np.array(seal.pop("labels"), np.int32)
             checksum = seal.pop("crc32")
-            if seal == self._stamp and labels.shape == self.labels.shape:
-                self.array = np.memmap(self._file, self.item, "r+", shape=(len(self.labels), *self.shape))
-                if self._checksum() == checksum:
-                    self.labels, self.filled = labels, True
-                    return self.array
+            if seal != self._stamp or labels.shape != self.labels.shape:
+                raise ValueError("its seal is of other features")
+            self.array = np.memmap(self._file, self.item, "r+", shape=(len(self.labels), *self.shape))
+            if self._checksum(labels) != checksum:
+                raise ValueError("its checksum differs")
+            self.labels, self.filled = labels, True
+            return self.array
+        # Whatever a damaged seal holds.
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            self.fault = f"{self._file}: damaged ({error})"
         self._seal.unlink(missing_ok=True)
         return self._fresh()
 
-    def _checksum(self) -> int:
+    def _checksum(self, labels: "NDArray[np.int32]") -> int:
         content = self.array.reshape(-1).view(np.uint8)
-        value = 0
+        value = zlib.crc32(labels.tobytes())
         for start in range(0, content.size, _CHUNK):
             value = zlib.crc32(content[start : start + _CHUNK].data, value)
         return value

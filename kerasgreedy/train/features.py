@@ -134,6 +134,11 @@ class FeatureInput:
             examples = len(self._pipeline.parts[part])
             self._stores[key] = FeatureStore(examples, shape, self.cache.dtype, file, stamp, shards)
 
+    @property
+    def faults(self) -> list[str]:
+        """A line for each file of an earlier attempt that cannot be used again."""
+        return [store.fault for store in self._stores.values() if store.fault]
+
     def fill(self, before: "FeatureInput | None") -> Iterator[tuple[int, int]]:
         """Computes what is not there yet; yields (images done, images in all) after each batch.
 

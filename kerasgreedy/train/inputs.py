@@ -62,6 +62,8 @@ class Inputs:
         try:
             cached = FeatureInput(phase, network, self._pipeline, self._devices, self._stores)
             cached.open(epochs, parts)
+            for fault in cached.faults:
+                warn(f"passed over a damaged cache file: {fault}")
             for done, total in cached.fill(before):
                 filled(done, total)
         except (OSError, MemoryError) as error:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+
+from kerasgreedy.reports.records import read_metrics
 
 
 class MetricsLog:
@@ -14,14 +17,24 @@ class MetricsLog:
 
     Args:
         workdir: the run folder.
-        length: bytes of `metrics.jsonl` that belong to the restored state; what follows them is cut off.
+        length: bytes of `metrics.jsonl` that belong to the restored state; what follows them is cut off. Where they are not
+            all there, the run goes on without the records that are lost, and says so.
+
+    Raises:
+        WorkdirError: a record before is damaged; reports could not read what is added.
     """
 
     def __init__(self, workdir: Path, length: int = 0):
         path = workdir / "metrics.jsonl"
-        self._file = open(path, "ab")  # noqa: SIM115 (lives as long as the run)
-        if self._file.tell() > length:
-            self._file.truncate(length)
+        self._file = open(path, "ab+")  # noqa: SIM115 (lives as long as the run)
+        present = self._file.seek(0, os.SEEK_END)
+        if present < length:
+            self._file.seek(0)
+            whole = self._file.read().rpartition(b"\n")
+            print(f"{path}: damaged ({length - present:,} bytes are missing): goes on without these records", file=sys.stderr)
+            length = len(whole[0]) + len(whole[1])
+        self._file.truncate(length)
+        read_metrics(workdir)
         self._writer = tf.summary.create_file_writer(str(workdir / "tensorboard"))
 
     @property

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -69,10 +70,12 @@ class Workdir:
         try:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
-            (beside / "spec.yaml").write_text(dump(spec))
-            (beside / "recipe.yaml").write_text(dump(recipe))
-            (beside / "plan.json").write_text(json.dumps(plan, indent=1))
-            (beside / "run.json").write_text(json.dumps(facts, indent=1))
+            texts = {"spec.yaml": dump(spec), "recipe.yaml": dump(recipe)}
+            facts = {**facts, "files": {name: _sha256(text) for name, text in texts.items()}}
+            texts |= {"plan.json": json.dumps(plan, indent=1)}
+            texts |= {"run.json": json.dumps({**facts, "sha256": _sha256(json.dumps(facts))}, indent=1)}
+            for name, text in texts.items():
+                (beside / name).write_text(text)
             beside.replace(real)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
@@ -111,8 +114,19 @@ class Workdir:
         return workdir
 
     def documents(self) -> tuple[Document[ModelSpec], Document[Recipe]]:
-        """The spec and recipe that the run used."""
-        return load_spec(self.path / "spec.yaml"), load_recipe(self.path / "recipe.yaml")
+        """The spec and recipe that the run used.
+
+        Raises:
+            WorkdirError: one of them is not what the run began with; it would go on as another run.
+        """
+        documents = load_spec(self.path / "spec.yaml"), load_recipe(self.path / "recipe.yaml")
+        for name, digest in self.facts().get("files", {}).items():
+            if _sha256((self.path / name).read_text()) != digest:
+                raise WorkdirError(
+                    f"{self.path / name}: not what the run began with (its checksum differs from that in run.json); put it back, "
+                    "or train a new run from it"
+                )
+        return documents
 
     @property
     def checkpoints(self) -> CheckpointStore:
@@ -124,6 +138,8 @@ class Workdir:
         facts = read_json(self.path / "run.json")
         if not isinstance(facts.get("data"), dict):
             raise WorkdirError(f"{self.path / 'run.json'}: damaged (no facts of the data)")
+        if "sha256" in facts and _sha256(json.dumps({k: v for k, v in facts.items() if k != "sha256"})) != facts["sha256"]:
+            raise WorkdirError(f"{self.path / 'run.json'}: damaged (its checksum differs)")
         return facts
 
     def results(self) -> dict[str, Any] | None:
@@ -205,6 +221,9 @@ class Workdir:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise WorkdirError(f"{self.path}: another process is training in this folder") from None
+            for place in (".", "pruning", "support"):  # those of checkpoints and cache go with the next checkpoint and phase
+                for path in (self.path / place).glob("*.tmp"):  # of a write that was killed
+                    path.unlink(missing_ok=True)
             yield
 
 
@@ -222,6 +241,10 @@ def environment() -> dict[str, Any]:
         "git": _git_state(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _version(name: str) -> str | None:

@@ -1,0 +1,51 @@
+"""`python -m tests.campaign [--json] [--seed N]`."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .damage import Damages
+from .kills import Campaign
+from .report import Report
+
+
+def whole_campaign(folder: Path, seed: int = 0, parts: tuple[str, ...] = ("kills", "damage")) -> Report:
+    """Runs it; a line about each chain of kills goes to standard error."""
+    begun = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - begun:6.0f} s  {line}", file=sys.stderr, flush=True)
+
+    campaign = Campaign(folder, seed, say=say)
+    try:
+        campaign.prepare()
+        say("undisturbed runs are done")
+        report = Report()
+        if "damage" in parts:
+            report.damaged = Damages(campaign).run()
+            say("damaged files are done")
+        if "kills" in parts:
+            report.kills = campaign.run()
+        return report
+    finally:
+        campaign.close()
+
+
+def main() -> None:
+    """Runs the campaign; exits with 1 if anything is not as it should be."""
+    parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="end standard output with one JSON object")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--only", choices=("kills", "damage"), help="one of the two parts")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="campaign_") as place:
+        report = whole_campaign(Path(place), chosen.seed, (chosen.only,) if chosen.only else ("kills", "damage"))
+    print(json.dumps(report.as_json()) if chosen.json else report.as_text())
+    sys.exit(1 if report.problems else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""Places one fault in a process: at the n-th event of a kind, before it, in the middle of it or after it.
+
+The package's own code runs; only the moment is ours. A write that is struck in its middle has half of its bytes on the disk.
+"""
+
+import builtins
+import errno
+import json
+import os
+import signal
+import time
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Moments of a write: nothing yet; half of the bytes; all of them, under another name; under its own.
+WRITE = ("before", "half", "unnamed", "after")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens, and when.
+
+    Attributes:
+        event: a name of `census`, such as `step/after`; empty: nothing happens, events are counted.
+        number: of the event in this process, from 1.
+        signal: `SIGKILL`, `SIGTERM`, or `ENOSPC`: the write fails, the disk being full.
+    """
+
+    event: str = ""
+    number: int = 1
+    signal: str = "SIGKILL"
+
+
+_fault, _marker, _census_file = Fault(), Path(), Path()
+_counts: Counter[str] = Counter()
+
+
+def reached(event: str) -> None:
+    """An event has come; strikes if it is the one."""
+    _counts[event] += 1
+    if event != _fault.event or _counts[event] != _fault.number:
+        return
+    _marker.write_text(str(time.monotonic()))
+    if _fault.signal == "ENOSPC":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if _fault.signal == "SIGKILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+    signal.raise_signal(signal.Signals[_fault.signal])
+
+
+def write_census() -> None:
+    """How often each event came."""
+    _census_file.write_text(json.dumps(_counts))
+
+
+def install(fault: Fault, marker: Path, census: Path) -> None:
+    """Places a fault in this process.
+
+    Args:
+        marker: is written, with the time, when it strikes.
+        census: where the numbers of events go in the end.
+    """
+    global _fault, _marker, _census_file
+    _fault, _marker, _census_file = fault, marker, census
+    _training()
+    _cache()
+    _actions()
+    _results()
+    _run_folder()
+    _writes()
+    _exports()
+    from kerasgreedy.train import loop
+
+    # A save after each epoch, however fast the machine is: events then come in the same number everywhere.
+    loop.SAVE_SHARE = 0
+
+
+def kind_of(path: Path) -> str | None:
+    """Which event the writing of a file belongs to."""
+    name, parent = path.name, path.parent.name
+    if name.endswith((".tmp", ".new")):
+        return None
+    if parent in ("checkpoints", "objects"):
+        return "checkpoint"
+    if path.parent.parent.name == "cache":
+        return "cache seal"
+    if parent in ("pruning", "support") or name == "pruned_spec.yaml":
+        return "action files"
+    return "results" if name in ("results.json", "results.md", "model.keras") or parent == "plots" else None
+
+
+def _around(owner: Any, name: str, event: str) -> None:
+    original = getattr(owner, name)
+
+    def wrapped(*arguments: Any, **more: Any) -> Any:
+        reached(f"{event}/before")
+        result = original(*arguments, **more)
+        reached(f"{event}/after")
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def _training() -> None:
+    from kerasgreedy.train.evaluation import Evaluator
+    from kerasgreedy.train.step import TrainStep
+
+    _around(TrainStep, "__call__", "step")
+    _around(Evaluator, "__call__", "evaluation")
+    made = Evaluator.__init__
+
+    def make(self: Any, *arguments: Any, **more: Any) -> None:
+        made(self, *arguments, **more)
+        step = self._step
+
+        def batch(*inputs: Any) -> Any:
+            result = step(*inputs)
+            reached("evaluation/half")  # a batch of several is done
+            return result
+
+        self._step = batch
+
+    Evaluator.__init__ = make  # type: ignore[method-assign]
+
+
+def _cache() -> None:
+    from kerasgreedy.train.feature_store import FeatureStore
+
+    put = FeatureStore.put
+
+    def half(self: Any, rows: Any, features: Any, labels: Any) -> None:
+        on_disk, middle = self._file is not None, len(rows) // 2
+        if on_disk:
+            reached("cache/before")
+            put(self, rows[:middle], features[:middle], labels[:middle])
+            reached("cache/half")
+        put(self, rows, features, labels)
+        if on_disk:
+            reached("cache/after")
+
+    FeatureStore.put = half  # type: ignore[method-assign]
+
+
+def _actions() -> None:
+    from kerasgreedy.train import loop
+
+    _around(loop, "perform", "action")
+    measured = loop.Loop._measured
+
+    def seen(self: Any, action: Any) -> Any:
+        told = measured(self, action)
+
+        def batch(done: int, total: int) -> None:
+            reached("action/half")  # in the measurement of importance
+            told(done, total)
+
+        return batch
+
+    loop.Loop._measured = seen  # type: ignore[method-assign]
+
+
+def _results() -> None:
+    write = zipfile.ZipFile.writestr
+
+    def writestr(self: Any, *arguments: Any, **more: Any) -> None:
+        if str(self.filename).endswith(".model.new.keras") or self.filename is None:
+            reached("results/half")
+        write(self, *arguments, **more)
+
+    zipfile.ZipFile.writestr = writestr  # type: ignore[method-assign]
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def savefig(self: Any, target: Any, **more: Any) -> None:
+        save(self, target, **more)
+        whole = Path(target).read_bytes()
+        Path(target).write_bytes(whole[: len(whole) // 2])
+        reached("results/half")
+        Path(target).write_bytes(whole)
+
+    Figure.savefig = savefig  # type: ignore[method-assign]
+
+
+def _run_folder() -> None:
+    from kerasgreedy.train import workdir
+
+    dump = workdir.dump
+
+    def dumped(*arguments: Any) -> str:
+        reached("run folder/half")
+        return dump(*arguments)
+
+    workdir.dump = dumped
+
+
+class _Half:
+    """A file whose writes come in two halves."""
+
+    def __init__(self, file: Any, event: str):
+        self._file, self._event = file, event
+
+    def __enter__(self) -> "_Half":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, content: bytes) -> None:
+        self._file.write(content[: len(content) // 2])
+        self._file.flush()
+        reached(f"{self._event}/half")
+        self._file.write(content[len(content) // 2 :])
+
+
+def _writes() -> None:
+    """Files that are written beside their place and renamed."""
+    from kerasgreedy import files
+
+    def opened(path: Path, mode: str = "r", *more: Any) -> Any:
+        file = builtins.open(path, mode, *more)  # noqa: SIM115 (the caller closes it)
+        name = Path(path).name.rsplit(".", 2)
+        event = kind_of(Path(path).with_name(name[0])) if mode == "wb" and name[-1] == "tmp" else None
+        if event is None:
+            return file
+        reached(f"{event}/before")
+        return _Half(file, event)
+
+    files.open = opened  # type: ignore[attr-defined]
+    rename = os.replace
+
+    def replace(source: Any, target: Any, **more: Any) -> None:
+        event = "run folder" if Path(source).name.endswith(".new") else kind_of(Path(target))
+        if event:
+            reached(f"{event}/unnamed")
+        rename(source, target, **more)
+        if event:
+            reached(f"{event}/after")
+
+    os.replace = replace
+
+
+def _exports() -> None:
+    import tensorflow as tf
+    from tensorflow.python.lib.io import file_io
+
+    from kerasgreedy.export import export_run, verify
+
+    write = file_io.atomic_write_string_to_file
+
+    def graph(path: str, content: Any, *more: Any, **others: Any) -> None:
+        """The variables are there; half of the graph is."""
+        Path(path).write_bytes(content[: len(content) // 2])
+        reached("export/half")
+        Path(path).unlink()
+        write(path, content, *more, **others)
+
+    file_io.atomic_write_string_to_file = graph
+    text = Path.write_text
+
+    def write_text(self: Path, content: str, *more: Any, **others: Any) -> int:
+        if self.name == "export.json":
+            text(self, content[: len(content) // 2])
+            reached("export/half")
+        return text(self, content, *more, **others)
+
+    Path.write_text = write_text  # type: ignore[method-assign]
+    record = tf.io.TFRecordWriter.write
+
+    def recorded(self: Any, content: bytes) -> None:
+        record(self, content)
+        reached("export/half")
+
+    tf.io.TFRecordWriter.write = recorded
+    saved = tf.saved_model.save
+
+    def save(*arguments: Any, **more: Any) -> None:
+        reached("export/before")
+        saved(*arguments, **more)
+
+    tf.saved_model.save = save
+    verified = verify.verify_saved_model
+
+    def checked(*arguments: Any) -> float:
+        reached("export/half")
+        return verified(*arguments)
+
+    export_run.verify.verify_saved_model = checked
+    rename = Path.rename
+
+    def renamed(self: Path, target: Any) -> Path:
+        if self.name.endswith(".new"):
+            reached("export/unnamed")
+        result = rename(self, target)
+        if self.name.endswith(".new"):
+            reached("export/after")
+        return result
+
+    Path.rename = renamed  # type: ignore[method-assign]

@@ -1,0 +1,171 @@
+"""Commands in processes of their own, without an import for each: a warm process forks them.
+
+The warm process has imported TensorFlow and the package and has run no operation, so it has none of TensorFlow's thread
+pools, which a fork would not carry over. That is asserted before each fork.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+LIMIT = 240.0  # seconds; a command that takes longer hangs
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: exit code, or minus the number of the signal that it died of.
+        err: its standard error.
+        seconds, cpu: that it took, and of a processor.
+        struck: `time.monotonic` at which its fault came; None: the fault was not reached.
+        census: how often each event came, where it was asked for.
+    """
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    cpu: float
+    struck: float | None = None
+    ended: float = 0.0
+    census: dict[str, int] | None = None
+
+
+class Nursery:
+    """A warm process. Used by one thread at a time."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        # One thread for each operation: two lanes share two cores, and threads that wait would only spin.
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(folder)}
+        paths = [str(HERE.parent.parent), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "campaign.nursery"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=open(folder / "nursery.err", "w"),  # noqa: SIM115 (closed with the process)
+            env={**os.environ, **threads, **quiet, "PYTHONPATH": os.pathsep.join(paths)},
+            text=True,
+        )
+
+    def run(self, arguments: Sequence[Any], fault: dict[str, Any] | None = None, kill_after: float | None = None) -> Ended:
+        """Runs `kerasgreedy ARGUMENTS`.
+
+        Args:
+            fault: see `faults.Fault`; `{}` only counts events.
+            kill_after: SIGKILL comes after so many seconds.
+        """
+        order = {"arguments": list(map(str, arguments)), "fault": fault, "kill_after": kill_after, "folder": str(self._folder)}
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the warm process ended: {(self._folder / 'nursery.err').read_text()[-2000:]}")
+        return Ended(**json.loads(line))
+
+    def close(self) -> None:
+        """Ends the warm process."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+def _child(order: dict[str, Any]) -> None:
+    """In the fork: the command line, with a fault placed in it. Does not return."""
+    folder = Path(order["folder"])
+    for name, number in (("out", 1), ("err", 2)):
+        handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(handle, number)
+        os.close(handle)
+    code: Any = 0
+    try:
+        from campaign import faults
+        from kerasgreedy.cli import main
+
+        if order["fault"] is not None:
+            faults.install(faults.Fault(**order["fault"]), folder / "struck", folder / "census")
+        sys.argv = ["kerasgreedy", *order["arguments"]]
+        main.main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    with contextlib.suppress(Exception):
+        faults.write_census()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _tend(order: dict[str, Any]) -> Ended:
+    from tensorflow.python.eager import context
+
+    assert context.context()._context_handle is None, "TensorFlow has begun: not safe to fork"
+    folder = Path(order["folder"])
+    for name in ("struck", "census"):
+        (folder / name).unlink(missing_ok=True)
+    begun = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _child(order)
+    kill_after = order["kill_after"]
+    while True:
+        done, status, used = os.wait4(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.01)
+        spent = time.monotonic() - begun
+        if spent > (LIMIT if kill_after is None else kill_after):
+            if kill_after is not None:
+                (folder / "struck").write_text(str(time.monotonic()))
+            os.kill(child, signal.SIGKILL)
+            kill_after = LIMIT  # until it is collected
+    ended = time.monotonic()
+    struck = float((folder / "struck").read_text()) if (folder / "struck").is_file() else None
+    census = json.loads((folder / "census").read_text()) if (folder / "census").is_file() else None
+    out, err = ((folder / name).read_text(errors="replace") for name in ("out", "err"))
+    cpu = used.ru_utime + used.ru_stime
+    return Ended(os.waitstatus_to_exitcode(status), out, err, ended - begun, cpu, struck, ended, census)
+
+
+def main() -> None:
+    """The warm process: a line of JSON for each command in, and one for how it ended out."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    import matplotlib.figure  # noqa: F401
+    import sklearn.datasets  # noqa: F401
+
+    from campaign import faults  # noqa: F401
+    from kerasgreedy.analysis import latency
+    from kerasgreedy.cli import main  # noqa: F401
+
+    latency.ROUNDS = 1  # times are not compared
+
+    # What is here stays: forks need neither look through it for garbage nor copy it.
+    gc.collect()
+    gc.freeze()
+    for line in sys.stdin:
+        answers.write(json.dumps(asdict(_tend(json.loads(line)))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
