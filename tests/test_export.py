@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -304,3 +305,28 @@ def test_free_size_is_refused_where_a_map_is_flattened(tmp_path):
     run = trained(tmp_path / "flat", BRANCHED, "auxiliary_head={layers: [{flatten: true}]}")
     with pytest.raises(InputError, match="layer flatten_1 of head_1 flattens a map of 4x4x6"):
         kg.export_run(run.workdir, tmp_path / "out", Export(free_size=True), quiet=True)
+
+
+def test_all_formats_beside_the_savedmodel(finished, tmp_path):
+    """Their files, sizes and figures; top-1 of int8 on validation images against NumPy on the file's own logits."""
+    pytest.importorskip("tf2onnx")
+    formats = ("keras", "tflite", "tflite_float16", "tflite_int8", "onnx", "keras")
+    done = kg.export_run(finished.workdir, tmp_path / "out", Export(formats=formats), quiet=True)
+    entries = {entry["format"]: entry for entry in done["formats"]}
+    assert list(entries) == list(formats[:5])
+    for entry in entries.values():
+        assert entry["bytes"] == (tmp_path / "out/1" / entry["file"]).stat().st_size
+    int8 = entries["tflite_int8"]
+    assert (int8["images"], int8["part"]) == (32, "validation") and abs(int8["top1"] - int8["top1_float"]) <= 2 / 32
+    assert json.loads((tmp_path / "out/1/export.json").read_text())["formats"] == done["formats"]
+    images = noise(finished.network)
+    expected = tf.saved_model.load(done["out"]).signatures["logits"](images=images)["logits"]
+    received = keras.models.load_model(tmp_path / "out/1/model.keras")(images.astype(np.float32))["depth_3"]
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+def test_a_format_that_differs_takes_the_whole_version_with_it(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("kerasgreedy.export.formats.tflite", lambda *_: (_ for _ in ()).throw(InputError("other logits")))
+    with pytest.raises(InputError, match="other logits"):
+        kg.export_run(finished.workdir, tmp_path / "out", Export(formats=("tflite",)), quiet=True)
+    assert list((tmp_path / "out").iterdir()) == []
