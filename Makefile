@@ -10,7 +10,7 @@ install:  ## virtual environment with everything for development
 test:  ## what CI runs
 	$(PYTHON) -m pytest -n 2
 
-test-slow:  ## long tests: kills at random moments
+test-slow:  ## long tests: the fault campaign
 	$(PYTHON) -m pytest -m slow
 
 test-consumers:  ## exports in other people's programs, in a virtual environment without this package

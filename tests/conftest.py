@@ -1,5 +1,6 @@
 """Two logical CPU devices for every test, configured before TensorFlow runs anything; small specs and recipes."""
 
+import json
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -95,6 +96,12 @@ def same_weights(one, two):
     assert one.keys() == two.keys()
     for key, value in one.items():
         np.testing.assert_array_equal(value, two[key], err_msg=key)
+
+
+def unsealed(workdir):
+    """Takes the checksums of spec, recipe and run.json away, so that a changed file is judged by what it says."""
+    facts = json.loads((workdir / "run.json").read_text())
+    (workdir / "run.json").write_text(json.dumps({k: v for k, v in facts.items() if k not in ("files", "sha256")}))
 
 
 def without_time(workdir):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from conftest import unsealed
 from test_bad_input import assert_clear, call, place  # noqa: F401 (fixtures; `place` is for every test)
 
 from kerasgreedy.data.arrays import ImageArrays
@@ -282,6 +283,8 @@ def test_a_run_whose_recipe_was_changed_is_refused(pruned, call):  # noqa: F811
     run = Path(shutil.copytree(pruned.workdir, "mine"))
     text = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(re.sub(r"train_examples: 128", "train_examples: 120", text))
+    assert_clear(*call("prune mine -q --keep 2 -w run"), ("mine/recipe.yaml: not what the run began with",))
+    unsealed(run)  # as folders of older versions are
     assert_clear(*call("prune mine -q --keep 2 -w run"), ("mine: the data changed since the run began (train_images was 96 and",))
     assert not Path("run").exists()
 

@@ -1,6 +1,7 @@
 """Cached features against computing them anew."""
 
 import gc
+import json
 import math
 import signal
 import weakref
@@ -147,8 +148,8 @@ def test_stopped_and_resumed_equals_never_stopped(files, tmp_path, undisturbed, 
     assert without_time(part.workdir) == without_time(whole.workdir)
 
 
-@pytest.mark.parametrize("damage", ["none", "flip", "cut", "seal"])
-def test_a_cache_on_disk_is_used_again_if_it_is_whole(files, tmp_path, undisturbed, monkeypatch, damage):
+@pytest.mark.parametrize("damage", ["none", "flip", "cut", "seal", "label"])
+def test_a_cache_on_disk_is_used_again_if_it_is_whole(files, tmp_path, undisturbed, monkeypatch, capsys, damage):
     overrides = [*VIEWS, "cache.store=disk"]
     whole = undisturbed(*VIEWS)
     filled = []
@@ -165,11 +166,16 @@ def test_a_cache_on_disk_is_used_again_if_it_is_whole(files, tmp_path, undisturb
     file.write_bytes(content[: 1000 if damage == "cut" else None])
     if damage == "seal":
         file.with_suffix(".json").write_text("{")
+    if damage == "label":  # which the features' own checksum would not show
+        seal = json.loads(file.with_suffix(".json").read_text())
+        seal["labels"][3] = (seal["labels"][3] + 1) % 10
+        file.with_suffix(".json").write_text(json.dumps(seal))
     original = FeatureStore.put
     monkeypatch.setattr(FeatureStore, "put", lambda self, rows, *a: (filled.append(self), original(self, rows, *a)))
     part = resume_run(tmp_path / "part", quiet=True)
     second = {store._file.name for store in filled if store._file.parent.name == "phase_2"}
     assert second == (set() if damage == "none" else {"train_1.bin"})
+    assert (f"passed over a damaged cache file: {file}: damaged (" in capsys.readouterr().err) == (damage != "none")
     same_weights(weights(part.workdir), weights(whole.workdir))
 
 

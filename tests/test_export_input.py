@@ -182,3 +182,22 @@ def test_a_damaged_export_is_an_error(out, tmp_path, capsys):
     (tmp_path / "1/saved_model.pb").write_bytes(b"nonsense")
     code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
     assert code == 2 and "damaged" in err
+
+
+def test_a_changed_bit_of_an_export_is_an_error_and_no_older_version_answers(out, tmp_path, capsys):
+    """TensorFlow takes a graph with another constant in it without a word."""
+    import shutil
+
+    for version in ("1", "2"):
+        shutil.copytree(out / "1", tmp_path / version)
+    graph = tmp_path / "2/saved_model.pb"
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
+    assert code == 2 and f"{graph}: damaged (its checksum differs)" in err
+    graph.unlink()
+    code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
+    assert code == 2 and f"{graph}: is missing" in err
+    (tmp_path / "2/export.json").write_text('{"files": [1]}')
+    code, _, err = call(capsys, "predict", tmp_path / "2", "x.jpg")
+    assert code == 2 and "export.json: damaged" in err

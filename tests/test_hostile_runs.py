@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import unsealed
 from test_bad_input import assert_clear, call, place  # noqa: F401
 from test_hostile_data import Payload, fired
 
@@ -94,6 +95,8 @@ TEXTS = [  # file, content, command, part of the error
 @pytest.mark.parametrize(("name", "text", "command", "expected"), TEXTS, ids=lambda value: str(value)[:24])
 def test_files_of_text_are_read_as_text(name, text, command, expected, run, call):  # noqa: F811
     (run / name).write_text(text)
+    if name.endswith(".yaml"):
+        unsealed(run)
     assert_clear(*call(command), (expected,))
 
 
@@ -133,6 +136,7 @@ def test_a_run_under_another_name_is_the_same_run(run, call):  # noqa: F811
     """A name in a hand-edited spec leads to no other place."""
     before = json.loads((run / "results.json").read_text())["depths"]
     (run / "spec.yaml").write_text((run / "spec.yaml").read_text().replace("name: tiny", "name: another.name"))
+    unsealed(run)
     code, out, _ = call(f"{EVALUATE} --json")
     assert code == 0 and json.loads(out)["depths"] == before
     assert not Path("runs").exists() and sorted(path.name for path in Path().iterdir()) == ["r.yaml", "run", "s.yaml"]

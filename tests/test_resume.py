@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from conftest import same_weights, two_devices, weights, without_time
 
 from kerasgreedy.errors import InputError, Stopped, WorkdirError
 from kerasgreedy.train import loop
+from kerasgreedy.train.checkpoint import CheckpointStore
 from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.run import evaluate_run, resume_run, train_spec
@@ -153,6 +155,60 @@ def test_a_damaged_object_is_written_again_by_the_resumed_run(finished, files, t
     path.write_bytes(content)
     done = resume_run(tmp_path / "run", quiet=True)
     same_weights(weights(done.workdir), weights(finished.workdir))
+
+
+def test_a_damaged_object_that_nobody_read_is_written_again(tmp_path):
+    """The manifest is damaged, so its objects are not looked at; the same contents come again after the fall-back."""
+    arrays = {"w": np.arange(3, dtype=np.float32)}
+    store = CheckpointStore(tmp_path)
+    store.save({}, {"a": {"w": np.zeros(3, np.float32)}}, ["a"])
+    store.save({}, {"a": arrays}, ["a"])
+    newest = json.loads((tmp_path / "000002.json").read_text())
+    path = tmp_path / f"objects/{json.loads(newest['body'])['objects']['a']}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    (tmp_path / "000002.json").write_text("{")
+    store = CheckpointStore(tmp_path)
+    assert len(store.load()[1]) == 1
+    store.save({"again": True}, {"a": arrays}, ["a"])
+    snapshot, faults = CheckpointStore(tmp_path).load()
+    assert snapshot.meta == {"again": True} and faults == []
+    np.testing.assert_array_equal(snapshot.arrays["a"]["w"], arrays["w"])
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("spec.yaml", "0.25", "0.35"),
+        ("recipe.yaml", "learning_rate: 0.05", "learning_rate: 0.04"),
+        ("run.json", '"seed": 0', '"seed": 1'),
+    ],
+)
+def test_a_digit_that_changed_in_what_the_run_began_with_is_refused(finished, tmp_path, file, old, new):
+    run = Path(shutil.copytree(finished.workdir, tmp_path / "run"))
+    text = (run / file).read_text()
+    assert old in text
+    (run / file).write_text(text.replace(old, new))
+    with pytest.raises(WorkdirError, match=f"{file}: (not what the run began with|damaged)"):
+        resume_run(run, quiet=True)
+
+
+def test_metrics_that_were_cut_off_are_said_and_do_not_stop_the_run(finished, tmp_path, capsys):
+    run = Path(shutil.copytree(finished.workdir, tmp_path / "run"))
+    (run / "results.json").unlink()
+    whole = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(whole[: len(whole) // 2])
+    done = resume_run(run, quiet=True)
+    assert f"metrics.jsonl: damaged ({len(whole) - len(whole) // 2:,} bytes are missing)" in capsys.readouterr().err
+    left = (run / "metrics.jsonl").read_bytes()
+    assert left and whole.startswith(left) and left.endswith(b"\n")
+    assert done.results["depths"] == finished.results["depths"]
+
+
+def test_what_a_killed_write_left_is_removed(finished, tmp_path):
+    run = Path(shutil.copytree(finished.workdir, tmp_path / "run"))
+    (run / "results.json.7.tmp").write_text("half")
+    resume_run(run, quiet=True)
+    assert not list(run.glob("*.tmp"))
 
 
 def test_early_stopping_and_resume(files, tmp_path, monkeypatch):

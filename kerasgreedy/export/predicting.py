@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.export.card import CARD, read_card
-from kerasgreedy.export.sealed import check_files
+from kerasgreedy.export.sealed import FACTS, check_files
 from kerasgreedy.files import user_path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -40,8 +40,8 @@ def open_export(place: str | Path) -> Exported:
     path = user_path(place)
     if not path.is_dir():
         raise WorkdirError(f"{path}: no such folder")
-    if not (path / "saved_model.pb").is_file():
-        versions = [each for each in path.iterdir() if each.name.isdecimal() and (each / "saved_model.pb").is_file()]
+    if not _is_version(path):
+        versions = [each for each in path.iterdir() if each.name.isdecimal() and _is_version(each)]
         if not versions:
             hint = "; this is a run folder: kerasgreedy export" if (path / "run.json").is_file() else ""
             raise WorkdirError(f"{path}: holds no exported version{hint}")
@@ -55,6 +55,11 @@ def open_export(place: str | Path) -> Exported:
         return Exported(path, card, model.signatures["serve_encoded"])
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
         raise WorkdirError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+
+
+def _is_version(path: Path) -> bool:
+    """Even if its model is lost: an older version must not answer in its place without a word."""
+    return any((path / name).is_file() for name in ("saved_model.pb", FACTS))
 
 
 def predict_files(

@@ -120,8 +120,9 @@ class Workdir:
             WorkdirError: one of them is not what the run began with; it would go on as another run.
         """
         documents = load_spec(self.path / "spec.yaml"), load_recipe(self.path / "recipe.yaml")
-        for name, digest in self.facts().get("files", {}).items():
-            if _sha256((self.path / name).read_text()) != digest:
+        began = self.facts().get("files")  # older folders have none
+        for name in ("spec.yaml", "recipe.yaml"):
+            if isinstance(began, dict) and _sha256((self.path / name).read_text()) != began.get(name):
                 raise WorkdirError(
                     f"{self.path / name}: not what the run began with (its checksum differs from that in run.json); put it back, "
                     "or train a new run from it"

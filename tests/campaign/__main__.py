@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from .damage import Damages
+from .full_disk import full_disks
 from .kills import Campaign
 from .report import Report
 
@@ -28,7 +29,7 @@ def whole_campaign(folder: Path, seed: int = 0, parts: tuple[str, ...] = ("kills
             report.damaged = Damages(campaign).run()
             say("damaged files are done")
         if "kills" in parts:
-            report.kills = campaign.run()
+            report.kills = campaign.run() + full_disks(campaign)
         return report
     finally:
         campaign.close()

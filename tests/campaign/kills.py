@@ -20,6 +20,8 @@ from .workloads import Workload
 GRACE = 10.0
 CHAIN = 7
 CLOCK = "any moment"
+# By a run that goes on after a kill: before its first checkpoint, or without room for its cache.
+MAY_BE_SAID = ("no manifest that names them", "no room for the cache")
 # Events that are the writing of a file.
 WRITING = ("run folder", "checkpoint", "cache", "cache seal", "action files", "results", "export")
 # event: its moments in turn; kills by SIGKILL, SIGTERM and a full disk.
@@ -178,9 +180,10 @@ class Campaign:
         begin = workload.command(folder, workdir, *often)
         landed: list[Kill] = []
         missed: list[Kill] = []
-        # Events of the beginning first, of the end last; a SIGTERM at the end lets the run end.
+        # Events of the beginning first, of the end last, and then what lets the run end: a SIGTERM at the end, no room for a cache.
         order = {"run folder": -1, "results": 1}
-        kills = sorted(kills, key=lambda kill: (order.get(kill.kind, 0), kill.kind == "results" and kill.signal == "SIGTERM"))
+        lets_end = {("results", "SIGTERM"), ("cache seal", "ENOSPC")}
+        kills = sorted(kills, key=lambda kill: ((kill.kind, kill.signal) in lets_end, order.get(kill.kind, 0)))
         done = None
         for kill in kills:
             if done is not None:
@@ -201,7 +204,7 @@ class Campaign:
         if landed:
             self._judge(landed[-1], done, workdir)
         self.kills += landed
-        self.say(f"{workload.name}: {len(landed)} kills, {len(missed)} not reached, ended with {done.code}")
+        self._tell(workload.name, landed, missed)
         return missed
 
     def _strike(self, nursery: Nursery, kill: Kill, command: Sequence[Any], share: int) -> Ended:
@@ -218,10 +221,14 @@ class Campaign:
             kill.lost = True
             kill.problems.append(f"the resumed run ended with {done.code}: {done.err}")
             return
-        if done.err and not done.err.startswith("no room for the cache") and done.struck is None:
-            kill.problems.append(f"the resumed run said: {done.err}")
+        odd = [line for line in done.err.splitlines() if not any(words in line for words in MAY_BE_SAID)]
+        kill.problems += [f"the resumed run said: {line}" for line in odd]
         kill.different = workloads.differences(workdir, self.expected[kill.workload])
         kill.problems += [f"left behind: {name}" for name in workloads.litter(workdir)]
+
+    def _tell(self, what: str, landed: Sequence[Kill], missed: Sequence[Kill]) -> None:
+        wrong = "".join(f"\n  {kill}: {kill.problems} {kill.different}" for kill in landed if kill.problems or kill.different)
+        self.say(f"{what}: {len(landed)} faults, {len(missed)} not reached{wrong}")
 
     def _exports(self, nursery: Nursery, kills: list[Kill]) -> list[Kill]:
         with self._lock:
@@ -252,7 +259,7 @@ class Campaign:
                 kill.problems.append(f"the next export ended with {done.code}: {done.err}")
             kill.different = _changed_versions(folder, whole)
         self.kills += landed
-        self.say(f"export of {workload.name}: {len(landed)} kills, {len(missed)} not reached")
+        self._tell(f"export of {workload.name}", landed, missed)
         return missed
 
 
@@ -274,6 +281,8 @@ def _after(kill: Kill, ended: Ended, workdir: Path) -> list[str]:
     """What is wrong right after a fault."""
     problems = []
     allowed = {"SIGKILL": (-9,), "SIGTERM": (3, 0), "ENOSPC": (2, 0)}[kill.signal]
+    if kill.kind == CLOCK:
+        allowed = (-9, 0)  # it may have ended at that very moment
     if kill.kind == "run folder" and kill.signal == "SIGTERM":
         allowed = (-15,)  # nothing has begun
     if ended.code not in allowed:
@@ -282,9 +291,9 @@ def _after(kill: Kill, ended: Ended, workdir: Path) -> list[str]:
         problems.append(f"said: {ended.err}")
     if ended.struck is not None and ended.ended - ended.struck > GRACE:
         problems.append(f"took {ended.ended - ended.struck:.1f} s to end")
-    said = {3: "error: stopped by SIGTERM", 2: "the disk is full"}.get(ended.code, "")
-    if said not in ended.err:
-        problems.append(f"did not say '{said}': {ended.err}")
+    said = {3: ("error: stopped by SIGTERM",), 2: ("the disk is full", "No space left")}.get(ended.code, ("",))
+    if not any(words in ended.err for words in said):
+        problems.append(f"did not say '{said[0]}': {ended.err}")
     if workdir.exists():
         snapshot, faults = CheckpointStore(workdir / "checkpoints").load()
         problems += [f"checkpoint: {fault}" for fault in faults]
