@@ -49,3 +49,8 @@ def softmax64(logits):
 def picture(height, width, channels=3, seed=0):
     """A random image uint8."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+
+def tree(folder):
+    """Contents of all files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,24 +1,18 @@
 """Exports: the endpoints give what the run gives, the object can be trained on, a version appears whole or not at all."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 from exports import BRANCHED, THRESHOLDED, noise, softmax64, trained
 
 import kerasgreedy as kg
 from kerasgreedy.build import Network
 from kerasgreedy.data.opening import open_data
-from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.errors import InputError
 from kerasgreedy.export import verify
 from kerasgreedy.export.endpoints import Endpoints
 from kerasgreedy.export.export_run import Export
@@ -165,35 +159,6 @@ def test_every_endpoint_is_compared(finished, tmp_path, monkeypatch):
     assert "__call__, features" in seen
 
 
-def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def test_a_kill_leaves_the_old_version_whole(finished, tmp_path):
-    out = tmp_path / "out"
-    first = kg.export_run(finished.workdir, out, quiet=True)
-    before = tree(out / "1")
-    process = subprocess.Popen([sys.executable, "-m", "kerasgreedy", "export", str(finished.workdir), str(out), "-q"], cwd=ROOT)
-    ends = time.monotonic() + 120
-    while not (out / ".2.new/variables").exists() and process.poll() is None and time.monotonic() < ends:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert tree(out / "1") == before and not (out / "2").exists() and (out / ".2.new").exists()
-    assert kg.export_run(finished.workdir, out, quiet=True)["version"] == 2
-    assert sorted(path.name for path in out.iterdir()) == ["1", "2"] and first["version"] == 1
-
-
-def test_a_full_disk_leaves_nothing(finished, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("kerasgreedy.export.export_run.write_warm_up", full)
-    with pytest.raises(WorkdirError, match="the disk is full"):
-        kg.export_run(finished.workdir, tmp_path / "out", quiet=True)
-    assert list((tmp_path / "out").iterdir()) == []
-
-
 def test_card_and_assets(exported, finished):
     assets = {path.name: path for path in Path(exported["out"], "assets").iterdir()}
     assert set(assets) == {"class_names.txt", "model_card.json", "model_card.md", "spec.yaml", "recipe.yaml"}
@@ -212,34 +177,12 @@ def test_card_and_assets(exported, finished):
     assert again.architecture.parameters == arch.parameters
 
 
-def test_paths_of_this_machine_stay_here(tmp_path):
-    root = tmp_path / "secret" / "pets"
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 20), ("test", 4)):
-        for name in ("cat", "dog"):
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                image = tf.io.encode_png(rng.integers(0, 256, (12, 9, 3)).astype(np.uint8))
-                (root / split / name / f"{index}.png").write_bytes(image.numpy())
-    sets = [
-        f"data={{dataset: 'folder:{root}', image_size: 8, validation: 0}}",
-        "training={epochs: 1, batch_size: 8}",
-        "blocks=[{conv: 4}]",
-    ]
-    run = kg.train_spec(
-        _written(tmp_path, BRANCHED), _written(tmp_path, "name: r\n", "r.yaml"), sets, tmp_path / "run", quiet=True
-    )
-    done = kg.export_run(run.workdir, tmp_path / "out", quiet=True)
-    assert done["card"]["data"] == {
-        "dataset": "folder:pets", "licence": "not known", "training_images": 40, "validation_images": 0, "classes": 2,
-    }  # fmt: skip
-    assert done["card"]["class_names"] == ["cat", "dog"]
-    assert b"secret" not in b"".join(tree(tmp_path / "out").values())
-
-
-def _written(folder, text, name="s.yaml"):
-    (folder / name).write_text(text)
-    return folder / name
+def test_heads_that_are_all_sure_are_no_reason_to_refuse():
+    """Then no threshold lies between their confidences by more than rounding."""
+    sure = {f"depth_{depth}": {"probabilities": np.array([[1 - 6e-8 * depth, 0]], np.float32)} for depth in (0, 1)}
+    assert verify._thresholds(sure) == [0.0, 2.0]
+    sure["depth_1"]["probabilities"][0, 0] = 0.5
+    assert verify._thresholds(sure) == pytest.approx([0.0, 0.75, 2.0])
 
 
 def test_warm_up_requests_hold_images(exported):

@@ -1,6 +1,8 @@
 """What an exported model does with files and with hostile input; `predict`; bad settings."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -141,7 +143,7 @@ def test_predict_says_which_files_are_bad_and_predicts_the_others(out, finished,
 
 
 BAD = {
-    "version": (Export(version=0), "version: received 0; allowed: 1 or more"),
+    "version": (Export(version=0), "version: received 0; allowed: 1 to 9223372036854775807"),
     "taken": (Export(version=1), "already exists; give another --version"),
     "depth": (Export(answer=4), r"depth: received 4; allowed: a trained depth \(1, 2, 3\), or ensemble"),
     "features": (Export(features_depth=9), "features_depth: received 9; allowed: 1 to 3"),
@@ -175,9 +177,18 @@ def test_bad_places(finished, out, tmp_path, capsys):
     assert callable(main)
 
 
-def test_a_damaged_export_is_an_error(out, tmp_path, capsys):
-    import shutil
+def test_predict_does_not_wait_for_a_pipe_or_read_without_end(out, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    code, text, _ = call(capsys, "predict", out, tmp_path / "pipe", "/dev/zero", "--json")
+    faults = json.loads(text.splitlines()[-1])["faults"]
+    assert code == 2 and [fault["error"] for fault in faults] == ["no ordinary file"] * 2
+    with open(tmp_path / "large.bmp", "wb") as file:
+        file.truncate(2**29)
+    code, _, err = call(capsys, "predict", out, tmp_path / "large.bmp")
+    assert code == 2 and "large.bmp: larger than 268,439,552 bytes" in err
 
+
+def test_a_damaged_export_is_an_error(out, tmp_path, capsys):
     shutil.copytree(out / "1", tmp_path / "1")
     (tmp_path / "1/saved_model.pb").write_bytes(b"nonsense")
     code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
@@ -186,8 +197,6 @@ def test_a_damaged_export_is_an_error(out, tmp_path, capsys):
 
 def test_a_changed_bit_of_an_export_is_an_error_and_no_older_version_answers(out, tmp_path, capsys):
     """TensorFlow takes a graph with another constant in it without a word."""
-    import shutil
-
     for version in ("1", "2"):
         shutil.copytree(out / "1", tmp_path / version)
     graph = tmp_path / "2/saved_model.pb"
@@ -201,3 +210,17 @@ def test_a_changed_bit_of_an_export_is_an_error_and_no_older_version_answers(out
     (tmp_path / "2/export.json").write_text('{"files": [1]}')
     code, _, err = call(capsys, "predict", tmp_path / "2", "x.jpg")
     assert code == 2 and "export.json: damaged" in err
+
+
+@pytest.mark.parametrize("names", [None, ["a"], [1] * 10, "0123456789"])
+def test_a_card_that_does_not_name_the_classes_is_an_error(names, out, tmp_path, capsys):
+    shutil.copytree(out / "1", tmp_path / "1")
+    file = tmp_path / "1/assets/model_card.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "class_names": names}))
+    code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
+    assert code == 2 and "damaged (its checksum differs)" in err
+    facts = tmp_path / "1/export.json"
+    sealed = json.loads(facts.read_text())
+    facts.write_text(json.dumps({key: value for key, value in sealed.items() if key != "files"}))
+    code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
+    assert code == 2 and "damaged" in err

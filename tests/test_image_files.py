@@ -125,3 +125,11 @@ def test_a_strip_does_not_fill_the_memory():
     strip = tf.io.encode_png(np.full((1, 20_000, 3), 7, np.uint8)).numpy()
     received = Preprocessing((8, 8), 3, shorter=1000)(tf.constant([strip])).numpy()
     np.testing.assert_allclose(received, 7, atol=1e-4)
+
+
+@pytest.mark.parametrize("place", [13, 17], ids=["pixels", "palette"])
+def test_bitmaps_whose_parts_lie_beyond_their_end(place):
+    content = bytearray(VARIANTS["palette of a bitmap"])
+    content[place] = 0x7F
+    with pytest.raises(tf.errors.InvalidArgumentError, match="its parts are not in their places"):
+        decode_file(tf.constant(bytes(content)), 3)

@@ -8,7 +8,7 @@ import typer
 
 from kerasgreedy.cli import output
 from kerasgreedy.cli.options import Json, quiet_tensorflow
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import InputError, printable
 
 
 def export(
@@ -87,7 +87,7 @@ def predict(
             header = ["image", *(["class", "then"] + [""] * len(rows[0]))[: len(rows[0]) - 1]]
             output.put_table(header, rows, f"{model.card['name']}, answer: {_answer(model.card['answer'])}")
     for fault in faults:
-        print(f"error: {fault['file']}: {fault['error']}", file=sys.stderr)
+        print(printable(f"error: {fault['file']}: {fault['error']}"), file=sys.stderr)
     if faults:
         raise typer.Exit(InputError.exit_code)
 

@@ -51,15 +51,22 @@ def decode_file(content: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def _bitmap(content: tf.Tensor, head: tf.Tensor, channels: int) -> tf.Tensor:
-    bits, compression, size = number(head, range(28, 30)), number(head, range(30, 34)), number(head, range(14, 18))
-    plain = (size >= 40) & (compression == 0) & ((bits == 8) | (bits == 24) | (bits == 32))
-    with tf.control_dependencies([tf.debugging.Assert(plain, ["BMP files must have 8, 24 or 32 bits a pixel, uncompressed"])]):
-        image = tf.ensure_shape(tf.io.decode_bmp(tf.identity(content)), (None, None, None))
+    bits, compression = number(head, range(28, 30)), number(head, range(30, 34))
+    pixels, table = number(head, range(10, 14)), 14 + number(head, range(14, 18))
+    plain = (table >= 14 + 40) & (compression == 0) & ((bits == 8) | (bits == 24) | (bits == 32))
+    # Where a palette does not end in front of the pixels, TensorFlow's message would quote the file, which is no text.
+    whole = (table <= pixels) & (pixels <= tf.cast(tf.strings.length(content), tf.int64))
+    with tf.control_dependencies(
+        [tf.debugging.Assert(plain, ["BMP files must have 8, 24 or 32 bits a pixel, uncompressed"]),
+         tf.debugging.Assert(whole, ["BMP file: its parts are not in their places"])]
+    ):  # fmt: skip
+        content = tf.identity(content)
+    image = tf.ensure_shape(tf.io.decode_bmp(content), (None, None, None))
 
     def coloured() -> tf.Tensor:
-        table = tf.io.decode_raw(tf.strings.substr(content, 14 + size, 1024), tf.uint8)  # blue, green, red, 0 of each index
-        table = tf.reshape(tf.pad(table, [[0, 1024 - tf.shape(table)[0]]]), (256, 4))[:, 2::-1]
-        return tf.gather(table, tf.cast(image[..., 0], tf.int32))
+        raw = tf.io.decode_raw(tf.strings.substr(content, table, tf.minimum(pixels - table, 1024)), tf.uint8)
+        colours = tf.reshape(tf.pad(raw, [[0, 1024 - tf.shape(raw)[0]]]), (256, 4))[:, 2::-1]  # blue, green, red, 0 of each
+        return tf.gather(colours, tf.cast(image[..., 0], tf.int32))
 
     image = tf.ensure_shape(tf.cond(bits == 8, coloured, lambda: image[..., :3]), (None, None, 3))
     return image if channels == 3 else tf.image.rgb_to_grayscale(image)

@@ -180,7 +180,7 @@ class Campaign:
         begin = workload.command(folder, workdir, *often)
         landed: list[Kill] = []
         missed: list[Kill] = []
-        # Events of the beginning first, of the end last, and then what lets the run end: a SIGTERM at the end, no room for a cache.
+        # Events of the beginning first, of the end last, and then what lets the run end: a late SIGTERM, no room for a cache.
         order = {"run folder": -1, "results": 1}
         lets_end = {("results", "SIGTERM"), ("cache seal", "ENOSPC")}
         kills = sorted(kills, key=lambda kill: ((kill.kind, kill.signal) in lets_end, order.get(kill.kind, 0)))
