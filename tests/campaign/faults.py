@@ -1,6 +1,7 @@
 """Places one fault in a process: at the n-th event of a kind, before it, in the middle of it or after it.
 
-The package's own code runs; only the moment is ours. A write that is struck in its middle has half of its bytes on the disk.
+The package's own code runs; only the moment is ours. Moments of a write: `before`, nothing is there; `half`, half of the bytes
+are on the disk; `unnamed`, all of them, under another name; `after`, under its own.
 """
 
 import builtins
@@ -15,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Moments of a write: nothing yet; half of the bytes; all of them, under another name; under its own.
-WRITE = ("before", "half", "unnamed", "after")
+from .export_faults import place_in_exports
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def reached(event: str) -> None:
     _counts[event] += 1
     if event != _fault.event or _counts[event] != _fault.number:
         return
-    _marker.write_text(str(time.monotonic()))
+    _marker.write_text(str(time.process_time()))
     if _fault.signal == "ENOSPC":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if _fault.signal == "SIGKILL":
@@ -60,7 +60,7 @@ def install(fault: Fault, marker: Path, census: Path) -> None:
     """Places a fault in this process.
 
     Args:
-        marker: is written, with the time, when it strikes.
+        marker: is written, with the processor time spent, when it strikes.
         census: where the numbers of events go in the end.
     """
     global _fault, _marker, _census_file
@@ -71,7 +71,7 @@ def install(fault: Fault, marker: Path, census: Path) -> None:
     _results()
     _run_folder()
     _writes()
-    _exports()
+    place_in_exports(reached)
     from kerasgreedy.train import loop
 
     # A save after each epoch, however fast the machine is: events then come in the same number everywhere.
@@ -244,62 +244,3 @@ def _writes() -> None:
             reached(f"{event}/after")
 
     os.replace = replace
-
-
-def _exports() -> None:
-    import tensorflow as tf
-    from tensorflow.python.lib.io import file_io
-
-    from kerasgreedy.export import export_run, verify
-
-    write = file_io.atomic_write_string_to_file
-
-    def graph(path: str, content: Any, *more: Any, **others: Any) -> None:
-        """The variables are there; half of the graph is."""
-        Path(path).write_bytes(content[: len(content) // 2])
-        reached("export/half")
-        Path(path).unlink()
-        write(path, content, *more, **others)
-
-    file_io.atomic_write_string_to_file = graph
-    text = Path.write_text
-
-    def write_text(self: Path, content: str, *more: Any, **others: Any) -> int:
-        if self.name == "export.json":
-            text(self, content[: len(content) // 2])
-            reached("export/half")
-        return text(self, content, *more, **others)
-
-    Path.write_text = write_text  # type: ignore[method-assign]
-    record = tf.io.TFRecordWriter.write
-
-    def recorded(self: Any, content: bytes) -> None:
-        record(self, content)
-        reached("export/half")
-
-    tf.io.TFRecordWriter.write = recorded
-    saved = tf.saved_model.save
-
-    def save(*arguments: Any, **more: Any) -> None:
-        reached("export/before")
-        saved(*arguments, **more)
-
-    tf.saved_model.save = save
-    verified = verify.verify_saved_model
-
-    def checked(*arguments: Any) -> float:
-        reached("export/half")
-        return verified(*arguments)
-
-    export_run.verify.verify_saved_model = checked
-    rename = Path.rename
-
-    def renamed(self: Path, target: Any) -> Path:
-        if self.name.endswith(".new"):
-            reached("export/unnamed")
-        result = rename(self, target)
-        if self.name.endswith(".new"):
-            reached("export/after")
-        return result
-
-    Path.rename = renamed  # type: ignore[method-assign]

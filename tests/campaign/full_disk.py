@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import workloads
-from .kills import Campaign, Kill
+from .kills import Campaign
 from .nursery import Nursery
+from .plan import Kill
 from .workloads import GREEDY, PRUNED, Workload
 
 # Kilobytes: too few at the first checkpoint, later in training, and at the results.

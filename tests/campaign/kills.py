@@ -4,74 +4,15 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from kerasgreedy.train.checkpoint import CheckpointStore
-
 from . import workloads
-from .faults import Fault
 from .nursery import Ended, Nursery
+from .plan import CHAIN, CLOCK, MAY_BE_SAID, PLAN, Kill, wrong_after
 from .workloads import Workload
-
-# Seconds from SIGTERM to the end of the process; container runtimes allow 10 by default.
-GRACE = 10.0
-CHAIN = 7
-CLOCK = "any moment"
-# By a run that goes on after a kill: before its first checkpoint, or without room for its cache.
-MAY_BE_SAID = ("no manifest that names them", "no room for the cache")
-# Events that are the writing of a file.
-WRITING = ("run folder", "checkpoint", "cache", "cache seal", "action files", "results", "export")
-# event: its moments in turn; kills by SIGKILL, SIGTERM and a full disk.
-PLAN: dict[str, tuple[tuple[str, ...], int, int, int]] = {
-    "run folder": (("half", "unnamed", "after"), 3, 1, 0),
-    "step": (("before", "after"), 12, 8, 0),
-    "evaluation": (("half", "before", "half", "after"), 8, 6, 0),
-    "checkpoint": (("half", "unnamed", "half", "before", "half", "after"), 18, 6, 4),
-    "cache": (("half", "before", "half", "after"), 8, 4, 0),
-    "cache seal": (("half", "unnamed", "half", "after"), 5, 2, 2),
-    "action": (("half", "before", "half", "after"), 8, 5, 0),
-    "action files": (("half", "unnamed", "half", "before", "after"), 6, 2, 2),
-    "results": (("half", "unnamed", "half", "before", "half", "after"), 12, 3, 2),
-    "export": (("half", "before", "half", "unnamed", "half", "after", "half"), 10, 4, 0),
-    CLOCK: (("",), 8, 0, 0),
-}
-
-
-@dataclass
-class Kill:
-    """One fault and what came of it.
-
-    Attributes:
-        place: from 0 to 1, how far through the events of its kind.
-        problems: what was wrong right after it.
-        lost, different: what the run came to; noted at the last kill that it met.
-    """
-
-    kind: str
-    event: str
-    signal: str
-    place: float
-    workload: str = ""
-    number: int = 0
-    problems: list[str] = field(default_factory=list)
-    lost: bool = False
-    different: list[str] = field(default_factory=list)
-
-    @property
-    def fault(self) -> Fault:
-        """For the process that it is to come to."""
-        return Fault(self.event, self.number, self.signal)
-
-    @property
-    def in_a_write(self) -> bool:
-        """Whether a file was half written, or written and not yet in its place."""
-        return self.kind in WRITING and self.event.endswith(("half", "unnamed"))
-
-    def __str__(self) -> str:
-        return f"{self.signal} at {self.event} {self.number} of {self.workload}"
 
 
 class Campaign:
@@ -180,7 +121,7 @@ class Campaign:
         begin = workload.command(folder, workdir, *often)
         landed: list[Kill] = []
         missed: list[Kill] = []
-        # Events of the beginning first, of the end last, and then what lets the run end: a late SIGTERM, no room for a cache.
+        # Events of the beginning first, of the end last, then what lets the run end: a SIGTERM at the end, no room for a cache.
         order = {"run folder": -1, "results": 1}
         lets_end = {("results", "SIGTERM"), ("cache seal", "ENOSPC")}
         kills = sorted(kills, key=lambda kill: ((kill.kind, kill.signal) in lets_end, order.get(kill.kind, 0)))
@@ -196,7 +137,7 @@ class Campaign:
                 missed.append(kill)
             else:
                 landed.append(kill)
-                kill.problems = _after(kill, ended, workdir)
+                kill.problems = wrong_after(kill, ended, workdir)
             if ended.code == 0:
                 done = ended
         if done is None:
@@ -275,28 +216,3 @@ def _changed_versions(folder: Path, whole: dict[str, str]) -> list[str]:
         wrong += [f"{version.name}/{name}" for name in whole.keys() ^ files.keys()]
         wrong += [f"{version.name}/{name}" for name in stable & files.keys() if files[name] != whole[name]]
     return wrong
-
-
-def _after(kill: Kill, ended: Ended, workdir: Path) -> list[str]:
-    """What is wrong right after a fault."""
-    problems = []
-    allowed = {"SIGKILL": (-9,), "SIGTERM": (3, 0), "ENOSPC": (2, 0)}[kill.signal]
-    if kill.kind == CLOCK:
-        allowed = (-9, 0)  # it may have ended at that very moment
-    if kill.kind == "run folder" and kill.signal == "SIGTERM":
-        allowed = (-15,)  # nothing has begun
-    if ended.code not in allowed:
-        problems.append(f"ended with {ended.code}; allowed: {allowed}")
-    if "Traceback" in ended.err or "fault of the program" in ended.err:
-        problems.append(f"said: {ended.err}")
-    if ended.struck is not None and ended.ended - ended.struck > GRACE:
-        problems.append(f"took {ended.ended - ended.struck:.1f} s to end")
-    said = {3: ("error: stopped by SIGTERM",), 2: ("the disk is full", "No space left")}.get(ended.code, ("",))
-    if not any(words in ended.err for words in said):
-        problems.append(f"did not say '{said[0]}': {ended.err}")
-    if workdir.exists():
-        snapshot, faults = CheckpointStore(workdir / "checkpoints").load()
-        problems += [f"checkpoint: {fault}" for fault in faults]
-        if ended.code == 3 and snapshot is None:
-            problems.append("no checkpoint")
-    return problems

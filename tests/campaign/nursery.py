@@ -29,7 +29,7 @@ class Ended:
         code: exit code, or minus the number of the signal that it died of.
         err: its standard error.
         seconds, cpu: that it took, and of a processor.
-        struck: `time.monotonic` at which its fault came; None: the fault was not reached.
+        struck: processor time that had been spent when its fault came; None: the fault was not reached.
         census: how often each event came, where it was asked for.
     """
 
@@ -39,7 +39,6 @@ class Ended:
     seconds: float
     cpu: float
     struck: float | None = None
-    ended: float = 0.0
     census: dict[str, int] | None = None
 
 
@@ -135,15 +134,15 @@ def _tend(order: dict[str, Any]) -> Ended:
         spent = time.monotonic() - begun
         if spent > (LIMIT if kill_after is None else kill_after):
             if kill_after is not None:
-                (folder / "struck").write_text(str(time.monotonic()))
+                (folder / "struck").write_text("0")
             os.kill(child, signal.SIGKILL)
             kill_after = LIMIT  # until it is collected
-    ended = time.monotonic()
+    seconds = time.monotonic() - begun
     struck = float((folder / "struck").read_text()) if (folder / "struck").is_file() else None
     census = json.loads((folder / "census").read_text()) if (folder / "census").is_file() else None
     out, err = ((folder / name).read_text(errors="replace") for name in ("out", "err"))
     cpu = used.ru_utime + used.ru_stime
-    return Ended(os.waitstatus_to_exitcode(status), out, err, ended - begun, cpu, struck, ended, census)
+    return Ended(os.waitstatus_to_exitcode(status), out, err, seconds, cpu, struck, census)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .damage import Damaged
-from .kills import Kill
+from .plan import Kill
 
 BAD = ("silent", "unclear", "crash", "different")
 
