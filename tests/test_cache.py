@@ -244,7 +244,9 @@ def test_features_of_an_ended_phase_leave_memory(files, tmp_path, monkeypatch):
     monkeypatch.setattr(FeatureStore, "__init__", lambda self, *a: (alive.append(weakref.ref(self)), original(self, *a))[1])
     seen = {}
 
-    def look(self, phase, *arguments):
+    def look(self, phase, epoch, step, *arguments):
+        if epoch + 1 < phase.epochs or step > 1:
+            return  # a collection takes a second where many tests have run before
         gc.collect()
         seen[phase.index] = sum(store() is not None for store in alive)
 

@@ -97,6 +97,7 @@ def test_a_run_of_two_workers_is_that_of_one_and_only_the_chief_writes(tmp_path)
     assert len(list((tmp_path / "two/tensorboard").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_sigterm_saves_on_all_workers_and_any_number_goes_on(tmp_path):
     """The launcher passes the signal on; exit code 3; then one worker goes on from there."""
     process = subprocess.Popen(
@@ -132,6 +133,7 @@ def test_sigterm_saves_on_all_workers_and_any_number_goes_on(tmp_path):
     assert any((weights(tmp_path / "run")[key] != value).any() for key, value in stopped.items())
 
 
+@pytest.mark.slow
 def test_a_lost_worker_ends_the_run_with_a_message_and_a_usable_checkpoint(tmp_path):
     words = command(tmp_path, "run", "-s", "training.epochs=400", "--workers", "2")
     process = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
