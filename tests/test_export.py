@@ -123,6 +123,18 @@ def test_the_object_follows_the_convention_for_reusable_models(exported, finishe
     assert all((a == b.numpy()).all() for a, b in zip(kept, moving, strict=True))
 
 
+def test_heads_that_were_not_trained_stay_out(tmp_path):
+    """End to end trains the last head alone: the file holds the weights of two blocks and that head."""
+    run = trained(tmp_path / "e2e", THRESHOLDED, "strategy=end_to_end", "auxiliary_head={hidden_layers: 1, width: 64}")
+    done = kg.export_run(run.workdir, tmp_path / "out", quiet=True)
+    assert "depth_2" in done["signatures"] and "depth_1" not in done["signatures"]
+    network = kg.load_network(run.workdir)
+    kept = [variable for name in ("block_1", "block_2", "head_2") for variable in network.component(name).variables]
+    variables = dict(tf.train.list_variables(f"{done['out']}/variables/variables"))
+    stored = [shape for name, shape in variables.items() if name.startswith(("variables/", "other_variables/"))]
+    assert sorted(map(list, stored)) == sorted(list(variable.shape) for variable in kept)
+
+
 @pytest.mark.parametrize("kind", ["pruned", "branched", "thresholded"])
 def test_other_networks(kind, request, tmp_path):
     """`export` compares every endpoint by itself; here the answer is compared with `evaluate`'s own network once more."""

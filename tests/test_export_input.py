@@ -139,7 +139,11 @@ def test_predict_says_which_files_are_bad_and_predicts_the_others(out, finished,
     assert code == 2
     assert [entry["file"] for entry in result["predictions"]] == [str(tmp_path / "good.png")]
     assert {fault["file"].rsplit("/", 1)[-1] for fault in result["faults"]} == {"cut.jpg", "text.png", "none.png"}
-    assert "cut.jpg: not a readable image" in err and "text.png: images must be JPEG" in err and "No such file" in err
+    assert (
+        "cut.jpg: not a readable image" in err
+        and "text.png: images must be JPEG, PNG or BMP files of at most 67108864 pixels and 65536 a side\n" in err
+        and "No such file" in err
+    )
 
 
 BAD = {

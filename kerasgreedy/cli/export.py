@@ -47,6 +47,8 @@ def export(
     for entry in done["formats"]:
         accuracy = f"; top-1 {100 * entry['top1_float']:.2f} -> {100 * entry['top1']:.2f} %" if "top1" in entry else ""
         output.put(f"{entry['file']}: {entry['bytes']:,} bytes{accuracy}")
+    if not done["card"]["training"]["finished"]:
+        output.put("the run is not finished: the last depth may be trained in part; train --resume goes on with it")
     output.put(f"differs from the network by at most {done['difference']:.1e}")
     output.put(f"written to: {done['out']}")
 

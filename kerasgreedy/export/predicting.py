@@ -1,5 +1,6 @@
 """Predictions of an exported version for image files."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,10 +135,8 @@ def _predict(
 
 def _reason(text: str) -> str:
     """The message of an assertion or of the decoder, without TensorFlow's account of the graph."""
-    if "must be JPEG" in text:
-        return text[text.index("images must be JPEG") :].split("]")[0]
-    return (
-        "not a readable image ("
-        + text.split("<stack traces unavailable>")[-1].strip().split("\n")[0].split("[[")[0].strip()
-        + ")"
-    )
+    asserted = re.search(r"assertion failed: \[(.*?)[. ]*\]", text)
+    if asserted:
+        return asserted[1]
+    plain = text.split("<stack traces unavailable>")[-1].strip().split("\n")[0].split("[[")[0].strip()
+    return f"not a readable image ({plain})"
