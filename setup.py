@@ -8,6 +8,9 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"', (here / "kerasgreedy/__init__.py").read_text(), re.M).group(1)
 
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "jsonschema>=4"]
+EXPORT = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]
+
 setup(
     name="kerasgreedy",
     version=version,
@@ -40,10 +43,10 @@ setup(
         "tf_keras>=2.19",  # the Keras 2 that it works on
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "jsonschema>=4"],
+        "test": [*TEST, *EXPORT],
         "bench": ["torch>=2.5", "openvino>=2025.0"],
-        "export": ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "jsonschema>=4", "ruff==0.17.5", "mypy==2.4.1", "types-PyYAML"],
+        "export": EXPORT,
+        "dev": [*TEST, *EXPORT, "ruff==0.17.5", "mypy==2.4.1", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["kerasgreedy=kerasgreedy.cli.main:main"]},
 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -116,24 +117,54 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write to, which stands at `out` when all has been written, and nowhere if something fails.
 
     Raises:
-        WorkdirError: `out` is there already, or cannot be written.
+        WorkdirError: `out` is there already, cannot be written, or is being written by another process.
     """
     beside = out.with_name(f".{out.name}.new")
     try:
         _refuse_existing(out)
-        shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
-        beside.mkdir(parents=True)
-        yield beside
-        for path in [*beside.rglob("*"), beside]:
-            _to_disk(path)
-        _refuse_existing(out)
-        beside.rename(out)
-        _to_disk(out.parent)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle = _held(beside, out)
+        done = False
+        try:
+            yield beside
+            for path in [*beside.rglob("*"), beside]:
+                _to_disk(path)
+            _refuse_existing(out)
+            beside.rename(out)
+            done = True
+            _to_disk(out.parent)
+        finally:
+            if not done:
+                shutil.rmtree(beside, ignore_errors=True)
+            os.close(handle)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise WorkdirError(f"{out}: {'the disk is full' if full else f'cannot be written ({error.strerror or error})'}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _held(beside: Path, out: Path) -> int:
+    """Makes a folder, or empties one that a kill left, and locks it.
+
+    Returns:
+        its descriptor; closing it unlocks the folder.
+    """
+    while True:
+        beside.mkdir(exist_ok=True)
+        handle = os.open(beside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not one that its writer has renamed or removed meanwhile.
+            if beside.exists() and os.path.samestat(os.fstat(handle), beside.lstat()):
+                for path in beside.iterdir():
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            raise WorkdirError(f"{out}: another process is writing it; give another place") from None
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
 
 
 def _refuse_existing(out: Path) -> None:

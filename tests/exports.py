@@ -44,3 +44,13 @@ def softmax64(logits):
     z = np.asarray(logits, np.float64)
     e = np.exp(z - z.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
+
+
+def picture(height, width, channels=3, seed=0):
+    """A random image uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+
+def tree(folder):
+    """Contents of all files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -40,7 +40,7 @@ class Images:
     def __len__(self):
         return len(self._images)
 
-    def view(self, view):
+    def view(self, view, shards=1):
         missing = -len(self._images) % self._batch_size
         rows = np.concatenate([np.arange(len(self._images)), np.full(missing, -1)])
         images = np.concatenate([self._images, np.zeros((missing, *self._images.shape[1:]), np.float32)])

@@ -122,7 +122,7 @@ def test_a_sparse_phase_prunes_what_its_masks_leave_unused(tmp_path, monkeypatch
 
     monkeypatch.setattr(loop.Loop, "_save_is_due", look)
     monkeypatch.setattr(Masks, "hold", note)
-    monkeypatch.setattr(loop.Loop, "_score", lambda self, figures: (-len(seen), 0.0))  # scores only fall
+    monkeypatch.setattr(loop.Watch, "score", lambda self, looks: (-len(seen), 0.0))  # scores only fall
     solver = f"{{name: alternation, mode: {mode}, warm_up_epochs: 1, beta: {beta}}}"
     sparse = f"dsd={{sparse: {{solver: {solver}, epochs: 3}}, dense: {{epochs: 1}}}}"
     data = "data={dataset: digits, train_examples: 80, test_examples: 20, validation: 16, normalize: unit}"

@@ -231,7 +231,7 @@ def test_the_last_phase_starts_from_the_zeros(undisturbed, tmp_path, monkeypatch
 
     monkeypatch.setattr(loop.Loop, "_save_is_due", note)
     monkeypatch.setattr(loop.Loop, "_start", start)
-    monkeypatch.setattr(loop.Loop, "_score", worse)
+    monkeypatch.setattr(loop.Watch, "score", worse)
     with pytest.raises(SystemError):
         train_spec(*files, workdir=tmp_path / "run", quiet=True)
     assert ends == [0, 2]

@@ -1,23 +1,18 @@
 """Exports: the endpoints give what the run gives, the object can be trained on, a version appears whole or not at all."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 from exports import BRANCHED, THRESHOLDED, noise, softmax64, trained
 
 import kerasgreedy as kg
 from kerasgreedy.build import Network
 from kerasgreedy.data.opening import open_data
-from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.errors import InputError
 from kerasgreedy.export import verify
 from kerasgreedy.export.endpoints import Endpoints
 from kerasgreedy.export.export_run import Export
@@ -128,6 +123,18 @@ def test_the_object_follows_the_convention_for_reusable_models(exported, finishe
     assert all((a == b.numpy()).all() for a, b in zip(kept, moving, strict=True))
 
 
+def test_heads_that_were_not_trained_stay_out(tmp_path):
+    """End to end trains the last head alone: the file holds the weights of two blocks and that head."""
+    run = trained(tmp_path / "e2e", THRESHOLDED, "strategy=end_to_end", "auxiliary_head={hidden_layers: 1, width: 64}")
+    done = kg.export_run(run.workdir, tmp_path / "out", quiet=True)
+    assert "depth_2" in done["signatures"] and "depth_1" not in done["signatures"]
+    network = kg.load_network(run.workdir)
+    kept = [variable for name in ("block_1", "block_2", "head_2") for variable in network.component(name).variables]
+    variables = dict(tf.train.list_variables(f"{done['out']}/variables/variables"))
+    stored = [shape for name, shape in variables.items() if name.startswith(("variables/", "other_variables/"))]
+    assert sorted(map(list, stored)) == sorted(list(variable.shape) for variable in kept)
+
+
 @pytest.mark.parametrize("kind", ["pruned", "branched", "thresholded"])
 def test_other_networks(kind, request, tmp_path):
     """`export` compares every endpoint by itself; here the answer is compared with `evaluate`'s own network once more."""
@@ -164,35 +171,6 @@ def test_every_endpoint_is_compared(finished, tmp_path, monkeypatch):
     assert "__call__, features" in seen
 
 
-def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def test_a_kill_leaves_the_old_version_whole(finished, tmp_path):
-    out = tmp_path / "out"
-    first = kg.export_run(finished.workdir, out, quiet=True)
-    before = tree(out / "1")
-    process = subprocess.Popen([sys.executable, "-m", "kerasgreedy", "export", str(finished.workdir), str(out), "-q"], cwd=ROOT)
-    ends = time.monotonic() + 120
-    while not (out / ".2.new/variables").exists() and process.poll() is None and time.monotonic() < ends:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert tree(out / "1") == before and not (out / "2").exists() and (out / ".2.new").exists()
-    assert kg.export_run(finished.workdir, out, quiet=True)["version"] == 2
-    assert sorted(path.name for path in out.iterdir()) == ["1", "2"] and first["version"] == 1
-
-
-def test_a_full_disk_leaves_nothing(finished, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("kerasgreedy.export.export_run.write_warm_up", full)
-    with pytest.raises(WorkdirError, match="the disk is full"):
-        kg.export_run(finished.workdir, tmp_path / "out", quiet=True)
-    assert list((tmp_path / "out").iterdir()) == []
-
-
 def test_card_and_assets(exported, finished):
     assets = {path.name: path for path in Path(exported["out"], "assets").iterdir()}
     assert set(assets) == {"class_names.txt", "model_card.json", "model_card.md", "spec.yaml", "recipe.yaml"}
@@ -211,34 +189,12 @@ def test_card_and_assets(exported, finished):
     assert again.architecture.parameters == arch.parameters
 
 
-def test_paths_of_this_machine_stay_here(tmp_path):
-    root = tmp_path / "secret" / "pets"
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 20), ("test", 4)):
-        for name in ("cat", "dog"):
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                image = tf.io.encode_png(rng.integers(0, 256, (12, 9, 3)).astype(np.uint8))
-                (root / split / name / f"{index}.png").write_bytes(image.numpy())
-    sets = [
-        f"data={{dataset: 'folder:{root}', image_size: 8, validation: 0}}",
-        "training={epochs: 1, batch_size: 8}",
-        "blocks=[{conv: 4}]",
-    ]
-    run = kg.train_spec(
-        _written(tmp_path, BRANCHED), _written(tmp_path, "name: r\n", "r.yaml"), sets, tmp_path / "run", quiet=True
-    )
-    done = kg.export_run(run.workdir, tmp_path / "out", quiet=True)
-    assert done["card"]["data"] == {
-        "dataset": "folder:pets", "licence": "not known", "training_images": 40, "validation_images": 0, "classes": 2,
-    }  # fmt: skip
-    assert done["card"]["class_names"] == ["cat", "dog"]
-    assert b"secret" not in b"".join(tree(tmp_path / "out").values())
-
-
-def _written(folder, text, name="s.yaml"):
-    (folder / name).write_text(text)
-    return folder / name
+def test_heads_that_are_all_sure_are_no_reason_to_refuse():
+    """Then no threshold lies between their confidences by more than rounding."""
+    sure = {f"depth_{depth}": {"probabilities": np.array([[1 - 6e-8 * depth, 0]], np.float32)} for depth in (0, 1)}
+    assert verify._thresholds(sure) == [0.0, 2.0]
+    sure["depth_1"]["probabilities"][0, 0] = 0.5
+    assert verify._thresholds(sure) == pytest.approx([0.0, 0.75, 2.0])
 
 
 def test_warm_up_requests_hold_images(exported):
@@ -304,3 +260,28 @@ def test_free_size_is_refused_where_a_map_is_flattened(tmp_path):
     run = trained(tmp_path / "flat", BRANCHED, "auxiliary_head={layers: [{flatten: true}]}")
     with pytest.raises(InputError, match="layer flatten_1 of head_1 flattens a map of 4x4x6"):
         kg.export_run(run.workdir, tmp_path / "out", Export(free_size=True), quiet=True)
+
+
+def test_all_formats_beside_the_savedmodel(finished, tmp_path):
+    """Their files, sizes and figures; top-1 of int8 on validation images against NumPy on the file's own logits."""
+    pytest.importorskip("tf2onnx")
+    formats = ("keras", "tflite", "tflite_float16", "tflite_int8", "onnx", "keras")
+    done = kg.export_run(finished.workdir, tmp_path / "out", Export(formats=formats), quiet=True)
+    entries = {entry["format"]: entry for entry in done["formats"]}
+    assert list(entries) == list(formats[:5])
+    for entry in entries.values():
+        assert entry["bytes"] == (tmp_path / "out/1" / entry["file"]).stat().st_size
+    int8 = entries["tflite_int8"]
+    assert (int8["images"], int8["part"]) == (32, "validation") and abs(int8["top1"] - int8["top1_float"]) <= 2 / 32
+    assert json.loads((tmp_path / "out/1/export.json").read_text())["formats"] == done["formats"]
+    images = noise(finished.network)
+    expected = tf.saved_model.load(done["out"]).signatures["logits"](images=images)["logits"]
+    received = keras.models.load_model(tmp_path / "out/1/model.keras")(images.astype(np.float32))["depth_3"]
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+def test_a_format_that_differs_takes_the_whole_version_with_it(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("kerasgreedy.export.formats.tflite", lambda *_: (_ for _ in ()).throw(InputError("other logits")))
+    with pytest.raises(InputError, match="other logits"):
+        kg.export_run(finished.workdir, tmp_path / "out", Export(formats=("tflite",)), quiet=True)
+    assert list((tmp_path / "out").iterdir()) == []

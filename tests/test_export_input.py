@@ -1,20 +1,20 @@
 """What an exported model does with files and with hostile input; `predict`; bad settings."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from exports import noise
+from exports import noise, picture
 
 import kerasgreedy as kg
 from kerasgreedy.cli.main import app, main
 from kerasgreedy.errors import KerasgreedyError
 from kerasgreedy.export import image_bytes
 from kerasgreedy.export.export_run import Export
-from kerasgreedy.export.image_bytes import Preprocessing, declared_pixels
-
-SIZES = [(1, 1), (7, 300), (255, 256), (513, 2)]
+from kerasgreedy.export.image_bytes import Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -27,55 +27,6 @@ def out(finished, tmp_path_factory):
 @pytest.fixture(scope="module")
 def signatures(out):
     return tf.saved_model.load(str(out / "1")).signatures
-
-
-def picture(height, width, channels=3, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
-
-
-def bmp(image):
-    """A 24-bit bitmap, rows from the bottom."""
-    height, width, _ = image.shape
-    rows = b"".join(row[:, ::-1].tobytes().ljust(-(-3 * width // 4) * 4, b"\0") for row in image[::-1])
-    number = lambda value, size=4: value.to_bytes(size, "little", signed=True)  # noqa: E731
-    head = number(40) + number(width) + number(height) + number(1, 2) + number(24, 2) + bytes(24)
-    return b"BM" + number(54 + len(rows)) + bytes(4) + number(54) + head + rows
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_declared_pixels(size):
-    image = picture(*size)
-    for content in (tf.io.encode_png(image).numpy(), tf.io.encode_jpeg(image).numpy(), bmp(image)):
-        assert declared_pixels(tf.constant(content)) == size[0] * size[1]
-    assert declared_pixels(tf.constant(b"no image")) == 0
-
-
-def test_a_bitmap_with_rows_from_the_top():
-    content = bytearray(bmp(picture(5, 4)))
-    content[22:26] = (-5).to_bytes(4, "little", signed=True)
-    assert declared_pixels(tf.constant(bytes(content))) == 20
-
-
-@pytest.mark.parametrize("kind", ["png", "jpeg", "bmp"])
-def test_files_are_resized_as_in_training(kind):
-    images = [picture(9, 13, seed=1), picture(40, 30, seed=2)]
-    encode = {"png": lambda i: tf.io.encode_png(i).numpy(), "jpeg": lambda i: tf.io.encode_jpeg(i).numpy(), "bmp": bmp}[kind]
-    files = [encode(image) for image in images]
-    received = Preprocessing((8, 8), 3)(tf.constant(files)).numpy()
-    for file, own in zip(files, received, strict=True):
-        decoded = tf.io.decode_image(file, 3)
-        expected = np.clip(np.rint(tf.image.resize(decoded, (8, 8), antialias=True).numpy()), 0, 255)
-        np.testing.assert_array_equal(own, expected)
-    if kind != "jpeg":
-        np.testing.assert_array_equal(tf.io.decode_image(files[0], 3), images[0])
-
-
-def test_the_centre_is_cut_where_training_did():
-    """A 20x40 image, shorter side to 10, centre 8x8: rows 1..9 and columns 6..14 of the 10x20 one."""
-    image = picture(20, 40)
-    received = Preprocessing((8, 8), 3, shorter=10)(tf.constant([tf.io.encode_png(image).numpy()])).numpy()[0]
-    resized = tf.image.resize(image, (10, 20), antialias=True).numpy()
-    np.testing.assert_allclose(received, resized[1:9, 6:14], atol=1e-4)
 
 
 def test_own_size_and_grey_images_pass_unchanged(signatures, finished):
@@ -93,10 +44,14 @@ def jpeg(cut=None):
     return tf.io.encode_jpeg(picture(64, 64)).numpy()[:cut]
 
 
-HUGE = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (65_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+def declaring(width, height):
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\0\0\0"
+
+
 HOSTILE_FILES = {
-    "truncated": jpeg(-300), "head only": jpeg(40), "empty": b"", "text": b"hello", "huge": HUGE,
-    "overflow": HUGE.replace((65_000).to_bytes(4, "big"), b"\xff\xff\xff\xff"), "gif": b"GIF89a" + bytes(40),
+    "truncated": jpeg(-300), "head only": jpeg(40), "empty": b"", "text": b"hello", "huge": declaring(65_000, 65_000),
+    "overflow": declaring(2**32 - 1, 2**32 - 1), "gif": b"GIF89a" + bytes(40),
+    "wide": declaring(2**16 + 1, 1), "tall": declaring(1, 2**16 + 1), "negative": declaring(2**31 + 5, 3),
     "huge bitmap": b"BM" + bytes(16) + b"\xff\xff\xff\x7f" * 2 + bytes(28),
 }  # fmt: skip
 
@@ -184,11 +139,15 @@ def test_predict_says_which_files_are_bad_and_predicts_the_others(out, finished,
     assert code == 2
     assert [entry["file"] for entry in result["predictions"]] == [str(tmp_path / "good.png")]
     assert {fault["file"].rsplit("/", 1)[-1] for fault in result["faults"]} == {"cut.jpg", "text.png", "none.png"}
-    assert "cut.jpg: not a readable image" in err and "text.png: images must be JPEG" in err and "No such file" in err
+    assert (
+        "cut.jpg: not a readable image" in err
+        and "text.png: images must be JPEG, PNG or BMP files of at most 67108864 pixels and 65536 a side\n" in err
+        and "No such file" in err
+    )
 
 
 BAD = {
-    "version": (Export(version=0), "version: received 0; allowed: 1 or more"),
+    "version": (Export(version=0), "version: received 0; allowed: 1 to 9223372036854775807"),
     "taken": (Export(version=1), "already exists; give another --version"),
     "depth": (Export(answer=4), r"depth: received 4; allowed: a trained depth \(1, 2, 3\), or ensemble"),
     "features": (Export(features_depth=9), "features_depth: received 9; allowed: 1 to 3"),
@@ -222,9 +181,18 @@ def test_bad_places(finished, out, tmp_path, capsys):
     assert callable(main)
 
 
-def test_a_damaged_export_is_an_error(out, tmp_path, capsys):
-    import shutil
+def test_predict_does_not_wait_for_a_pipe_or_read_without_end(out, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    code, text, _ = call(capsys, "predict", out, tmp_path / "pipe", "/dev/zero", "--json")
+    faults = json.loads(text.splitlines()[-1])["faults"]
+    assert code == 2 and [fault["error"] for fault in faults] == ["no ordinary file"] * 2
+    with open(tmp_path / "large.bmp", "wb") as file:
+        file.truncate(2**29)
+    code, _, err = call(capsys, "predict", out, tmp_path / "large.bmp")
+    assert code == 2 and "large.bmp: larger than 268,439,552 bytes" in err
 
+
+def test_a_damaged_export_is_an_error(out, tmp_path, capsys):
     shutil.copytree(out / "1", tmp_path / "1")
     (tmp_path / "1/saved_model.pb").write_bytes(b"nonsense")
     code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
@@ -233,8 +201,6 @@ def test_a_damaged_export_is_an_error(out, tmp_path, capsys):
 
 def test_a_changed_bit_of_an_export_is_an_error_and_no_older_version_answers(out, tmp_path, capsys):
     """TensorFlow takes a graph with another constant in it without a word."""
-    import shutil
-
     for version in ("1", "2"):
         shutil.copytree(out / "1", tmp_path / version)
     graph = tmp_path / "2/saved_model.pb"
@@ -248,3 +214,17 @@ def test_a_changed_bit_of_an_export_is_an_error_and_no_older_version_answers(out
     (tmp_path / "2/export.json").write_text('{"files": [1]}')
     code, _, err = call(capsys, "predict", tmp_path / "2", "x.jpg")
     assert code == 2 and "export.json: damaged" in err
+
+
+@pytest.mark.parametrize("names", [None, ["a"], [1] * 10, "0123456789"])
+def test_a_card_that_does_not_name_the_classes_is_an_error(names, out, tmp_path, capsys):
+    shutil.copytree(out / "1", tmp_path / "1")
+    file = tmp_path / "1/assets/model_card.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "class_names": names}))
+    code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
+    assert code == 2 and "damaged (its checksum differs)" in err
+    facts = tmp_path / "1/export.json"
+    sealed = json.loads(facts.read_text())
+    facts.write_text(json.dumps({key: value for key, value in sealed.items() if key != "files"}))
+    code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
+    assert code == 2 and "damaged" in err

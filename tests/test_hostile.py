@@ -201,6 +201,30 @@ def test_a_path_that_is_none_is_an_error(key, call):  # noqa: F811
     assert_clear(*call("plan s.yaml -r r.yaml"), ("not a usable path",))
 
 
+HUGE = "9" * 299
+NUMBERS = [
+    "blocks.0.padding", "blocks.0.conv", "blocks.0.stride", "blocks.0.kernel_size", "blocks.0.groups", "classes",
+    "nominal.classes", "auxiliary_head.hidden_layers", "auxiliary_head.width", "auxiliary_head.pool_to",
+    "block_defaults.batch_norm_epsilon",
+    "training.epochs", "training.batch_size", "training.optimizer.learning_rate", "data.image_size", "data.validation",
+    "data.train_examples", "data.augment.pad_crop", "seed", "checkpoint_minutes", "cache.memory_gb", "training.label_smoothing",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize("value", [HUGE, f"-{HUGE}", "1e308", "1e-320", ".nan", "-.inf", "{}", "[[[]]]", "''", "null"])
+def test_numbers_without_bounds_are_used_or_refused(key, value, call):  # noqa: F811
+    code, out, err = call(f'plan s.yaml -r r.yaml -s "{key}={value}"')
+    if code:
+        assert_clear(code, out, err, ())
+
+
+@pytest.mark.parametrize("key", ["training.optimizer.name", "training.schedule.name", "training.solver.name"])
+@pytest.mark.parametrize("value", ["{}", "[x]", "1", "true", "../x"])
+def test_names_of_choices_are_words(key, value, call):  # noqa: F811
+    assert_clear(*call(f"plan s.yaml -r r.yaml -s {key}={value}"), (f"--set {key}={value}",))
+
+
 def test_keys_of_overrides_are_keys_only():
     assert parse_override("blocks.0.__class__=1").keys == ("blocks", "0", "__class__")
     with pytest.raises(SpecError, match="__class__: unknown key"):
@@ -224,7 +248,12 @@ def test_no_code_of_the_package_can_run_what_it_reads():
                 found.setdefault(str(file.relative_to(PACKAGE)), []).append(found_call)
     assert found == {
         "__init__.py": ["import_module(_HOMES[name]), name)"],
+        "cli/workers.py": ["subprocess.Popen"] * 4,  # this very command
         "data/npz.py": ["np.load(path, allow_pickle=False) as archive:"],
+        "export/formats.py": ["load_model"],  # of the file just written, safe mode on
+        "export/portable.py": ["load_model"],  # in a sentence
+        "export/predicting.py": ["saved_model.load"],  # a program, as docs/export.md says
+        "export/verify.py": ["saved_model.load"],  # of the folder just written
         "train/workdir.py": ["subprocess.run"],
     }
 
@@ -247,8 +276,20 @@ def test_the_checkout_that_a_run_starts_in_runs_nothing(tmp_path):
     hook.chmod(0o755)
     os.utime("file", (0, 0))
     assert environment()["git"]["clean"] is True
+    Path("file").write_text("2")
+    assert environment()["git"]["clean"] is False
     assert not marker.exists()
-    os.utime("file", (1, 1))
     git("status")
     assert marker.exists()  # so it would have
+    marker.unlink()
+    for name in ("core.fsmonitor", "core.hooksPath"):
+        git("config", name, "")
+    git("config", "filter.x.clean", f"touch {marker}; cat")
+    Path(".gitattributes").write_text("* filter=x")
+    os.utime("file", (1, 1))
+    state = environment()["git"]
+    assert state["clean"] is None and len(state["commit"]) == 40
+    assert not marker.exists()
+    git("status")
+    assert marker.exists()
     marker.unlink()

@@ -176,6 +176,18 @@ MANIFESTS = {
 }
 
 
+@pytest.mark.parametrize("group", ["optimizer", "extra/masks"])
+def test_what_belongs_to_no_running_phase_is_an_error(group, run, call):  # noqa: F811
+    def change(manifest):
+        objects = manifest["objects"]
+        manifest["meta"].update(phase=0, epoch=0, step=0, kept=[], best=None, sums={}, started=True)
+        objects.update({group: objects["network/block_1"], "optimizer": objects["network/block_1"]})
+
+    (run / "results.json").unlink()
+    rewritten(run, change)
+    assert_clear(*call(RESUME), ("checkpoint",))
+
+
 @pytest.mark.parametrize("kind", MANIFESTS)
 @pytest.mark.parametrize("command", [EVALUATE, RESUME])
 def test_a_manifest_with_other_content_is_an_error(kind, command, run, call):  # noqa: F811

@@ -1,9 +1,14 @@
 """Evaluation under masks: which weights they come from, and what it refuses."""
 
+import pickle
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_alternation import run
 from test_bad_input import call  # noqa: F401
+from test_hostile_data import Payload
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.reports.records import read_metrics
@@ -144,3 +149,26 @@ def test_a_damaged_file_of_weights_is_named(tmp_path, call, damage):  # noqa: F8
     assert (
         code == 2 and str(file) in err and ("not there" if damage == "missing" else "damaged") in err and "Traceback" not in err
     )
+
+
+@pytest.mark.parametrize("kind", ["pickle", "objects", "npy", "other_layer", "text", "outside"])
+def test_weights_of_anothers_making_are_numbers_or_refused(masked, tmp_path, call, kind, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(masked, "run")
+    file = Path(folder) / "support" / "phase_1.npz"
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    first = next(iter(arrays))
+    if kind == "pickle":
+        file.write_bytes(pickle.dumps(Payload()))
+    elif kind == "npy":
+        np.save(tmp_path / "a.npy", arrays[first])
+        (tmp_path / "a.npy").rename(file)
+    else:
+        other = {"objects": np.array([Payload()], dtype=object), "text": np.full(arrays[first].shape, "x")}
+        name = {"other_layer": "head_9/x", "outside": "../../x"}.get(kind, first)
+        np.savez(file, allow_pickle=True, **{**arrays, name: other.get(kind, arrays[first])})
+    code, out, err = call("evaluate run --masks held")
+    assert (code, out) == (2, "") and "Traceback" not in err and err.startswith("error: "), err
+    assert "phase_1.npz" in err or "block_1/" in err, err
+    assert not (tmp_path / "MARKER").exists() and not (tmp_path.parent / "x.npy").exists()

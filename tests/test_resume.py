@@ -12,6 +12,7 @@ from conftest import same_weights, two_devices, weights, without_time
 from kerasgreedy.errors import InputError, Stopped, WorkdirError
 from kerasgreedy.train import loop
 from kerasgreedy.train.checkpoint import CheckpointStore
+from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.run import evaluate_run, resume_run, train_spec
 
@@ -72,6 +73,27 @@ def test_resuming_a_finished_run_changes_nothing(finished):
     assert (finished.workdir / "results.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_stopped_during_an_evaluation_and_resumed_equals_never_stopped(finished, files, tmp_path, monkeypatch, at):
+    """The first evaluation is that of the start of phase 1; at 2 and 4 an epoch's steps are done and saved."""
+    original, calls = Evaluator.__call__, []
+
+    def look(self, batches, seen=None):
+        calls.append(1)
+        if len(calls) == at:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, batches, seen)
+
+    monkeypatch.setattr(Evaluator, "__call__", look)
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
+    assert len(calls) == at
+    monkeypatch.undo()
+    done = resume_run(tmp_path / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(finished.workdir))
+    assert without_time(done.workdir) == without_time(finished.workdir)
+
+
 def test_two_devices_stop_and_resume(files, tmp_path, monkeypatch):
     """Stopped in the second phase, where a frozen batch norm's statistics must come back on both devices."""
     whole = train_spec(*files, NO_DROPOUT, tmp_path / "whole", strategy=two_devices(), quiet=True)
@@ -84,6 +106,13 @@ def test_two_devices_stop_and_resume(files, tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         train_spec(*files, NO_DROPOUT, tmp_path / "part", strategy=two_devices(), quiet=True)
     monkeypatch.undo()
+    shutil.copytree(tmp_path / "part", tmp_path / "fewer")
+    fewer = resume_run(tmp_path / "fewer", quiet=True)  # on one device: the curves differ by rounding
+    for one, two in zip(without_time(fewer.workdir), without_time(whole.workdir), strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3) and (one["epoch"], one["split"]) == (
+            two["epoch"],
+            two["split"],
+        )
     part = resume_run(tmp_path / "part", strategy=two_devices(), quiet=True)
     for key, value in weights(whole.workdir).items():
         np.testing.assert_allclose(weights(part.workdir)[key], value, atol=1e-6, err_msg=key)

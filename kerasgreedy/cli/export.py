@@ -8,7 +8,7 @@ import typer
 
 from kerasgreedy.cli import output
 from kerasgreedy.cli.options import Json, quiet_tensorflow
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import InputError, printable
 
 
 def export(
@@ -47,6 +47,8 @@ def export(
     for entry in done["formats"]:
         accuracy = f"; top-1 {100 * entry['top1_float']:.2f} -> {100 * entry['top1']:.2f} %" if "top1" in entry else ""
         output.put(f"{entry['file']}: {entry['bytes']:,} bytes{accuracy}")
+    if not done["card"]["training"]["finished"]:
+        output.put("the run is not finished: the last depth may be trained in part; train --resume goes on with it")
     output.put(f"differs from the network by at most {done['difference']:.1e}")
     output.put(f"written to: {done['out']}")
 
@@ -87,7 +89,7 @@ def predict(
             header = ["image", *(["class", "then"] + [""] * len(rows[0]))[: len(rows[0]) - 1]]
             output.put_table(header, rows, f"{model.card['name']}, answer: {_answer(model.card['answer'])}")
     for fault in faults:
-        print(f"error: {fault['file']}: {fault['error']}", file=sys.stderr)
+        print(printable(f"error: {fault['file']}: {fault['error']}"), file=sys.stderr)
     if faults:
         raise typer.Exit(InputError.exit_code)
 

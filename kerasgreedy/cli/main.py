@@ -16,7 +16,7 @@ from kerasgreedy.cli.convergence import convergence
 from kerasgreedy.cli.data import data_app
 from kerasgreedy.cli.export import export, predict
 from kerasgreedy.cli.finish import finish
-from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import DevicesOption, Json, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune import prune
 from kerasgreedy.cli.sensitivity import sensitivity
 from kerasgreedy.errors import InputError, KerasgreedyError, did_you_mean, printable
@@ -70,10 +70,23 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="WORKDIR", help="Go on with a run instead of starting one.")
     ] = None,
+    devices: DevicesOption = None,
+    distribute: Annotated[
+        str | None,
+        typer.Option("--distribute", metavar="none|mirrored|multi_worker", help="Instead of what the recipe says."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Start so many worker processes on this machine, to try things out.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a spec by a recipe, or go on with a run."""
+    _one_of("--distribute", distribute, ("none", "mirrored", "multi_worker"))
+    if workers:
+        from kerasgreedy.cli.workers import launch
+
+        raise typer.Exit(launch(workers, spec, recipe, resume, workdir, distribute))
     if resume is not None:
         stray = [name for name, value in (("SPEC", spec), ("--recipe", recipe), ("--set", sets), ("--workdir", workdir)) if value]
         if stray:
@@ -87,7 +100,11 @@ def train(
     quiet_tensorflow()
     from kerasgreedy.train import run
 
-    done = run.resume_run(resume, quiet=quiet) if resume else run.train_spec(str(spec), recipe, sets or [], workdir, quiet=quiet)
+    if resume:
+        done = run.resume_run(resume, quiet=quiet, devices=devices, distribute=distribute)  # type: ignore[arg-type]
+    else:
+        overrides = [*(sets or []), *([f"recipe.distribute={distribute}"] if distribute else [])]
+        done = run.train_spec(str(spec), recipe, overrides, workdir, quiet=quiet, devices=devices)
     if as_json:
         output.put_json({"workdir": str(done.workdir), **done.results})
     else:
@@ -108,6 +125,7 @@ def evaluate(
     ] = None,
     rule: Annotated[str | None, typer.Option("--rule", help="With --masks: positive or energy. Default: the run's.")] = None,
     beta: Annotated[float | None, typer.Option("--beta", min=0, help="With --masks: per example. Default: the run's.")] = None,
+    devices: DevicesOption = None,
     as_json: Json = False,
 ) -> None:
     """Print top-1 and top-5 of every trained depth and of the ensemble."""
@@ -120,7 +138,7 @@ def evaluate(
     from kerasgreedy.train import run
 
     chosen = {"masks": masks, "rule": rule, "beta": beta}
-    scores = run.evaluate_run(workdir, part, batch_size=batch_size, **chosen)  # type: ignore[arg-type]
+    scores = run.evaluate_run(workdir, part, batch_size=batch_size, devices=devices, **chosen)  # type: ignore[arg-type]
     if as_json:
         output.put_json({"workdir": str(workdir), **scores})
     else:

@@ -16,6 +16,14 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY.KEY=VALUE", help="Override a value of the spec or the recipe. May be repeated."),
 ]
+DevicesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="N|NAMES",
+        help="One copy of the network on each of so many GPUs (without GPUs: parts of the CPU), or of GPU:0,GPU:1.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
 
 

@@ -77,8 +77,14 @@ def random_resized_crop(image: tf.Tensor, draws: tf.Tensor, size: tuple[int, int
 
 
 def center_cut(image: tf.Tensor, shorter: int, size: tuple[int, int]) -> tf.Tensor:
-    """Resizes the shorter side to `shorter` and cuts `size` out of the centre (padding where it is smaller); float32."""
+    """Resizes the shorter side to `shorter` and cuts `size` out of the centre (padding where it is smaller); float32.
+
+    In one step: of a narrow strip the whole resized image could be thousands of times as large as the strip.
+    """
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     scaled = tf.maximum(tf.round(sides * (shorter / tf.reduce_min(sides))), 1.0)
-    resized = tf.image.resize(image, tf.cast(scaled, tf.int32), antialias=True)
-    return tf.image.resize_with_crop_or_pad(resized, *size)
+    spare = scaled - tf.constant(size, tf.float32)
+    before = tf.where(spare > 0, tf.floor(spare / 2), -tf.floor(-spare / 2))
+    return tf.raw_ops.ScaleAndTranslate(
+        images=image[None], size=size, scale=scaled / sides, translation=-before, kernel_type="triangle", antialias=True
+    )[0]

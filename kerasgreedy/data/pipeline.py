@@ -1,5 +1,6 @@
 """Batches for training and evaluation: split, order, augmentation, normalisation."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -8,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop
-from kerasgreedy.data.splits import ArraySplit, FileSplit, Split
+from kerasgreedy.data.splits import ArraySplit, FileSplit, Split, TfdsSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Data
 
@@ -69,9 +70,14 @@ class Pipeline:
         """Batches (image float32, label int32) of one training epoch, from `first_step` on."""
         return self.indexed(phase, epoch, batch_size, first_step).map(_without_index, **_PARALLEL).prefetch(2)
 
-    def indexed(self, phase: int, epoch: int, batch_size: int, first_step: int = 0) -> tf.data.Dataset:
-        """Those of `training`, as (row int64, image, label): a row is an example's place in the training part."""
-        order, seed = self._order(phase, epoch)
+    def indexed(self, phase: int, epoch: int, batch_size: int, first_step: int = 0, shards: int = 1) -> tf.data.Dataset:
+        """Those of `training`, as (row int64, image, label): a row is an example's place in the training part.
+
+        Args:
+            shards: the s-th of so many equal parts of every batch holds rows s, s + shards, s + 2 shards, ... only, so that a
+                worker sees the same examples in all epochs. The order is then another one.
+        """
+        order, seed = self._order(phase, epoch, batch_size, shards)
         views = self._data.augment_views
         draws = self._draws((phase, epoch) if views is None else (epoch % views,))
         batches = self._train.batches(order, batch_size, drop_remainder=True, first=first_step * batch_size, seed=seed)
@@ -82,18 +88,21 @@ class Pipeline:
         places = tf.constant(self.parts[part])
         return lambda index, *more: (tf.searchsorted(places, tf.cast(index, places.dtype), out_type=tf.int64), *more)
 
-    def rows(self, phase: int, epoch: int) -> "NDArray[np.int64]":
-        """The order of `training` as rows of the training part, for what is stored by row."""
-        return np.searchsorted(self.parts["train"], self._order(phase, epoch)[0])
+    def rows(self, phase: int, epoch: int, batch_size: int, shards: int = 1) -> "NDArray[np.int64]":
+        """The order of `indexed` as rows of the training part, for what is stored by row."""
+        return np.searchsorted(self.parts["train"], self._order(phase, epoch, batch_size, shards)[0])
 
-    def view(self, part: Part, view: int | None, batch_size: int, most: int | None = None) -> tf.data.Dataset:
+    def view(self, part: Part, view: int | None, batch_size: int, most: int | None = None, shards: int = 1) -> tf.data.Dataset:
         """Full batches (row int64, image float32, label int32) of a part, in one of its views or (None) unaugmented.
 
         The row is an example's place in the part; the last batch is filled up with images of row -1.
 
         Args:
             most: only so many images, drawn by the seed.
+            shards: see `indexed`.
         """
+        if shards > 1:
+            return self._sharded_view(part, view, batch_size, shards)
         rows = self.parts[part]
         if most is not None:
             rows = np.sort(np.random.default_rng((self._seed, _SOME)).permutation(rows)[:most])
@@ -110,6 +119,27 @@ class Pipeline:
             return tf.pad(rows, missing, constant_values=-1), tf.ensure_shape(image, shape), tf.pad(label, missing)
 
         return self._images(source, batches, draws, batch_size).map(fill, **_PARALLEL).prefetch(2)
+
+    def _sharded_view(self, part: Part, view: int | None, batch_size: int, shards: int) -> tf.data.Dataset:
+        """`view` in the order of `sharded_rows`; a place to be filled up holds the first image again, as row -1."""
+        rows = sharded_rows(len(self.parts[part]), batch_size, shards)
+        source = self._test if part == "test" else self._train
+        draws = None if view is None else self._draws((view,))
+        batches = source.batches(self.parts[part][np.maximum(rows, 0)], batch_size, drop_remainder=True)
+        shape = (batch_size, *self._size)
+        places = tf.data.Dataset.from_tensor_slices(rows.reshape(-1, batch_size))
+
+        def number(rows: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            _, image, label = batch
+            return rows, tf.ensure_shape(image, (*shape, image.shape[-1])), tf.ensure_shape(label, batch_size)
+
+        images = self._images(source, batches, draws, batch_size)
+        return tf.data.Dataset.zip(places, images).map(number, **_PARALLEL).prefetch(2)
+
+    @property
+    def orderly(self) -> bool:
+        """Whether training images come in any order that is asked for, which shards need."""
+        return not isinstance(self._train, TfdsSplit)
 
     def evaluation(self, part: Part, batch_size: int, most: int | None = None) -> tf.data.Dataset:
         """Batches (image float32, label int32, weight float32) of a part (or `most` images of it) in fixed order, unaugmented.
@@ -135,10 +165,15 @@ class Pipeline:
                 raise DataError(f"{self._data.dataset}: the images cannot be read ({type(error).__name__}, {error.op})") from None
             raise
 
-    def _order(self, phase: int, epoch: int) -> tuple["NDArray[np.int64]", int]:
+    def _order(self, phase: int, epoch: int, batch_size: int = 1, shards: int = 1) -> tuple["NDArray[np.int64]", int]:
         """The training examples in the order of an epoch, and a seed for sources that cannot follow it."""
         rng = np.random.default_rng((self._seed, _ORDER, phase, epoch))
-        return rng.permutation(self.parts["train"]), int(rng.integers(2**31))
+        examples = self.parts["train"]
+        if shards == 1:
+            return rng.permutation(examples), int(rng.integers(2**31))
+        steps, share = len(examples) // batch_size, batch_size // shards
+        own = [rng.permutation(examples[shard::shards])[: steps * share].reshape(steps, share) for shard in range(shards)]
+        return np.concatenate(own, axis=1).ravel(), int(rng.integers(2**31))
 
     def _draws(self, place: tuple[int, ...]) -> tf.Tensor:
         """The random numbers of one view: of a (phase, epoch), or of a numbered (view,) for the whole run."""
@@ -205,6 +240,21 @@ class Pipeline:
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
         return mean.astype(np.float32), np.maximum(deviation, 1.0).astype(np.float32)
+
+
+def sharded_rows(count: int, batch_size: int, shards: int) -> "NDArray[np.int64]":
+    """Rows 0 to count - 1 in full batches, of which the s-th of `shards` equal parts holds rows s, s + shards, ... only.
+
+    Returns:
+        (batches * batch_size,), -1 where a place is to be filled up.
+    """
+    share = batch_size // shards
+    batches = math.ceil(math.ceil(count / shards) / share)
+    own = np.full((shards, batches * share), -1, np.int64)
+    for shard in range(shards):
+        rows = np.arange(shard, count, shards)
+        own[shard, : len(rows)] = rows
+    return own.reshape(shards, batches, share).transpose(1, 0, 2).ravel()
 
 
 def _without_index(_: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.data.arrays import check_images, check_labels, to_bytes
+from kerasgreedy.data.image_files import decode_file
 from kerasgreedy.errors import DataError
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ class FileSplit(Split):
             files, labels = tf.constant(self.files), tf.constant(self.labels)
 
         def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            image = tf.io.decode_image(tf.io.read_file(files[index]), channels=self.channels, expand_animations=False)
-            return index, tf.ensure_shape(image, [None, None, self.channels]), labels[index]
+            return index, decode_file(tf.io.read_file(files[index]), self.channels), labels[index]
 
         indices = tf.data.Dataset.from_tensor_slices(order[first:count])
         return indices.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -120,7 +120,7 @@ class FileSplit(Split):
         """Looks for the file that stopped a run; slow, used only after a failure."""
         for file in self.files:
             try:
-                tf.io.decode_image(tf.io.read_file(file), channels=self.channels, expand_animations=False)
+                decode_file(tf.io.read_file(file), self.channels)
             except tf.errors.OpError as error:
                 return DataError(f"{file}: not a readable image ({str(error.message).partition('[Op')[0].strip()})")
         return None

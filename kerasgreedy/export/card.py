@@ -102,10 +102,10 @@ def write_assets(folder: Path, card: Mapping[str, Any], job: Job) -> list[Path]:
     """Writes card, class names, spec and recipe into a folder.
 
     Raises:
-        InputError: a class name has more than one line.
+        InputError: a class name has more than one line, or bytes that are no text.
     """
     names = job.data.class_names
-    odd = next((name for name in names if len(name.splitlines()) != 1), None)
+    odd = next((name for name in names if not _is_line(name)), None)
     if odd is not None:
         raise InputError(f"class name {odd!r} is not one line of text; rename the class, and train again with its new name")
     # Paths of the machine that trained are nobody's business.
@@ -122,6 +122,11 @@ def write_assets(folder: Path, card: Mapping[str, Any], job: Job) -> list[Path]:
     for name, content in contents.items():
         (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in contents]
+
+
+def _is_line(name: str) -> bool:
+    """Whether a name can stand in a list of names; that of a folder may hold bytes that are no UTF-8."""
+    return len(name.splitlines()) == 1 and not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def read_card(version: Path) -> dict[str, Any]:

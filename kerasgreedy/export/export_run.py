@@ -25,13 +25,16 @@ from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.opening import stored_info, trained_network
 from kerasgreedy.train.workdir import Workdir
 
+# TensorFlow Serving keeps it in 64 bits with a sign.
+MOST_VERSION = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Export:
     """What to export.
 
     Attributes:
-        version: a whole number from 1 that no version in OUT has; None: the one after the newest.
+        version: a whole number from 1 to 2^63 - 1 that no version in OUT has; None: the one after the newest.
         answer: depth of the head whose prediction `serve` gives, or `ensemble`; None: the last trained depth.
         features_depth: of the block whose features the model gives when it is called; None: the last trained depth.
         top_k: classes that `serve` lists.
@@ -48,8 +51,8 @@ class Export:
 
     def check(self) -> None:
         """Raises InputError for values that no run could use."""
-        if self.version is not None and self.version < 1:
-            raise InputError(f"version: received {self.version}; allowed: 1 or more")
+        if self.version is not None and not 1 <= self.version <= MOST_VERSION:
+            raise InputError(f"version: received {self.version}; allowed: 1 to {MOST_VERSION}")
         if self.top_k < 1:
             raise InputError(f"top_k: received {self.top_k}; allowed: 1 or more")
         for name in self.formats:
@@ -82,10 +85,8 @@ def export_run(
     settings = settings or Export()
     settings.check()
     base = user_path(out)
-    version = settings.version or _next_version(base)
+    version = _version(base, settings.version)
     target = base / str(version)
-    if target.exists():
-        raise WorkdirError(f"{target}: already exists; give another --version")
     say = _say(quiet)
     folder = Workdir.open(workdir)
     job, network = trained_network(folder, prepare(*folder.documents(), stored_info(folder), begins=False))
@@ -125,11 +126,20 @@ def export_run(
     }
 
 
-def _next_version(base: Path) -> int:
+def _version(base: Path, wanted: int | None) -> int:
+    """The version that is wanted, or the one after the newest of a folder."""
     if base.exists() and not base.is_dir():
         raise WorkdirError(f"{base}: is a file; allowed: a folder of versions, or a new one")
-    present = [int(path.name) for path in base.iterdir() if path.name.isdecimal()] if base.exists() else []
-    return max(present, default=0) + 1
+    try:
+        present = {int(path.name): path for path in base.iterdir() if path.name.isdecimal()} if base.exists() else {}
+    except OSError as error:
+        raise WorkdirError(f"{base}: cannot be read ({error.strerror})") from None
+    version = max(present, default=0) + 1 if wanted is None else wanted
+    if version in present:  # 01 is 1, for those who read the folder too
+        raise WorkdirError(f"{present[version]}: already exists; give another --version")
+    if version > MOST_VERSION:
+        raise WorkdirError(f"{base}: holds a version of {max(present)}; allowed: up to {MOST_VERSION}")
+    return version
 
 
 def _say(quiet: bool) -> Callable[[str], None]:

@@ -11,7 +11,7 @@ import numpy as np
 from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Part, Pipeline
-from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_accuracy, check_same, some_images
+from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_accuracy, check_same, jumps, some_images
 from kerasgreedy.export.converting import network_logits
 from kerasgreedy.export.endpoints import Answer
 from kerasgreedy.export.lite import run_tflite, tflite
@@ -65,9 +65,8 @@ def _keras(source: Source, file: Path) -> dict[str, Any]:
     answers: list[Answer] = [*source.network.depths, "ensemble"]
     for depth in answers:
         name = "ensemble" if depth == "ensemble" else f"depth_{depth}"
-        check_same(
-            f"{file.name}, {name},", network_logits(source.network, depth, images), np.asarray(received[name]), FLOAT_TOLERANCE
-        )
+        expected, given = network_logits(source.network, depth, images), np.asarray(received[name])
+        check_same(f"{file.name}, {name},", expected, given, FLOAT_TOLERANCE, jumps(source.network))
     return {}
 
 

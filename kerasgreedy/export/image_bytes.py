@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from kerasgreedy.data.augment import center_cut
+from kerasgreedy.data.image_files import BMP, JPEG, PNG, decode_file, file_head, number, starts
 
-# A file of a few kilobytes can declare an image of many gigabytes: it is refused before anything is decoded.
-MOST_PIXELS = 2**26
-_HEAD = 32
+# A file of a few kilobytes can declare an image of many gigabytes: it is refused before anything is decoded. So is a strip:
+# resizing holds as many rows as the result has, at the width of the file.
+MOST_PIXELS, MOST_SIDE = 2**26, 2**16
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,15 @@ class Preprocessing:
         return tf.map_fn(self._one, image_bytes, fn_output_signature=shape)
 
     def _one(self, content: tf.Tensor) -> tf.Tensor:
-        pixels = declared_pixels(content)
-        message = f"images must be JPEG, PNG or BMP files of at most {MOST_PIXELS} pixels"
+        sides = declared_size(content)
+        message = f"images must be JPEG, PNG or BMP files of at most {MOST_PIXELS} pixels and {MOST_SIDE} a side"
         with tf.control_dependencies(
-            [tf.debugging.assert_greater(pixels, tf.constant(0, tf.int64), message),
-             tf.debugging.assert_less_equal(pixels, tf.constant(MOST_PIXELS, tf.int64), message)]
+            [tf.debugging.assert_positive(sides, message),
+             tf.debugging.assert_less_equal(sides, tf.constant(MOST_SIDE, tf.int64), message),
+             tf.debugging.assert_less_equal(tf.reduce_prod(sides), tf.constant(MOST_PIXELS, tf.int64), message)]
         ):  # fmt: skip
             content = tf.identity(content)
-        image = tf.io.decode_image(content, channels=self.channels, expand_animations=False)
-        image = tf.ensure_shape(image, (None, None, self.channels))
+        image = decode_file(content, self.channels)
         if self.shorter:
             return tf.ensure_shape(center_cut(image, self.shorter, self.size), (*self.size, self.channels))
         resized = tf.image.resize(image, self.size, antialias=True)
@@ -62,37 +63,27 @@ class Preprocessing:
         return f"{colour}, resized to {height}x{width} (bilinear, antialiased), rounded"
 
 
-def declared_pixels(content: tf.Tensor) -> tf.Tensor:
-    """Height times width as the head of a file says, without decoding it; 0 for what is no JPEG, PNG or BMP.
+def declared_size(content: tf.Tensor) -> tf.Tensor:
+    """Height and width as the head of a file says, without decoding it; zeros for what is no JPEG, PNG or BMP.
 
     Args:
         content: () string.
 
     Returns:
-        () int64.
+        (2,) int64.
     """
-    raw = tf.io.decode_raw(tf.strings.substr(content, 0, _HEAD), tf.uint8)
-    head = tf.cast(tf.pad(raw, [[0, _HEAD - tf.shape(raw)[0]]]), tf.int64)
-
-    def number(places: range) -> tf.Tensor:
-        return tf.add_n([head[place] * (1 << (8 * shift)) for shift, place in enumerate(places)])
-
-    def starts(signature: bytes) -> tf.Tensor:
-        return tf.reduce_all(head[: len(signature)] == tf.constant(list(signature), tf.int64))
+    head = file_head(content)
 
     def png() -> tf.Tensor:
-        return number(range(19, 15, -1)) * number(range(23, 19, -1))
+        return tf.stack([number(head, range(23, 19, -1)), number(head, range(19, 15, -1))])
 
     def bmp() -> tf.Tensor:
-        height = number(range(22, 26))
-        return number(range(18, 22)) * tf.minimum(height, (1 << 32) - height)  # rows from the top: a negative height
+        height = number(head, range(22, 26))  # a negative one: rows from the top
+        return tf.stack([tf.minimum(height, (1 << 32) - height), number(head, range(18, 22))])
 
-    def jpeg() -> tf.Tensor:
-        return tf.reduce_prod(tf.io.extract_jpeg_shape(content, tf.int64)[:2])
-
-    none = tf.constant(0, tf.int64)
     return tf.case(
-        [(starts(b"\xff\xd8\xff"), jpeg), (starts(b"\x89PNG\r\n\x1a\n"), png), (starts(b"BM"), bmp)],
-        default=lambda: none,
+        [(starts(head, JPEG), lambda: tf.io.extract_jpeg_shape(content, tf.int64)[:2]),
+         (starts(head, PNG), png), (starts(head, BMP), bmp)],
+        default=lambda: tf.zeros(2, tf.int64),
         exclusive=True,
-    )
+    )  # fmt: skip

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError, did_you_mean
-from kerasgreedy.export.checking import FLOAT_TOLERANCE, HALF_TOLERANCE, check_same, some_images
+from kerasgreedy.export.checking import FLOAT_TOLERANCE, HALF_TOLERANCE, check_same, jumps, some_images
 from kerasgreedy.export.converting import convertible, network_logits
 
 if TYPE_CHECKING:
@@ -84,9 +84,14 @@ def _one_by_one(images: Any) -> Iterator[list[Any]]:
 
 def _check(network: Network, depth: int | str, kind: Kind, content: bytes, calibration: "NDArray | None") -> None:
     images = some_images(network, calibration)
-    received = run_tflite(content, images)
+    try:
+        received = run_tflite(content, images)
+    except RuntimeError as error:
+        hint = "; calibration images that are much alike give ranges that it cannot use" if kind == "int8" else ""
+        raise InputError(f"TFLite cannot run the {kind} file of this network ({error}){hint}; nothing was written") from error
     if kind != "int8":
-        return check_same(f"{kind} TFLite file", network_logits(network, depth, images), received, _TOLERANCES[kind])
+        expected = network_logits(network, depth, images)
+        return check_same(f"{kind} TFLite file", expected, received, _TOLERANCES[kind], jumps(network))
     scale, zero = _interpreter(content).get_input_details()[0]["quantization"]
     if (scale, zero) != (1.0, 0) or not np.isfinite(received).all():
         raise InputError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
-from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, some_images
+from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, some_images
 from kerasgreedy.export.converting import convertible, network_logits
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def onnx(network: Network, depth: int | str) -> bytes:
         received = run_onnx(content, images)
     except Exception as error:  # what tf2onnx leaves as it was, onnxruntime does not load
         raise InputError(f"onnxruntime cannot run the ONNX file of this network ({error}); nothing was written") from error
-    check_same("ONNX file", network_logits(network, depth, images), received, FLOAT_TOLERANCE)
+    check_same("ONNX file", network_logits(network, depth, images), received, FLOAT_TOLERANCE, jumps(network))
     return content
 
 

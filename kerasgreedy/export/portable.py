@@ -22,7 +22,7 @@ from keras import layers, ops
 
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
-from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, some_images
+from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, some_images
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.ensemble import ensemble_weights
@@ -57,7 +57,7 @@ def portable_model(network: Network, depths: Sequence[int] | None = None) -> ker
     some = some_images(network)
     received = model(some, training=False)
     for key, expected in network.model(wanted)(some, training=False).items():
-        check_same("Keras model", np.asarray(expected), np.asarray(received[key]), FLOAT_TOLERANCE)
+        check_same("Keras model", np.asarray(expected), np.asarray(received[key]), FLOAT_TOLERANCE, jumps(network))
     return model
 
 

@@ -1,5 +1,6 @@
 """Predictions of an exported version for image files."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,14 @@ import tensorflow as tf
 
 from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.export.card import CARD, read_card
+from kerasgreedy.export.image_bytes import MOST_PIXELS
 from kerasgreedy.export.sealed import FACTS, check_files
-from kerasgreedy.files import user_path
+from kerasgreedy.files import read_bytes, user_path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 BATCH = 32
+# A bitmap of as many pixels as the model takes, at four bytes each, and its head.
+MOST_BYTES = 4 * MOST_PIXELS + 4096
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,16 @@ def open_export(place: str | Path) -> Exported:
     card = read_card(path)
     check_files(path)
     try:
-        model = tf.saved_model.load(str(path))
-        return Exported(path, card, model.signatures["serve_encoded"])
+        serve = tf.saved_model.load(str(path)).signatures["serve_encoded"]
+        classes = serve.structured_outputs["probabilities"].shape[-1]
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
         raise WorkdirError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+    names = card.get("class_names")
+    if not {"name", "answer"} <= card.keys():
+        raise WorkdirError(f"{path / 'assets' / CARD}: damaged (name or answer is missing)")
+    if not (isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)):
+        raise WorkdirError(f"{path / 'assets' / CARD}: damaged (class_names are not the names of {classes} classes)")
+    return Exported(path, card, serve)
 
 
 def _is_version(path: Path) -> bool:
@@ -76,7 +86,9 @@ def predict_files(
     good: list[tuple[str, bytes]] = []
     for file in _files(places):
         try:
-            good.append((str(file), file.read_bytes()))
+            if file.exists() and not file.is_file():  # a pipe would be waited for
+                raise OSError("no ordinary file")
+            good.append((str(file), read_bytes(file, MOST_BYTES)))
         except OSError as error:
             faults.append({"file": str(file), "error": error.strerror or str(error)})
         if len(good) == BATCH:
@@ -123,10 +135,8 @@ def _predict(
 
 def _reason(text: str) -> str:
     """The message of an assertion or of the decoder, without TensorFlow's account of the graph."""
-    if "must be JPEG" in text:
-        return text[text.index("images must be JPEG") :].split("]")[0]
-    return (
-        "not a readable image ("
-        + text.split("<stack traces unavailable>")[-1].strip().split("\n")[0].split("[[")[0].strip()
-        + ")"
-    )
+    asserted = re.search(r"assertion failed: \[(.*?)[. ]*\]", text)
+    if asserted:
+        return asserted[1]
+    plain = text.split("<stack traces unavailable>")[-1].strip().split("\n")[0].split("[[")[0].strip()
+    return f"not a readable image ({plain})"

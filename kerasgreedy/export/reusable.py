@@ -36,7 +36,9 @@ def saved_object(endpoints: Endpoints, features_depth: int, weight_decay: float,
     for training in (False, True):
         function.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="inputs"), training=training)
     used = [variable for block in blocks for variable in network.component(block.name).variables]
-    others = [variable for name in network.names for variable in network.component(name).variables]
+    arch = network.architecture
+    asked = [*arch.blocks[: network.depths[-1]], *(arch.heads[depth - 1] for depth in network.depths)]
+    others = [variable for component in asked for variable in network.component(component.name).variables]
     trained = [variable.value for variable in used if variable.trainable]
     # Checkpoint is TensorFlow's public class of plain trackable objects; tf.Module has properties of these names.
     result = tf.train.Checkpoint()

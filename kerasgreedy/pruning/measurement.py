@@ -10,6 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from kerasgreedy.build import FLOAT32, Network
+from kerasgreedy.data.distributed import distributed
 from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.pruning.chains import find_chains, no_scale
 from kerasgreedy.pruning.groups import Group, Place
@@ -136,7 +137,7 @@ class Measurement:
             return tf.nest.map_structure(lambda x: self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), sums)
 
         totals, count = {group.name: np.zeros(len(group.items)) for group in self.groups}, 0.0
-        for batch in self._strategy.experimental_distribute_dataset(self._batches):
+        for batch in distributed(self._strategy, self._batches):
             sums, examples = step(*batch)
             count += float(examples)
             for name, values in sums.items():

@@ -41,7 +41,7 @@ Width: TypeAlias = Annotated[
 class Head(Strict):
     """A classifier on top of a block (greedy, eq. 2): k-1 hidden convolutions, mean to n x n, linear."""
 
-    hidden_layers: Annotated[int, Field(ge=0)] = Field(0, description="k - 1 hidden 3x3 convolutions of constant width")
+    hidden_layers: Annotated[int, Field(ge=0, le=1000)] = Field(0, description="k - 1 hidden 3x3 convolutions of constant width")
     width: Width = Field("1x", description="filters of the hidden layers: a number, `2x` the channels of the block, or a list")
     input_pool: Count = Field(1, description="mean over windows of this size before anything else (VGG-11: 2)")
     pool_to: Count = Field(2, description="spatial mean to n x n before the linear layer")
@@ -104,7 +104,7 @@ class Nominal(Strict):
     """The input and classes that `summary` counts with where they are left to the data set."""
 
     input_shape: Shape | None = Field(None, description="height, width, channels")
-    classes: Annotated[int, Field(ge=2)] | None = Field(None, description="number of classes")
+    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = Field(None, description="number of classes")
 
 
 class ModelSpec(Strict):
@@ -113,7 +113,7 @@ class ModelSpec(Strict):
     name: Name = Field(description="names the run folder and the reports")
     description: str | None = Field(None, description="one line for people")
     input_shape: Shape | None = Field(None, description="height, width, channels; left out: the data set's")
-    classes: Annotated[int, Field(ge=2)] | None = Field(None, description="left out: the data set's")
+    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = Field(None, description="left out: the data set's")
     nominal: Nominal | None = Field(None, description="for counting when `input_shape` or `classes` is left out")
     block_defaults: BlockDefaults = Field(default_factory=BlockDefaults, description="see below")
     blocks: list[Annotated[Block, BeforeValidator(_as_block, json_schema_input_type=Layer | list[Layer] | Block)]] = Field(

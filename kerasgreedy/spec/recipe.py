@@ -20,7 +20,9 @@ Size: TypeAlias = Side | Annotated[list[Side], Field(min_length=2, max_length=2)
 class Augment(Strict):
     """Random changes of training images, drawn anew for each image and epoch."""
 
-    pad_crop: NonNegativeInt = Field(0, description="pad by n zeros on each side, cut a random window of the old size")
+    pad_crop: Annotated[int, Field(ge=0, le=65536)] = Field(
+        0, description="pad by n zeros on each side, cut a random window of the old size"
+    )
     random_resized_crop: bool = Field(False, description="cut 8-100 % of the area at a ratio of 3:4 to 4:3 and resize it")
     horizontal_flip: bool = Field(False, description="mirror half of the images")
 

@@ -103,7 +103,7 @@ def by_name(choices: dict[str, type[Strict]], written: Any) -> Any:
         if not isinstance(data, dict):
             raise faults("choice", [fault(f"received {show(data)}; allowed: {', '.join(choices)}, or a mapping with `name`")])
         name = data.get("name", next(iter(choices)))
-        if name not in choices:
+        if not isinstance(name, str) or name not in choices:
             message = f"received {name!r}; allowed: {', '.join(choices)}{did_you_mean(name, choices)}"
             raise faults("choice", [fault(message, at=("name",))])
         return choices[name].model_validate(data)

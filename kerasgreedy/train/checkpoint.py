@@ -46,9 +46,11 @@ class CheckpointStore:
     Args:
         folder: created when the first one is written.
         keep: how many to keep.
+        writes: False: `save` does nothing, since another process writes.
     """
 
-    def __init__(self, folder: Path, keep: int = 3):
+    def __init__(self, folder: Path, keep: int = 3, writes: bool = True):
+        self._writes = writes
         self._folder = folder
         self._objects = folder / "objects"
         self._keep = keep
@@ -65,6 +67,8 @@ class CheckpointStore:
         Raises:
             WorkdirError: the disk is full or cannot be written; the checkpoints before stay usable.
         """
+        if not self._writes:
+            return
         try:
             self._objects.mkdir(parents=True, exist_ok=True)
             for name, arrays in changed.items():

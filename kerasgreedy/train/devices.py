@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerasgreedy.data.distributed import distributed
 from kerasgreedy.errors import InputError, WorkerLost
 from kerasgreedy.spec.recipe import Distribute
 
@@ -108,22 +109,19 @@ class Devices:
                 "with any number of workers"
             ) from None
 
+    def local(self, values: Any) -> Any:
+        """A value of each device of this worker."""
+        return self.strategy.experimental_local_results(values)
+
     def batches(self, data: tf.data.Dataset) -> Any:
         """Global batches, each device's share of them."""
         return distributed(self.strategy, data)
 
 
-def distributed(strategy: tf.distribute.Strategy, data: tf.data.Dataset) -> Any:
-    """Global batches as each device's share of them; a worker reads all of them and keeps its own."""
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        data = data.with_options(options)
-    return strategy.experimental_distribute_dataset(data)
-
-
 def open_devices(distribute: Distribute, devices: str | None = None) -> Devices:
     """The devices that a recipe's `distribute` and the option `--devices` name. To be called before anything is computed.
+
+    `multi_worker` without TF_CONFIG is one worker.
 
     Args:
         devices: `2`: so many of the GPUs, or where there is none, so many parts of the CPU; or names, `GPU:0,GPU:1`.
@@ -132,8 +130,10 @@ def open_devices(distribute: Distribute, devices: str | None = None) -> Devices:
         InputError: there are no such devices, or TF_CONFIG cannot be used.
     """
     names = None if devices is None else _names(devices)
-    if distribute == "multi_worker":
+    if distribute == "multi_worker" and os.environ.get("TF_CONFIG"):
         return _workers(names)
+    if distribute == "multi_worker":  # one worker: its own GPUs
+        distribute = "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
     if distribute == "none" and names is None:
         return Devices(tf.distribute.get_strategy())
     if names and len(names) == 1:
@@ -187,18 +187,16 @@ def _workers(names: list[str] | None) -> Devices:
     if names and names[0].startswith("GPU"):
         every = tf.config.list_physical_devices("GPU")
         tf.config.set_visible_devices([every[int(name[4:])] for name in names], "GPU")
-    check_tf_config(os.environ.get("TF_CONFIG"))
+    check_tf_config(os.environ["TF_CONFIG"])
     return Devices.of(tf.distribute.MultiWorkerMirroredStrategy())
 
 
-def check_tf_config(text: str | None) -> None:
-    """Refuses a TF_CONFIG that TensorFlow would misread or wait on for ever; none at all means one worker.
+def check_tf_config(text: str) -> None:
+    """Refuses a TF_CONFIG that TensorFlow would misread or wait on for ever.
 
     Raises:
         InputError: says what is wrong.
     """
-    if not text:
-        return
     shape = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
     try:
         config = json.loads(text)

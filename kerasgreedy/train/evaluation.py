@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.build import Network
+from kerasgreedy.data.distributed import distributed
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.train.step import cross_entropy
 from kerasgreedy.walk import Instead
@@ -38,16 +39,23 @@ class Evaluator:
         self._ensemble = Ensemble(self.depths, ensemble_on) if ensemble_on else None
         self._step = tf.function(self._global)
 
-    def __call__(self, batches: tf.data.Dataset) -> tuple[dict[int, Scores], Scores | None, int]:
+    def __call__(
+        self, batches: tf.data.Dataset, seen: Callable[[], None] | None = None
+    ) -> tuple[dict[int, Scores], Scores | None, int]:
         """Runs over batches of (image, label, weight).
+
+        Args:
+            seen: called after each batch; what it raises ends the evaluation.
 
         Returns:
             depth -> {top1, top5, loss}, the same of the ensemble (None where not asked for), and the number of examples.
         """
         total: Any = None
-        for images, labels, weights in self._strategy.experimental_distribute_dataset(batches):
+        for images, labels, weights in distributed(self._strategy, batches):
             sums = self._step(images, labels, weights).numpy().astype(np.float64)
             total = sums if total is None else total + sums
+            if seen:
+                seen()
         if total is None:
             raise ValueError("evaluation on no examples")
         scores = [{"top1": row[1] / row[3], "top5": row[2] / row[3], "loss": row[0] / row[3]} for row in total.tolist()]

@@ -1,6 +1,7 @@
 """Rows of features in memory or in a file, and whether a file that was left behind can be trusted. Needs no TensorFlow."""
 
 import json
+import math
 import os
 import shutil
 import zlib
@@ -29,27 +30,32 @@ class FeatureStore:
         dtype: `float32`, `bfloat16`, `float16`, or `uint8` for bits.
         file: where the rows are kept; None: in memory.
         stamp: what a file must have been made from to be used again.
+        shards: of so many workers, each holds the rows of one remainder: row r lies at r // shards, and only what is put is
+            there.
 
     Attributes:
         fault: why a file that an earlier process finished is not used again, or None.
     """
 
-    def __init__(self, rows: int, shape: tuple[int, ...], dtype: str, file: Path | None, stamp: dict[str, Any]):
-        self.shape, self.dtype = shape, dtype
+    def __init__(self, rows: int, shape: tuple[int, ...], dtype: str, file: Path | None, stamp: dict[str, Any], shards: int = 1):
+        self.shape, self.dtype, self.shards = shape, dtype, shards
         self.item = np.dtype(dtype if dtype in ("float32", "uint8") else np.uint16)
-        self.labels = np.zeros(rows, np.int32)
+        self._rows = rows
+        self.labels = np.zeros(math.ceil(rows / shards), np.int32)
         self.filled = False
         self.fault: str | None = None
         self._file, self._stamp = file, {**stamp, "rows": rows, "shape": list(shape), "dtype": dtype}
         self.array: NDArray[Any] = self._reopened() if file and self._seal.exists() else self._fresh()
 
     def __len__(self) -> int:
-        return len(self.labels)
+        """Rows of all shards."""
+        return self._rows
 
     def put(self, rows: "NDArray[np.int64]", features: "NDArray[Any]", labels: "NDArray[np.int32]") -> None:
         """Stores a batch; rows below 0 are fillers and are left out."""
         real = rows >= 0
-        self.array[rows[real]], self.labels[rows[real]] = features[real], labels[real]
+        places = rows[real] // self.shards
+        self.array[places], self.labels[places] = features[real], labels[real]
 
     def take(self, rows: "NDArray[np.int64]") -> "NDArray[Any]":
         """The features of some rows, at an address that TensorFlow takes without another copy."""
@@ -57,7 +63,7 @@ class FeatureStore:
         buffer = np.empty(size + ALIGNMENT, np.uint8)
         start = -buffer.ctypes.data % ALIGNMENT
         out = buffer[start : start + size].view(self.item).reshape(len(rows), *self.shape)
-        return np.take(self.array, rows, axis=0, out=out, mode="clip")  # `raise` would buffer the output
+        return np.take(self.array, rows // self.shards, axis=0, out=out, mode="clip")  # `raise` would buffer the output
 
     def finish(self) -> None:
         """All rows are there. A file gets its seal: what it was made from, the labels and a checksum."""
@@ -73,7 +79,7 @@ class FeatureStore:
         return self._file.with_suffix(".json")
 
     def _fresh(self) -> "NDArray[Any]":
-        shape = (len(self), *self.shape)
+        shape = (len(self.labels), *self.shape)
         if self._file is None:
             return np.empty(shape, self.item)
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +97,7 @@ class FeatureStore:
             checksum = seal.pop("crc32")
             if seal != self._stamp or labels.shape != self.labels.shape:
                 raise ValueError("its seal is of other features")
-            self.array = np.memmap(self._file, self.item, "r+", shape=(len(self), *self.shape))
+            self.array = np.memmap(self._file, self.item, "r+", shape=(len(self.labels), *self.shape))
             if self._checksum(labels) != checksum:
                 raise ValueError("its checksum differs")
             self.labels, self.filled = labels, True

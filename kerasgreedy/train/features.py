@@ -1,5 +1,6 @@
 """Where a phase reads its input: images through the frozen prefix, or the prefix's output, kept."""
 
+import functools
 import hashlib
 import weakref
 from collections.abc import Callable, Iterator
@@ -10,9 +11,10 @@ import tensorflow as tf
 
 from kerasgreedy.build import Network
 from kerasgreedy.data.memory import available_memory
-from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.data.pipeline import Part, Pipeline, sharded_rows
 from kerasgreedy.spec.recipe import Cache
 from kerasgreedy.train.caching import GIGABYTE, gigabytes
+from kerasgreedy.train.devices import Devices
 from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.train.stages import Phase
 
@@ -37,10 +39,14 @@ class PhaseInput(Protocol):
     def __len__(self) -> int:
         """Training images."""
 
-    def indexed(self, epoch: int, first_step: int) -> tf.data.Dataset:
-        """Those of `training` as (row, x, label); a row is an example's place in the training part."""
+    def indexed(self, epoch: int, first_step: int, shards: int = 1) -> tf.data.Dataset:
+        """Those of `training` as (row, x, label); a row is an example's place in the training part.
 
-    def view(self, view: int | None) -> tf.data.Dataset:
+        Args:
+            shards: see `Pipeline.indexed`.
+        """
+
+    def view(self, view: int | None, shards: int = 1) -> tf.data.Dataset:
         """Full batches (row, x, label) of the training part in a fixed order, in one of its views; fillers have row -1."""
 
     def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
@@ -65,11 +71,11 @@ class ImageInput:
     def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
         return self._pipeline.training(self._phase.index, epoch, self._phase.training.batch_size, first_step)
 
-    def indexed(self, epoch: int, first_step: int) -> tf.data.Dataset:
-        return self._pipeline.indexed(self._phase.index, epoch, self._phase.training.batch_size, first_step)
+    def indexed(self, epoch: int, first_step: int, shards: int = 1) -> tf.data.Dataset:
+        return self._pipeline.indexed(self._phase.index, epoch, self._phase.training.batch_size, first_step, shards)
 
-    def view(self, view: int | None) -> tf.data.Dataset:
-        return self._pipeline.view("train", view, self._phase.training.batch_size)
+    def view(self, view: int | None, shards: int = 1) -> tf.data.Dataset:
+        return self._pipeline.view("train", view, self._phase.training.batch_size, shards=shards)
 
     def evaluation(self, part: Part) -> tf.data.Dataset:
         return self._pipeline.evaluation(part, self._phase.training.batch_size)
@@ -82,6 +88,8 @@ class FeatureInput:
     type that the prefix computes in. (A TFDS set too large for memory comes in the order of a shuffle buffer without the cache,
     in a random order of all examples with it.)
 
+    Each worker of several computes and keeps its own share of the examples, and trains on these only; see `Pipeline.indexed`.
+
     Args:
         phase: with a cache in its plan.
         network: in the precisions of the phase.
@@ -91,9 +99,9 @@ class FeatureInput:
         OSError, MemoryError: there is no room.
     """
 
-    def __init__(self, phase: Phase, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy, folder: StoreFolder):
+    def __init__(self, phase: Phase, network: Network, pipeline: Pipeline, devices: Devices, folder: StoreFolder):
         self.first_block, self.cache = phase.prefix, phase.cache
-        self._phase, self._network, self._pipeline, self._strategy = phase, network, pipeline, strategy
+        self._phase, self._network, self._pipeline, self._devices = phase, network, pipeline, devices
         self._folder = folder
         self.augments = pipeline.augments
         self._stores: dict[Key, FeatureStore] = {}
@@ -114,15 +122,17 @@ class FeatureInput:
 
     def open(self, epochs: range, parts: list[Part]) -> None:
         """Makes room for all that these epochs and the evaluation of these parts will read."""
-        if self.cache.store == "memory" and self.cache.bytes > available_memory():
-            raise MemoryError(f"{gigabytes(self.cache.bytes)} of memory are not free")
+        shards = self._devices.workers
+        if self.cache.store == "memory" and self.cache.bytes / shards > available_memory():
+            raise MemoryError(f"{gigabytes(self.cache.bytes / shards)} of memory are not free")
         keys: list[Key] = [("train", self._view(epoch)) for epoch in epochs]
         for key in dict.fromkeys([*keys, *((part, None) for part in parts)]):
             part, view = key
             file = self._folder.phase(self._phase.index) / f"{part}_{view}.bin" if self.cache.store == "disk" else None
             shape = self._network.architecture.blocks[self.first_block - 1].output_shape
             stamp = {"prefix": self._prefix_stamp, "part": part, "view": view}
-            self._stores[key] = FeatureStore(len(self._pipeline.parts[part]), shape, self.cache.dtype, file, stamp)
+            examples = len(self._pipeline.parts[part])
+            self._stores[key] = FeatureStore(examples, shape, self.cache.dtype, file, stamp, shards)
 
     @property
     def faults(self) -> list[str]:
@@ -140,11 +150,13 @@ class FeatureInput:
         for key, store in missing.items():
             chained = before is not None and key in before._stores
             first = before.first_block if before and chained else 0
-            batches = before._in_order(key) if before and chained else self._pipeline.view(*key, self._batch_size)
+            shards = self._devices.workers
+            images = functools.partial(self._pipeline.view, *key, self._batch_size, shards=shards)
+            batches = before._in_order(key) if before and chained else images()
             forward = self._forward(first)
-            for batch in self._strategy.experimental_distribute_dataset(batches):
+            for batch in self._devices.batches(batches):
                 outputs = forward(*batch)
-                for rows, features, labels in zip(*map(self._strategy.experimental_local_results, outputs), strict=True):
+                for rows, features, labels in zip(*map(self._devices.local, outputs), strict=True):
                     store.put(rows.numpy(), features.numpy(), labels.numpy())
                 done = min(done + self._batch_size, total)
                 yield done, total
@@ -156,12 +168,12 @@ class FeatureInput:
     def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
         return self.indexed(epoch, first_step).map(lambda _, x, label: (x, label)).prefetch(1)
 
-    def indexed(self, epoch: int, first_step: int) -> tf.data.Dataset:
+    def indexed(self, epoch: int, first_step: int, shards: int = 1) -> tf.data.Dataset:
         store = self._stores["train", self._view(epoch)]
-        rows = self._pipeline.rows(self._phase.index, epoch)[first_step * self._batch_size :]
-        return stored_batches(store, rows, self._batch_size)
+        rows = self._pipeline.rows(self._phase.index, epoch, self._batch_size, self._devices.workers)
+        return stored_batches(store, rows[first_step * self._batch_size :], self._batch_size)
 
-    def view(self, view: int | None) -> tf.data.Dataset:
+    def view(self, view: int | None, shards: int = 1) -> tf.data.Dataset:
         return self._in_order(("train", view))
 
     def evaluation(self, part: Part) -> tf.data.Dataset:
@@ -178,8 +190,7 @@ class FeatureInput:
     def _in_order(self, key: Key) -> tf.data.Dataset:
         """Full batches (row, features, label); the last one is filled up with row -1."""
         store = self._stores[key]
-        fillers = np.full(-len(store) % self._batch_size, -1)
-        return stored_batches(store, np.concatenate([np.arange(len(store)), fillers]), self._batch_size)
+        return stored_batches(store, sharded_rows(len(store), self._batch_size, self._devices.workers), self._batch_size)
 
     def _forward(self, first: int) -> Callable[..., Any]:
         """(rows, x, labels) -> (rows, output of the prefix as it is stored, labels), x being the input of block `first`.
@@ -196,7 +207,7 @@ class FeatureInput:
                 x = tf.cast(block(x, training=False), dtype)
             return rows, x if dtype == tf.float32 else tf.bitcast(x, tf.uint16), labels
 
-        strategy = self._strategy  # not `self`: a cycle would keep the features until the next garbage collection
+        strategy = self._devices.strategy  # not `self`: a cycle would keep the features until the next garbage collection
         self._forwards[first] = tf.function(lambda *batch: strategy.run(replica, args=batch))
         return self._forwards[first]
 
@@ -213,10 +224,10 @@ class FeatureInput:
 
 def stored_batches(store: FeatureStore, rows: "NDArray[np.int64]", batch_size: int) -> tf.data.Dataset:
     """Full batches (row, features, label) of a store in the order of `rows`; row -1 gives any features."""
-    labels, features = tf.constant(store.labels), stored_rows(store)
+    labels, features, shards = tf.constant(store.labels), stored_rows(store), store.shards
 
     def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return index, features(index), tf.gather(labels, tf.maximum(index, 0))
+        return index, features(index), tf.gather(labels, tf.maximum(index, 0) // shards)
 
     return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=True).map(read)
 

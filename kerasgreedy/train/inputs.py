@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-import tensorflow as tf
-
 from kerasgreedy.build import Network
 from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.errors import InputError
 from kerasgreedy.spec.recipe import Cache
+from kerasgreedy.train.devices import Devices
 from kerasgreedy.train.feature_store import StoreFolder
 from kerasgreedy.train.features import FeatureInput, ImageInput, PhaseInput
 from kerasgreedy.train.stages import Phase
@@ -20,8 +20,8 @@ class Inputs:
         limits: of the cache.
     """
 
-    def __init__(self, pipeline: Pipeline, strategy: tf.distribute.Strategy, stores: StoreFolder, limits: Cache):
-        self._pipeline, self._strategy, self._stores, self._limits = pipeline, strategy, stores, limits
+    def __init__(self, pipeline: Pipeline, devices: Devices, stores: StoreFolder, limits: Cache):
+        self._pipeline, self._devices, self._stores, self._limits = pipeline, devices, stores, limits
         self._last: FeatureInput | None = None
 
     def open(
@@ -47,10 +47,20 @@ class Inputs:
             before = None
         self._stores.keep_only(*([before.phase_index] if before else []), *([phase.index] if self._is_kept(phase) else []))
         images = ImageInput(phase, self._pipeline)
+        alone = self._devices.workers == 1
+        if not alone and not self._pipeline.orderly and phase.alternation and phase.alternation.settings.mode == "instance":
+            raise InputError(
+                f"{phase.name}: several workers cannot store masks for images that come in the order of a TFDS copy; "
+                "training.solver.mode=batch can"
+            )
         if not phase.cache.used or not epochs:
             return images
+        if not alone and (phase.alternation or not self._pipeline.orderly):
+            why = "solver alternation" if phase.alternation else "images that come in the order of a TFDS copy"
+            warn(f"several workers with {why} do not share a cache: the frozen blocks are run for each batch instead")
+            return images
         try:
-            cached = FeatureInput(phase, network, self._pipeline, self._strategy, self._stores)
+            cached = FeatureInput(phase, network, self._pipeline, self._devices, self._stores)
             cached.open(epochs, parts)
             for fault in cached.faults:
                 warn(f"passed over a damaged cache file: {fault}")

@@ -7,10 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import Diverged, Stopped
 from kerasgreedy.train.actions import perform
-from kerasgreedy.train.evaluation import Evaluator
+from kerasgreedy.train.devices import Devices
 from kerasgreedy.train.feature_store import StoreFolder
 from kerasgreedy.train.features import FeatureInput, PhaseInput
 from kerasgreedy.train.identity import start_as_identity
@@ -26,10 +26,13 @@ from kerasgreedy.train.solvers.opening import open_solver
 from kerasgreedy.train.speed import Speed, means
 from kerasgreedy.train.stages import HeadAction, Phase, PruneAction
 from kerasgreedy.train.state import Best, RunState
+from kerasgreedy.train.watch import Looks, Watch, diverged, watched_parts
 from kerasgreedy.train.workdir import Workdir
 
 # How often a step's figures are fetched from the device, which waits for it.
 LOOK_SECONDS = 1.0
+# Several workers ask each other so often whether to stop or to save, which makes them wait for each other.
+AGREE_STEPS = 10
 # After an epoch, a checkpoint is written when the last one was so many times its own duration ago.
 SAVE_SHARE = 30
 
@@ -60,9 +63,10 @@ class Loop:
         folder: Workdir,
     ):
         self.job, self.state, self.pipeline, self.strategy = job, state, pipeline, strategy
+        self.devices = Devices.of(strategy)
         self.log, self.reporter, self.stop = log, reporter, stop
         self.folder, self.stores = folder, StoreFolder(folder.path / "cache")
-        self.inputs = Inputs(pipeline, strategy, self.stores, job.recipe.cache)
+        self.inputs = Inputs(pipeline, self.devices, self.stores, job.recipe.cache)
         # Of the running phase.
         self.training = job.recipe.training
         self.solver: Solver
@@ -93,8 +97,8 @@ class Loop:
 
     def _act(self, action: PruneAction | HeadAction) -> None:
         """Lets an action change the network, and goes on with the plan for what it leaves."""
-        if self.stop.name:
-            raise Stopped(f"stopped by {self.stop.name} before {action.name}; saved")
+        if self._stopping():
+            raise Stopped(f"stopped by {self._signal} before {action.name}; saved")
         self.reporter.action(action)
         started = time.monotonic()
         outcome = perform(action, self.job, self.state.network, self.pipeline, self.strategy, self._measured(action))
@@ -112,10 +116,18 @@ class Loop:
         def seen(done: int, total: int) -> None:
             if isinstance(action, PruneAction):
                 self.reporter.images_done(action.name, "measuring importance", done, total)
-            if self.stop.name:
-                raise Stopped(f"stopped by {self.stop.name} before {action.name}; saved")
+            if self._stopping():
+                raise Stopped(f"stopped by {self._signal} before {action.name}; saved")
 
         return seen
+
+    def _stopping(self) -> bool:
+        """Whether a signal came to this worker or another; all workers have to ask at the same place."""
+        return self.devices.agree(self.stop.name is not None)[0]
+
+    @property
+    def _signal(self) -> str:
+        return self.stop.name or "a signal to another worker"
 
     def _phase(self, phase: Phase) -> None:
         self.reporter.phase(phase)
@@ -131,13 +143,13 @@ class Loop:
         self.input = self._open_input(phase)
         self.solver = open_solver(phase, self.state.network, optimizer, self.strategy, self.input, self.stores)
         self.state.attach(optimizer, self.solver.extras)
-        evaluator = self._evaluator(phase)
+        watch = Watch(phase, self.state.network, self.strategy, self.input, watched_parts(self.training, self.pipeline))
         if not self.state.position.started:
-            self._start(phase, evaluator)
+            self._start(phase, watch)
         while not self._phase_done(phase):
             self._begin_epoch(phase)
             train = self._epoch(phase)
-            self._after_epoch(phase, train, evaluator, float(rates[min(self._phase_step(), len(rates)) - 1]))
+            self._after_epoch(phase, train, watch, float(rates[min(self._phase_step(), len(rates)) - 1]))
         if self.training.keep == "last":
             self._keep_support(phase)
         self.state.finish_phase(phase, self.training.keep == "best", self.solver.entry())
@@ -150,22 +162,29 @@ class Loop:
 
         def filled(done: int, total: int) -> None:
             self.reporter.images_done(phase.name, "filling the cache", done, total)
-            if self.stop.name:
+            if self._stopping():
                 raise Stopped(self._stopped(phase))
 
         epochs = range(self.state.position.epoch, phase.epochs) if not self._phase_done(phase) else range(0)
-        source = self.inputs.open(phase, self.state.network, epochs, self._watched_parts(), filled, self.reporter.warn)
+        parts = watched_parts(self.training, self.pipeline)
+        source = self.inputs.open(phase, self.state.network, epochs, parts, filled, self.reporter.warn)
         if isinstance(source, FeatureInput):
             self.state.position.seconds += time.monotonic() - started
         return source
 
-    def _start(self, phase: Phase, evaluator: Evaluator) -> None:
+    def _start(self, phase: Phase, watch: Watch) -> None:
         """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""
-        self.state.position.started = True
+
+        def seen() -> None:
+            if self._stopping():
+                raise Stopped(f"stopped by {self._signal} before phase {phase.name} began; what was saved before is whole")
+
         if self._counts(phase):
-            scores = self._evaluate(phase, evaluator)[self._monitored_part]
-            self.state.position.best = Best(self._score(scores), 0)
+            looks = watch.look(0, seen)
+            self._record_looks(phase, looks)
+            self.state.position.best = Best(watch.score(looks), 0)
             self.state.keep_best(phase)
+        self.state.position.started = True
         self._save(phase.trains)
 
     def _begin_epoch(self, phase: Phase) -> None:
@@ -175,7 +194,7 @@ class Loop:
         work = self.solver.begin(position.epoch, position.step)
         for what, done, total in work:
             self.reporter.images_done(phase.name, what, done, total)
-            if self.stop.name:
+            if self._stopping():
                 work.close()
                 self._save(phase.trains)
                 raise Stopped(self._stopped(phase))
@@ -194,19 +213,26 @@ class Loop:
         pending: list[Any] = []
         speed = Speed(batch_size)
         last = phase.losses[-1]
-        for batch in self.strategy.experimental_distribute_dataset(batches):
+        for batch in self.devices.batches(batches):
             warm = self.solver.warm
             pending.append(self.solver.step(batch, self._phase_step()))
             position.step += 1
-            if position.step == self.steps or speed.seconds_since_look > LOOK_SECONDS:
+            # Clocks differ: several workers do what they do together by the number of the step.
+            together = self.devices.workers == 1 or position.step % AGREE_STEPS == 0
+            if position.step == self.steps or (
+                together and (speed.seconds_since_look > LOOK_SECONDS or self.devices.workers > 1)
+            ):
                 self._absorb(phase, pending)
                 speed.look()
             lap = speed.lap(counts=warm)
             position.seconds += lap
             figures = {**(means(position.sums[last]) if position.sums else {}), **speed.figures()}
             self.reporter.step(phase, position.epoch, position.step, lap, figures)
-            stopping = self.stop.name is not None and position.step < self.steps
-            if stopping or self._save_is_due():
+            if not together:
+                continue
+            asked, due = self.devices.agree(self.stop.name is not None, self.devices.chief and self._save_is_due())
+            stopping = asked and position.step < self.steps
+            if stopping or due:
                 self._absorb(phase, pending)
                 self._save(phase.trains)
                 speed.restart()
@@ -221,20 +247,27 @@ class Loop:
             for head, values in result.items():
                 loss, right = (float(value) for value in values.numpy())
                 if not math.isfinite(loss):
-                    raise Diverged(self._diverged(phase, f"the training loss of {head} is {loss}"))
+                    raise diverged(phase, self.state.position.epoch, f"the training loss of {head} is {loss}")
                 old = sums.get(head, [0.0, 0.0, 0.0])
                 sums[head] = [old[0] + loss, old[1] + right, old[2] + self.training.batch_size]
         pending.clear()
 
-    def _after_epoch(self, phase: Phase, train: dict[str, Any], evaluator: Evaluator, rate: float) -> None:
+    def _after_epoch(self, phase: Phase, train: dict[str, Any], watch: Watch, rate: float) -> None:
         position = self.state.position
+
+        def seen() -> None:
+            if self._stopping():
+                self._save(phase.trains)  # with all steps of the epoch done
+                raise Stopped(self._stopped(phase))
+
+        looks = watch.look(position.epoch, seen)
         position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
         self.solver.end(sum(values["loss"] for values in train.values()))
         self._record(phase, "train", train, learning_rate=rate, **({"masks": True} if self.solver.masked else {}))
-        scores = self._evaluate(phase, evaluator)
+        self._record_looks(phase, looks)
         note = ""
         if self._counts(phase):
-            score = self._score(scores[self._monitored_part])
+            score = watch.score(looks)
             if position.best is None or score > position.best.score:
                 position.best = Best(score, position.epoch)
                 self.state.keep_best(phase)
@@ -244,10 +277,12 @@ class Loop:
             else:
                 position.best.waited += 1
         last = phase.losses[-1]
-        self.reporter.epoch(phase, position.epoch, train[last], scores.get("validation", {}).get(last, {}), note)
-        if self.stop.name or time.monotonic() - self._saved_at > SAVE_SHARE * self._save_seconds:
+        self.reporter.epoch(phase, position.epoch, train[last], looks.get("validation", {}).get(last, {}), note)
+        due = self.devices.chief and time.monotonic() - self._saved_at > SAVE_SHARE * self._save_seconds
+        stopping, due = self.devices.agree(self.stop.name is not None, due)
+        if stopping or due:
             self._save(phase.trains)
-        if self.stop.name and not (self._phase_done(phase) and phase.index + 1 == len(self.job.phases)):
+        if stopping and not (self._phase_done(phase) and phase.index + 1 == len(self.job.phases)):
             raise Stopped(self._stopped(phase))
 
     def _keep_support(self, phase: Phase) -> None:
@@ -268,39 +303,9 @@ class Loop:
         waited = position.best.waited if position.best else 0
         return position.epoch >= phase.epochs or (patience is not None and waited >= patience)
 
-    @property
-    def _monitored_part(self) -> Part:
-        return "train" if self.training.monitor == "train_loss" else "validation"
-
-    def _evaluator(self, phase: Phase) -> Evaluator:
-        names = [head.name for head in self.state.network.heads]
-        depths = [names.index(head) + 1 for head in phase.losses]
-        return Evaluator(self.state.network, depths, self.strategy, first_block=self.input.first_block)
-
-    def _watched_parts(self) -> list[Part]:
-        """The validation data, and what is monitored."""
-        parts: list[Part] = ["validation"] if len(self.pipeline.parts["validation"]) else []
-        return [*parts, "train"] if self.training.watches and self._monitored_part == "train" else parts
-
-    def _evaluate(self, phase: Phase, evaluator: Evaluator) -> dict[Part, dict[str, Any]]:
-        """part -> head -> loss, accuracy, top5, in inference mode: the validation data, and what is monitored; logged."""
-        result: dict[Part, dict[str, Any]] = {}
-        for part in self._watched_parts():
-            scores, _, _ = evaluator(self.input.evaluation(part))
-            result[part] = {}
-            for head, values in zip(phase.losses, scores.values(), strict=True):
-                if not math.isfinite(values["loss"]):
-                    raise Diverged(self._diverged(phase, f"the {part} loss of {head} is {values['loss']}"))
-                result[part][head] = {"loss": values["loss"], "accuracy": values["top1"], "top5": values["top5"]}
-            self._record(phase, "train_exact" if part == "train" else part, result[part])
-        return result
-
-    def _score(self, scores: dict[str, Any]) -> tuple[float, float]:
-        """Of the deepest head; the other figure decides a tie."""
-        deepest = list(scores.values())[-1]
-        if self.training.monitor == "validation_accuracy":
-            return deepest["accuracy"], -deepest["loss"]
-        return -deepest["loss"], deepest["accuracy"]
+    def _record_looks(self, phase: Phase, looks: Looks) -> None:
+        for part, values in looks.items():
+            self._record(phase, "train_exact" if part == "train" else part, values)
 
     def _record(self, phase: Phase, split: str, scores: dict[str, Any], **more: float) -> None:
         """Logs the figures of each head. The split `train_exact` is the training data in inference mode."""
@@ -330,11 +335,4 @@ class Loop:
 
     def _stopped(self, phase: Phase) -> str:
         position = self.state.position
-        return f"stopped by {self.stop.name} in phase {phase.name}, epoch {position.epoch + 1}, step {position.step}; saved"
-
-    def _diverged(self, phase: Phase, what: str) -> str:
-        position = self.state.position
-        return (
-            f"training diverged in phase {phase.name}, epoch {position.epoch + 1}: {what}. "
-            "The last good state is kept; a smaller training.optimizer.learning_rate or a warm-up usually helps"
-        )
+        return f"stopped by {self._signal} in phase {phase.name}, epoch {position.epoch + 1}, step {position.step}; saved"

@@ -241,10 +241,3 @@ def trained_state(folder: Workdir, job: Job) -> tuple[Job, RunState]:
     if not network.depths:
         raise CheckpointError(f"{folder.path}: nothing is trained yet; train --resume {folder.path}")
     return job, state
-
-
-def strategy_of(recipe: Recipe) -> tf.distribute.Strategy:
-    """The strategy that the recipe's `distribute` names."""
-    if recipe.distribute == "mirrored":
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()

@@ -14,6 +14,7 @@ from kerasgreedy.reports.plots import plot_run
 from kerasgreedy.reports.records import read_metrics
 from kerasgreedy.reports.tables import results_markdown
 from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.train.devices import Devices
 from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.stages import Action
@@ -29,9 +30,11 @@ def finish(folder: Workdir, job: Job, state: RunState, pipeline: Pipeline, strat
         job: with the network's last spec.
 
     Returns:
-        `results.json`.
+        `results.json`; of a worker that is not the chief, the scores alone.
     """
     scores = score(job, state.network, pipeline, strategy, "test")
+    if not Devices.of(strategy).chief:
+        return scores
     results = {
         "spec": job.spec.name,
         "recipe": job.recipe.name,

@@ -13,7 +13,11 @@ from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.info import skipped_notice
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import InputError
-from kerasgreedy.spec.load import load
+from kerasgreedy.files import user_path
+from kerasgreedy.spec.load import Document, load
+from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.spec.recipe import Distribute, Recipe
+from kerasgreedy.train.devices import Devices, open_devices
 from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.loop import Loop
@@ -25,7 +29,6 @@ from kerasgreedy.train.opening import (
     restore,
     start_job,
     stored_info,
-    strategy_of,
     take_weights,
     trained_network,
     trained_state,
@@ -61,6 +64,7 @@ def train_spec(
     data: ImageArrays | None = None,
     strategy: tf.distribute.Strategy | None = None,
     quiet: bool = False,
+    devices: str | None = None,
 ) -> Run:
     """Trains a model spec by a recipe into a new run folder.
 
@@ -69,41 +73,74 @@ def train_spec(
         overrides: `key.key=value` texts for either.
         workdir: default `runs/<spec>-<recipe>-<time>`.
         data: own images instead of the recipe's data set (its `dataset` is then only a name).
-        strategy: default: as the recipe's `distribute` says.
+        strategy: default: as the recipe's `distribute` and `devices` say. Of several workers, each calls this function.
         quiet: no progress.
+        devices: see `open_devices`.
 
     Raises:
         KerasgreedyError: see `errors`; its `exit_code` says what kind.
     """
     documents = load(spec, recipe, overrides)
     names = [document.value.name for document in documents]
-    place = Workdir.free(workdir or default_workdir(*names))  # before anything is downloaded
+    # Before anything is computed: TensorFlow takes no new devices after that.
+    here = Devices.of(strategy) if strategy else open_devices(documents[1].value.distribute, devices)
+    if here.workers > 1 and workdir is None:
+        raise InputError("several workers need --workdir, a folder that all of them see")
+    place = user_path(workdir or default_workdir(*names))
+    with here.together():
+        if here.chief:
+            Workdir.free(place)  # before anything is downloaded
+        job, pipeline = _opened(documents, data, here)
+        if here.chief:
+            normalization = [value.tolist() for value in (pipeline.mean, pipeline.deviation)]
+            facts = {
+                **environment(),
+                "seed": job.recipe.seed,
+                "data": data_facts(job),
+                "arrays": data is not None,
+                "devices": {"replicas": here.replicas, "workers": here.workers},
+                "normalization": normalization,
+            }
+            Workdir.create(place, job.spec, job.recipe, facts, [phase.as_dict() for phase in job.phases])
+    return _run(Workdir(place), job, lambda: pipeline, here, quiet)
+
+
+def _opened(
+    documents: tuple[Document[ModelSpec], Document[Recipe]], data: ImageArrays | None, here: Devices
+) -> tuple[Job, Pipeline]:
+    """The job and its images, before there is a run folder: bad data must not leave an empty run."""
     job = start_job(documents, data)
-    strategy = strategy or strategy_of(job.recipe)
-    _check_batches(job, strategy)
+    _check_batches(job, here)
     source = None
     if job.recipe.start_from:
         check_start(job)
         source = Workdir.open(job.recipe.start_from)
-    pipeline = open_pipeline(job, data, source)  # before the folder is made: bad data must not leave an empty run
-    facts = {
-        **environment(),
-        "seed": job.recipe.seed,
-        "data": data_facts(job),
-        "arrays": data is not None,
-        "normalization": [value.tolist() for value in (pipeline.mean, pipeline.deviation)],
-    }
-    folder = Workdir.create(place, job.spec, job.recipe, facts, [phase.as_dict() for phase in job.phases])
-    return _run(folder, job, lambda: pipeline, strategy, quiet)
+    return job, open_pipeline(job, data, source)
 
 
 def resume_run(
-    workdir: str | Path, data: ImageArrays | None = None, strategy: tf.distribute.Strategy | None = None, quiet: bool = False
+    workdir: str | Path,
+    data: ImageArrays | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    quiet: bool = False,
+    devices: str | None = None,
+    distribute: Distribute | None = None,
 ) -> Run:
-    """Goes on with a run from its newest whole checkpoint, and ends as if it had never stopped."""
+    """Goes on with a run from its newest whole checkpoint, and ends as if it had never stopped.
+
+    The number of devices may be another one than before: what differs then is rounding, and the order of images where several
+    workers keep cached features or masks.
+
+    Args:
+        distribute: instead of the recipe's.
+        strategy, devices: see `train_spec`.
+    """
     folder = Workdir.open(workdir)
-    job = open_job(folder, data)
-    return _run(folder, job, lambda: open_pipeline(job, data, folder), strategy, quiet)
+    here = Devices.of(strategy) if strategy else open_devices(distribute or folder.documents()[1].value.distribute, devices)
+    with here.together():
+        job = open_job(folder, data)
+        _check_batches(job, here)
+    return _run(folder, job, lambda: open_pipeline(job, data, folder), here, quiet)
 
 
 def evaluate_run(
@@ -115,6 +152,7 @@ def evaluate_run(
     masks: Masks | None = None,
     rule: Literal["positive", "energy"] | None = None,
     beta: float | None = None,
+    devices: str | None = None,
 ) -> dict[str, Any]:
     """Top-1, top-5 and loss of every trained depth and of their ensemble.
 
@@ -126,7 +164,7 @@ def evaluate_run(
     """
     folder = Workdir.open(workdir)
     job = open_job(folder, data)
-    strategy = strategy or strategy_of(job.recipe)
+    strategy = strategy or open_devices(folder.documents()[1].value.distribute, devices).strategy
     with strategy.scope():
         job, state = trained_state(folder, job)
         network = state.network
@@ -144,47 +182,70 @@ def load_network(workdir: str | Path) -> Network:
     return trained_network(folder, prepare(spec, recipe, stored_info(folder), begins=False))[1]
 
 
-def _run(
-    folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], strategy: tf.distribute.Strategy | None, quiet: bool
-) -> Run:
-    strategy = strategy or strategy_of(job.recipe)
-    with folder.writing(), StopRequest() as stop:
-        with strategy.scope():
+def _run(folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], here: Devices, quiet: bool) -> Run:
+    shared = folder
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(here.readable_loss())
+        if here.chief:
+            stack.enter_context(folder.writing())
+        else:
+            folder = stack.enter_context(folder.private_copy())
+        stop = stack.enter_context(StopRequest())
+        with here.together(), here.strategy.scope():
             job, state, faults = restore(folder, job)
         results = folder.results()
         if results is not None and state.position.phase == len(job.phases):
-            Reporter((), 0, quiet).say(f"{folder.path}: training is already done")
-            return Run(folder.path, results, state.network)
-        if state.position.spec is not None:
-            folder.keep_spec(job.spec)  # a kill may have come between checkpoint and file
-        pipeline = make_pipeline()
-        _check_batches(job, strategy)
-        if job.recipe.start_from and not state.saved:
-            take_weights(job, state.network)
-            state.save(())  # from here on the run needs the other one no more
-        reporter = Reporter(job.phases, len(pipeline.parts["train"]), quiet)
-        for fault in faults:
-            reporter.warn(f"passed over a damaged checkpoint: {fault}")
-        if job.data.skipped:
-            reporter.warn(skipped_notice(job.data.skipped))
-        _announce(reporter, folder, job, state, strategy)
-        log = MetricsLog(folder.path, state.position.log_bytes)
-        try:
-            with folder.readable_faults(), pipeline.named_failures():
-                job = Loop(job, state, pipeline, strategy, log, reporter, stop, folder).run()
-                reporter.say("evaluating on the test data")
-                results = finish(folder, job, state, pipeline, strategy)
-                reporter.say(f"trained in {duration(state.position.seconds)}; results, plots and model are in {folder.path}")
-                return Run(folder.path, results, state.network)
-        finally:
-            reporter.close()
-            with contextlib.suppress(OSError):  # on a full disk the fault that counts has been raised already
-                log.close()
+            Reporter((), 0, quiet or not here.chief).say(f"{folder.path}: training is already done")
+            return Run(shared.path, results, state.network)
+        network = _train(folder, job, state, faults, make_pipeline, here, stop, quiet or not here.chief)
+        here.agree(False)  # the chief has written everything
+        return Run(shared.path, shared.results() or {}, network)
 
 
-def _check_batches(job: Job, strategy: tf.distribute.Strategy) -> None:
+def _train(
+    folder: Workdir,
+    job: Job,
+    state: RunState,
+    faults: list[str],
+    make_pipeline: Callable[[], Pipeline],
+    here: Devices,
+    stop: StopRequest,
+    quiet: bool,
+) -> Network:
+    """Runs the loop from where the state stands, and writes what it comes to."""
+    if state.position.spec is not None:
+        folder.keep_spec(job.spec)  # a kill may have come between checkpoint and file
+    pipeline = make_pipeline()
+    if job.recipe.start_from and not state.saved:
+        take_weights(job, state.network)
+        state.save(())  # from here on the run needs the other one no more
+    reporter = Reporter(job.phases, len(pipeline.parts["train"]), quiet)
+    for fault in faults if here.chief else ():
+        reporter.warn(f"passed over a damaged checkpoint: {fault}")
+    if job.data.skipped and here.chief:
+        reporter.warn(skipped_notice(job.data.skipped))
+    _announce(reporter, folder, job, state, here)
+    log = MetricsLog(folder.path, state.position.log_bytes)
+    try:
+        with folder.readable_faults(), pipeline.named_failures():
+            job = Loop(job, state, pipeline, here.strategy, log, reporter, stop, folder).run()
+            reporter.say("evaluating on the test data")
+            finish(folder, job, state, pipeline, here.strategy)
+            reporter.say(f"trained in {duration(state.position.seconds)}; results, plots and model are in {folder.path}")
+            return state.network
+    finally:
+        reporter.close()
+        with contextlib.suppress(OSError):  # on a full disk the fault that counts has been raised already
+            log.close()
+
+
+def _check_batches(job: Job, here: Devices) -> None:
     for training in job.recipe.trainings.values():
-        _check_batch(training.batch_size, strategy, training.accumulation)
+        _check_batch(training.batch_size, here.strategy, training.accumulation)
+        if training.batch_size % here.replicas and here.workers > 1:
+            raise InputError(
+                f"training.batch_size: {training.batch_size} cannot be divided equally over {here.replicas} workers' devices"
+            )
 
 
 def _check_batch(batch_size: int, strategy: tf.distribute.Strategy, parts: int = 1) -> None:
@@ -197,15 +258,19 @@ def _check_batch(batch_size: int, strategy: tf.distribute.Strategy, parts: int =
         )
 
 
-def _announce(reporter: Reporter, folder: Workdir, job: Job, state: RunState, strategy: tf.distribute.Strategy) -> None:
+def _announce(reporter: Reporter, folder: Workdir, job: Job, state: RunState, here: Devices) -> None:
     position = state.position
     where = ""
     if position.started or position.phase:
         where = f", resumed at phase {position.phase + 1}, epoch {position.epoch + 1}, step {position.step + 1}"
     size = "x".join(map(str, job.architecture.input_shape))
-    replicas = strategy.num_replicas_in_sync
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-    devices = f", {replicas} {kind}s" if replicas > 1 else f", on {kind}"
+    batch = job.recipe.training.batch_size
+    devices = f", on {kind}"
+    if here.replicas > 1:
+        over = f" in {here.workers} workers" if here.workers > 1 else ""
+        norm = "" if job.recipe.synchronizes(here.replicas) else ", batch norm by share"
+        devices = f", on {here.replicas} {kind}s{over}: batches of {batch}, {batch / here.replicas:g} on each{norm}"
     reporter.say(
         f"{job.spec.name} on {job.data.dataset} ({job.train_images:,} training, {job.validation_images:,} validation, "
         f"{job.test_images:,} test images, {size}, {job.data.classes} classes), strategy {job.recipe.strategy}, "

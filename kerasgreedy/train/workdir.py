@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from kerasgreedy.train.checkpoint import CheckpointStore
 
 # The spec of the network as it is, where it is not that of spec.yaml any more.
 PRUNED = "pruned_spec.yaml"
+FIRST_FILES = ("spec.yaml", "recipe.yaml", "plan.json", "run.json")
 PACKAGES = ("kerasgreedy", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
@@ -39,6 +41,21 @@ class Workdir:
 
     def __init__(self, path: str | Path):
         self.path = user_path(path)
+        self._written_by: Path | None = None
+
+    @contextmanager
+    def private_copy(self) -> Iterator["Workdir"]:
+        """A folder of this process alone, for a worker that is not the chief: it reads the run's checkpoints and writes none.
+
+        What else it writes (cached features, metrics, plots) is removed with it.
+        """
+        with tempfile.TemporaryDirectory(prefix="kerasgreedy-worker-") as place:
+            for name in (*FIRST_FILES, PRUNED, "results.json"):
+                if (self.path / name).is_file():
+                    shutil.copy(self.path / name, place)
+            copy = Workdir(place)
+            copy._written_by = self.path
+            yield copy
 
     @classmethod
     def create(cls, path: str | Path, spec: ModelSpec, recipe: Recipe, facts: dict[str, Any], plan: list[Any]) -> "Workdir":
@@ -115,7 +132,7 @@ class Workdir:
     @property
     def checkpoints(self) -> CheckpointStore:
         """Its checkpoints."""
-        return CheckpointStore(self.path / "checkpoints")
+        return CheckpointStore((self._written_by or self.path) / "checkpoints", writes=self._written_by is None)
 
     def facts(self) -> dict[str, Any]:
         """`run.json`."""
@@ -239,13 +256,21 @@ def _version(name: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit and cleanness of the checkout in the current folder; None outside one."""
+    """Commit and cleanness of the checkout in the current folder; None outside one.
+
+    No program that the checkout's own settings name is run; where they name a filter, whether it is clean cannot be told (None).
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain", "--untracked-files=no")}
+        commit = git("rev-parse", "HEAD")
+        own = git("config", "--local", "--includes", "--name-only", "--list").lower().splitlines()
+        if any(key.startswith(("filter.", "extensions.worktreeconfig")) for key in own):
+            return {"commit": commit, "clean": None}
+        changed = git("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")  # those have settings too
+        return {"commit": commit, "clean": not changed}
     except (OSError, subprocess.SubprocessError):
         return None

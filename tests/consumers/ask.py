@@ -98,17 +98,17 @@ def hub_(folder, asked):
     result = {"losses": len(model.losses), "trained_weights": len(model.trainable_variables) - 2}
     loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    def fit(name, epochs, rate, trainable):
+    def fit(name, epochs, optimizer, trainable):
         features.trainable = trainable
-        model.compile(tf_keras.optimizers.SGD(rate, 0.9), loss, ["accuracy"])
+        model.compile(optimizer, loss, ["accuracy"])
         if epochs:
             model.fit(*train, batch_size=32, epochs=epochs, verbose=0)
         result[name] = model.evaluate(*test, verbose=0)[1]
 
-    fit("before", 0, 0.1, False)
-    fit("frozen", 4, 0.1, False)
+    fit("before", 0, tf_keras.optimizers.SGD(), False)
+    fit("frozen", 10, tf_keras.optimizers.Adam(0.02), False)
     frozen = [value.numpy() for value in features.weights]
-    fit("fine_tuned", 6, 0.01, True)
+    fit("fine_tuned", 6, tf_keras.optimizers.SGD(0.01, 0.9), True)
     result["moved"] = float(max(np.abs(a - b.numpy()).max() for a, b in zip(frozen, features.weights, strict=True)))
     return result
 

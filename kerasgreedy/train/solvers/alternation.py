@@ -14,6 +14,7 @@ from kerasgreedy.errors import InputError
 from kerasgreedy.nn.activations import PositiveHardThreshold
 from kerasgreedy.train.caching import GIGABYTE, gigabytes
 from kerasgreedy.train.checkpoint import Arrays
+from kerasgreedy.train.devices import Devices
 from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.train.features import PhaseInput, stored_rows
 from kerasgreedy.train.masks import Masks
@@ -51,7 +52,8 @@ class Alternation:
     ):
         assert phase.alternation is not None
         self.plan: AlternationPlan = phase.alternation
-        self._phase, self._network, self._strategy, self._source, self._folder = phase, network, strategy, source, folder
+        self._phase, self._network, self._source, self._folder = phase, network, source, folder
+        self._devices = Devices.of(strategy)
         self._settings = self.plan.settings
         parts = [network.architecture.components[name] for name in phase.trains]
         self._units = layout(parts, self._settings.hold_pools)
@@ -101,7 +103,8 @@ class Alternation:
         if not (self.masked and self._stored):
             return self._source.training(epoch, first_step)
         bits = stored_rows(self._stores[self._view(epoch)])
-        return self._source.indexed(epoch, first_step).map(lambda row, x, label: (x, label, bits(row))).prefetch(2)
+        indexed = self._source.indexed(epoch, first_step, self._devices.workers)
+        return indexed.map(lambda row, x, label: (x, label, bits(row))).prefetch(2)
 
     def step(self, batch: tuple[Any, ...], number: int) -> Sums:
         sums = self._masked(*batch) if self.masked else self._plain(*batch)
@@ -183,12 +186,15 @@ class Alternation:
                     layer.harden()
         if self.plan.beta == "warm_up":
             found = yield from estimate_betas(self._network, self._phase, self._units, self._settings, self._source, view)
+            # Every worker has looked at the same images; rounding must not tell them apart.
+            found = self._devices.from_chief({key: np.float32(value) for key, value in found.items()})
             for key, value in found.items():
                 self._betas[key].assign(value)
         if self._kept:
             supports = self._support if not self._stored else lambda: Estimated(self._units, self._settings, self._betas)
             views = range(self.plan.views) if self._source.augments and self.plan.views else [view]
             used = yield from used_connections(self._network, self._phase, self._source, views, supports, not self._stored)
+            used = self._devices.from_chief(used)
             self._kept.hold(used)
             self._news.append(f"{100 * self._kept.sparsity():.1f} % of the weights lie on no active path: pruned")
             self._news += [f"nothing of {key} is used: beta may be too large" for key, mask in used.items() if not mask.any()]
@@ -200,7 +206,9 @@ class Alternation:
         file = None
         if self._on_disk():
             file = self._folder.phase(self._phase.index) / f"masks_{view}.bin"
-        store = FeatureStore(self.plan.images, (self.plan.row_bytes,), "uint8", file, {"weights": self._stamp(), "view": view})
+        stamp = {"weights": self._stamp(), "view": view}
+        shape = (self.plan.row_bytes,)
+        store = FeatureStore(self.plan.images, shape, "uint8", file, stamp, self._devices.workers)
         if not store.filled:
             present = {name: self._network.arrays(name) for name in self.held_weights}
             self._take(self.held_weights)
@@ -212,9 +220,9 @@ class Alternation:
 
     def _fill_store(self, store: FeatureStore, view: int | None) -> Iterator[Work]:
         done = 0
-        for batch in self._strategy.experimental_distribute_dataset(self._source.view(view)):
+        for batch in self._devices.batches(self._source.view(view, self._devices.workers)):
             outputs = self._estimating(*batch)
-            for rows, bits, labels in zip(*map(self._strategy.experimental_local_results, outputs), strict=True):
+            for rows, bits, labels in zip(*map(self._devices.local, outputs), strict=True):
                 store.put(rows.numpy(), bits.numpy(), labels.numpy())
             done = min(done + self._phase.training.batch_size, self.plan.images)
             yield "estimating masks", done, self.plan.images
@@ -239,7 +247,7 @@ class Alternation:
             phase_logits(self._network, self._phase, x, self._source.first_block, support, training=False)
             return rows, support.bits(), labels
 
-        return self._strategy.run(replica, args=batch)
+        return self._devices.strategy.run(replica, args=batch)
 
     def _stamp(self) -> str:
         """Of what masks on disk follow from."""

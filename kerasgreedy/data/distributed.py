@@ -1,0 +1,18 @@
+"""Global batches, shared out to devices."""
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def distributed(strategy: tf.distribute.Strategy, data: tf.data.Dataset) -> Any:
+    """Global batches as each device's share of them; of several workers each reads all and keeps its own.
+
+    Args:
+        data: batches of the global size, the same on every worker.
+    """
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        data = data.with_options(options)
+    return strategy.experimental_distribute_dataset(data)

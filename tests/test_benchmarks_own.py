@@ -1,0 +1,40 @@
+"""Benchmarks that compare ways of our own: they run, and give ratios in the right direction."""
+
+import argparse
+import sys
+
+import numpy as np
+import tensorflow as tf
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import devices, export
+from benchmarks.specs import architecture_of, open_spec
+from kerasgreedy.build import Network
+from kerasgreedy.train.devices import Devices, open_devices
+
+
+def test_two_copies_beside_one():
+    options = argparse.Namespace(batch=8, rounds=2, steps=1)
+    spec = open_spec("simcnn_k1_cifar", 2)
+    found = devices.measure(spec, Devices(tf.distribute.get_strategy()), open_devices("mirrored", "2"), True, options)
+    assert len(found["ratios"]) == 2 and min(found["ratios"]) > 0
+    assert found["two_over_one"]["p10"] <= found["two_over_one"]["median"] <= found["two_over_one"]["p90"]
+
+
+def test_exported_programs_give_what_the_network_gives(tmp_path):
+    architecture = architecture_of(open_spec("simcnn_k1_cifar", 2))
+    network = Network(architecture)
+    network.normalization = [120.0] * 3, [60.0] * 3
+    network.depths = [len(architecture.blocks)]
+    programs = export.opened(network, tmp_path / "model")
+    images = np.random.default_rng(0).integers(0, 256, (2, *architecture.input_shape)).astype(np.uint8)
+    expected = next(iter(programs.values()))(images)
+    for name, run in programs.items():
+        received = run(images)
+        wanted = tf.nn.softmax(expected).numpy() if name == "OpenVINO" else expected
+        np.testing.assert_allclose(received, wanted, atol=1e-5, err_msg=name)
+    times = export.measure(programs, architecture.input_shape, 1, 2)
+    first, *others = programs
+    assert "ratio" not in times[first] and all(times[name]["ratio"] > 0 for name in others)

@@ -1,0 +1,161 @@
+"""Copies of the network on several devices, and what `--devices` and TF_CONFIG may say."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY_SPEC, recipe_of, two_devices
+from test_step import arrays_of, setup
+
+from kerasgreedy.build import Network
+from kerasgreedy.data.pipeline import sharded_rows
+from kerasgreedy.errors import InputError
+from kerasgreedy.nn.batch_norm import FusedBatchNormalization
+from kerasgreedy.spec.training import Adam, Sgd
+from kerasgreedy.train.devices import Devices, check_tf_config, open_devices
+
+NO_DROPOUT = TINY_SPEC.replace("{dropout: 0.25}", "{activation: relu}")
+NO_NORM = NO_DROPOUT.replace("batch_norm: true", "batch_norm: false")
+STEPS = 20
+
+
+def train(strategy_name, spec, settings, strategy=None, clip=None, synchronized=True, batch=16):
+    """Weights and sums after 20 steps at a small rate."""
+    network, _, step = setup(
+        strategy_name, spec, strategy=strategy, settings=settings, rate=0.003, decay=1e-3, batch=batch,
+        clip=clip, synchronized=synchronized,
+    )  # fmt: skip
+    rng = np.random.default_rng(9)
+    sums = []
+    for _ in range(STEPS):
+        data = (rng.normal(size=(batch, 8, 8, 1)).astype(np.float32), rng.integers(0, 10, batch).astype(np.int32))
+        if strategy is not None:
+            dataset = tf.data.Dataset.from_tensors(data).unbatch().batch(batch)
+            (data,) = list(strategy.experimental_distribute_dataset(dataset))
+        sums.append(np.concatenate([v.numpy() for v in step(*data).values()]))
+    return arrays_of(network), np.array(sums)
+
+
+@pytest.mark.parametrize("settings", [Sgd(weight_decay=0), Adam(name="adam")], ids=["sgd", "adam"])
+@pytest.mark.parametrize("norm", [True, False], ids=["norm", "no-norm"])
+@pytest.mark.parametrize("strategy_name", ["greedy", "decoupled", "end_to_end"])
+def test_two_devices_equal_one(strategy_name, norm, settings):
+    """Synchronised batch norm, clipping (at a norm that most gradients pass), coupled decay, an odd batch."""
+    spec = NO_DROPOUT if norm else NO_NORM
+    batch = 16 if norm else 15  # 8 and 7
+    one, sums_one = train(strategy_name, spec, settings, clip=0.5, batch=batch)
+    two, sums_two = train(strategy_name, spec, settings, two_devices(), clip=0.5, batch=batch)
+    np.testing.assert_allclose(sums_two, sums_one, rtol=1e-5)
+    for key, value in one.items():
+        np.testing.assert_allclose(two[key], value, atol=1e-5, err_msg=key)
+
+
+def test_clipping_by_hand():
+    """One step of plain SGD: the weights move by rate * clip along the gradient, and by rate * gradient below the norm."""
+    moves = {}
+    for clip in (None, 0.1, 1e6):
+        network, _, step = setup("end_to_end", NO_NORM, settings=Sgd(momentum=0.0), rate=0.1, clip=clip)
+        before = arrays_of(network)
+        rng = np.random.default_rng(0)
+        step(rng.normal(size=(16, 8, 8, 1)).astype(np.float32), rng.integers(0, 10, 16).astype(np.int32))
+        after = arrays_of(network)
+        moves[clip] = np.concatenate([(after[key] - before[key]).ravel().astype(np.float64) for key in sorted(before)])
+    length = np.linalg.norm(moves[None])
+    assert length > 0.1 * 0.1
+    np.testing.assert_allclose(moves[1e6], moves[None], atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(moves[0.1]), 0.1 * 0.1, rtol=1e-3)
+    np.testing.assert_allclose(moves[0.1] / np.linalg.norm(moves[0.1]), moves[None] / length, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 2, 4), (8, 4)], ids=["map", "vector"])
+def test_each_device_normalises_its_share_and_statistics_stay_the_same_everywhere(shape):
+    """Against NumPy: outputs by the statistics of each half, moving ones by the mean of both halves' statistics."""
+    x = np.random.default_rng(0).normal(2, 3, shape).astype(np.float32)
+    strategy = two_devices()
+    with strategy.scope():
+        layer = FusedBatchNormalization(momentum=0.9, epsilon=1e-5)
+        layer.build((None, *shape[1:]))
+    data = tf.data.Dataset.from_tensors(x).unbatch().batch(8)
+    (batch,) = list(strategy.experimental_distribute_dataset(data))
+    run = tf.function(lambda b: strategy.run(lambda z: layer(z, training=True), args=(b,)))
+    outputs = [value.numpy() for value in strategy.experimental_local_results(run(batch))]
+    axes = tuple(range(len(shape) - 1))
+    means, variances = [], []
+    for half, output in zip((x[:4], x[4:]), outputs, strict=True):
+        half = half.astype(np.float64)
+        means.append(half.mean(axes))
+        variances.append(half.var(axes))
+        np.testing.assert_allclose(output, (half - means[-1]) / np.sqrt(variances[-1] + 1e-5), atol=1e-4)
+    for variable, start, found in ((layer.moving_mean, 0.0, means), (layer.moving_variance, 1.0, variances)):
+        expected = 0.9 * start + 0.1 * np.mean(found, 0)
+        for copy in strategy.experimental_local_results(variable.value):
+            np.testing.assert_allclose(copy.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_by_share_differs_from_that_of_the_global_batch():
+    """So that the option is not read and ignored."""
+    whole, _ = train("end_to_end", NO_DROPOUT, Sgd(), two_devices())
+    shares, _ = train("end_to_end", NO_DROPOUT, Sgd(), two_devices(), synchronized=False)
+    assert max(np.abs(whole[key] - shares[key]).max() for key in whole) > 1e-3
+
+
+def test_when_batch_norm_is_synchronised():
+    for overrides, replicas, expected in [
+        ((), 1, False),
+        (("training.batch_size=64",), 2, False),  # 32 each
+        (("training.batch_size=62",), 2, True),
+        (("training.batch_size=128", "training.accumulation=4"), 2, True),  # 16 at a time
+        (("training.batch_size=64", "sync_batch_norm=true"), 2, True),
+        (("training.batch_size=8", "sync_batch_norm=false"), 2, False),
+        (("training.batch_size=8", "sync_batch_norm=true"), 1, False),
+    ]:
+        recipe = recipe_of("name: r\ndata: {dataset: digits}\ntraining: {epochs: 1}\n", *overrides)
+        assert recipe.value.synchronizes(replicas) is expected, (overrides, replicas)
+
+
+def test_rows_of_shards_by_hand():
+    """Seven rows, batches of 4 for 2 workers: the first half of each batch holds even rows, the second odd ones."""
+    assert sharded_rows(7, 4, 2).tolist() == [0, 2, 1, 3, 4, 6, 5, -1]
+    assert sharded_rows(7, 4, 1).tolist() == [0, 1, 2, 3, 4, 5, 6, -1]
+    assert sharded_rows(5, 4, 2).tolist() == [0, 2, 1, 3, 4, -1, -1, -1]
+
+
+@pytest.mark.parametrize(("received", "message"), [
+    ("0", "allowed: 1 or more"), ("TPU:0", "allowed: a number, or names"), ("GPU:0", "there is no GPU:0"),
+    ("CPU:0,CPU:0", "different devices"), ("CPU:x", "allowed: a number"), ("7", "any more"), ("", "allowed: a number"),
+])  # fmt: skip
+def test_devices_that_cannot_be(received, message):
+    tf.constant(0)  # TensorFlow has begun
+    with pytest.raises(InputError, match=message):
+        open_devices("mirrored", received)
+
+
+def test_devices_that_are_there():
+    here = open_devices("none", "2")
+    assert (here.replicas, here.workers, here.chief) == (2, 1, True)
+    assert open_devices("none", "CPU:1").replicas == 1
+    assert open_devices("none").strategy is tf.distribute.get_strategy()
+    assert open_devices("multi_worker").workers == 1  # no TF_CONFIG
+    assert Devices.of(tf.distribute.get_strategy()).agree(True, False) == (True, False)
+
+
+GOOD = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ("{", "cannot be used"), ("[]", "cannot be used"), ({"cluster": 3}, "cannot be used"), ({"task": {}}, "cannot be used"),
+    ({"task": {"type": "worker", "index": 2}}, "worker 0 to 1"), ({"task": {"type": "ps", "index": 0}}, "received task ps 0"),
+    ({"cluster": {"worker": ["a:1"], "ps": ["b:1"]}}, "received 'ps'"), ({"cluster": {"worker": ["a:1", "a:1"]}}, "each once"),
+    ({"cluster": {"worker": ["a", "b:1"]}}, "received 'a'"), ({"cluster": {"chief": ["a:1", "b:1"]}}, "more than one chief"),
+])  # fmt: skip
+def test_a_bad_tf_config_is_one_clear_error(change, message):
+    text = change if isinstance(change, str) else json.dumps({**GOOD, **change})
+    with pytest.raises(InputError, match=message):
+        check_tf_config(text)
+    check_tf_config(json.dumps(GOOD))
+
+
+def test_networks_remember_how_they_normalise():
+    network = setup("greedy", NO_DROPOUT)[0]
+    assert isinstance(network, Network) and network.synchronized

@@ -1,0 +1,57 @@
+"""Twenty steps of several kinds of training under a strategy; run as a program, under that of TF_CONFIG.
+
+Argument: the file that the chief writes weights to.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+
+import numpy as np
+import tensorflow as tf
+
+STEPS, BATCH = 20, 16
+KINDS = [
+    (plan, norm, optimizer)
+    for plan in ("greedy", "decoupled", "end_to_end")
+    for norm in (True, False)
+    for optimizer in ("sgd", "adam")
+]
+
+
+def weights_after(strategy):
+    """`greedy-norm-sgd/block_1/...` -> array, for every kind; clipping and decay on."""
+    from test_step import TINY_SPEC, arrays_of, setup
+
+    from kerasgreedy.spec.training import Adam, Sgd
+    from kerasgreedy.train.devices import Devices
+
+    here = Devices.of(strategy)
+    result = {}
+    for plan, norm, optimizer in KINDS:
+        spec = TINY_SPEC.replace(", {dropout: 0.25}", "")
+        settings = Sgd() if optimizer == "sgd" else Adam(name="adam")
+        network, _, step = setup(
+            plan, spec if norm else spec.replace("batch_norm: true", "batch_norm: false"), strategy=strategy, settings=settings,
+            rate=0.003, decay=1e-3, clip=0.5,
+        )  # fmt: skip
+        rng = np.random.default_rng(9)
+        images = rng.normal(size=(STEPS * BATCH, 8, 8, 1)).astype(np.float32)
+        labels = rng.integers(0, 10, STEPS * BATCH).astype(np.int32)
+        data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH, drop_remainder=True)
+        for batch in here.batches(data):
+            step(*batch)
+        name = f"{plan}-{'norm' if norm else 'plain'}-{optimizer}"
+        result |= {f"{name}/{key}": value for key, value in arrays_of(network).items()}
+    return result
+
+
+if __name__ == "__main__":
+    workers = tf.distribute.MultiWorkerMirroredStrategy()
+    found = weights_after(workers)
+    if workers.cluster_resolver.task_id == 0:
+        np.savez(sys.argv[1], **found)
