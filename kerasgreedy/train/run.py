@@ -158,6 +158,7 @@ def evaluate_run(
 
     Args:
         masks, rule, beta: evaluate the last phase that alternated under masks instead of activations, see `masked_layers`.
+        strategy, devices: see `train_spec`.
 
     Returns:
         `depths` (depth, top1, top5, loss), `ensemble` (top1, top5, loss), `examples`, `part`.
