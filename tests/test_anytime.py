@@ -232,6 +232,7 @@ def test_command(command, finished, result, tmp_path):  # noqa: F811
     assert command("anytime", copy, "--threshold", "0.5")[0] == 0
     assert Image.open(copy / "plots" / "anytime.png").format == "PNG"
     for bad, message in ((("--threshold", "half"), "--threshold: received 'half'"), (("--threshold", "2"), "received 2;"),
-                         (("--plot", tmp_path), "is a folder"), (("--part", "tset"), "did you mean 'test'")):  # fmt: skip
+                         (("--plot", tmp_path), "is a folder"), (("--plot", "x.pdf"), "a name that ends in .png"),
+                         (("--part", "tset"), "did you mean 'test'")):  # fmt: skip
         code, _, err = command("anytime", finished.workdir, *bad)
         assert code == 2 and message in err

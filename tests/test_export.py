@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from exports import BRANCHED, THRESHOLDED, noise, softmax64, trained
+from conftest import ROOT
+from exports import BRANCHED, THRESHOLDED, noise, softmax64, trained, tree
 
 import kerasgreedy as kg
 from kerasgreedy.build import Network
@@ -181,10 +182,14 @@ def test_card_and_assets(exported, finished):
     assert card["depths"][1]["multiply_adds"] == by_hand
     assert card["depths"][1]["top1"] == finished.results["depths"][1]["top1"]
     assert card["data"]["licence"] == "CC BY 4.0" and card["test_images"] == 50
+    everything = [*arch.blocks, *arch.heads]
+    assert card["ensemble"]["multiply_adds"] == sum(part.multiply_adds for part in everything)
+    assert card["ensemble"]["parameters"] == sum(part.parameters for part in everything)
+    assert card["ensemble"]["top1"] == finished.results["ensemble"]["top1"]
     text = assets["model_card.md"].read_text()
-    assert f"{by_hand:,}" in text and "CC BY 4.0" in text and "images 8x8x1" in text
-    everything = b"".join(path.read_bytes() for path in Path(exported["out"]).rglob("*") if path.is_file())
-    assert str(finished.workdir.parent).encode() not in everything
+    assert f"{by_hand:,}" in text and "CC BY 4.0" in text and "images 8 x 8 x 1" in text
+    content = b"".join(tree(Path(exported["out"])).values())
+    assert str(finished.workdir.parent).encode() not in content and str(ROOT).encode() not in content
     again = kg.prepare(kg.load_spec(assets["spec.yaml"]), kg.load_recipe(assets["recipe.yaml"]))
     assert again.architecture.parameters == arch.parameters
 

@@ -66,8 +66,8 @@ def model_card(folder: Workdir, facts: Facts) -> dict[str, Any]:
             "git": run.get("git"),
             "finished": results is not None,
         },
-        "depths": [_costs(job, depth, scores.get(depth)) for depth in facts.depths],
-        "ensemble": results and {key: results["ensemble"][key] for key in ("top1", "top5", "loss")},
+        "depths": [{"depth": depth, **_costs(job, [depth]), **_scores(scores.get(depth))} for depth in facts.depths],
+        "ensemble": {**_costs(job, facts.depths), **_scores(results and results["ensemble"])},
         "test_images": results and results["examples"],
         "spec": "spec.yaml",
     }
@@ -87,15 +87,16 @@ def _data(job: Job, run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _costs(job: Job, depth: int, scores: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Of the blocks up to a depth and its head alone, with its scores on test data if there are any."""
-    parts = [*job.architecture.blocks[:depth], job.architecture.heads[depth - 1]]
-    return {
-        "depth": depth,
-        "parameters": sum(part.parameters for part in parts),
-        "multiply_adds": sum(part.multiply_adds for part in parts),
-        **({key: scores[key] for key in ("top1", "top5", "loss")} if scores else {}),
-    }
+def _costs(job: Job, depths: Sequence[int]) -> dict[str, int]:
+    """Of the blocks up to the last of these depths, and their heads."""
+    arch = job.architecture
+    parts = [*arch.blocks[: max(depths)], *(arch.heads[depth - 1] for depth in depths)]
+    return {"parameters": sum(part.parameters for part in parts), "multiply_adds": sum(part.multiply_adds for part in parts)}
+
+
+def _scores(entry: Mapping[str, Any] | None) -> dict[str, float]:
+    """On test data, if the run has been evaluated."""
+    return {key: entry[key] for key in ("top1", "top5", "loss")} if entry else {}
 
 
 def write_assets(folder: Path, card: Mapping[str, Any], job: Job) -> list[Path]:
@@ -143,7 +144,7 @@ def card_text(card: Mapping[str, Any]) -> str:
     data, training = card["data"], card["training"]
     names = card["class_names"]
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")
-    shape = "x".join("any" if side is None else str(side) for side in card["input"]["images"]["shape"])
+    shape = " x ".join("any" if side is None else str(side) for side in card["input"]["images"]["shape"])
     files = card["input"]["image_bytes"]["preprocessing"]
     answer = "the vote of all heads" if card["answer"] == "ensemble" else f"the head at depth {card['answer']}"
     lines = [
@@ -160,8 +161,7 @@ def card_text(card: Mapping[str, Any]) -> str:
         "| depth | parameters | multiply-adds | top-1 | top-5 | loss |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    rows = [*card["depths"], *([{"depth": "ensemble", **card["ensemble"]}] if card["ensemble"] else [])]
-    lines += [_row(row) for row in rows]
+    lines += [_row(row) for row in (*card["depths"], {"depth": "ensemble", **card["ensemble"]})]
     if card["test_images"]:
         lines += ["", f"Measured on {card['test_images']:,} test images. Costs are of one image and of that depth alone."]
     lines += ["", "It knows these classes only, and gives one of them for any image. Probabilities are not calibrated."]

@@ -11,11 +11,13 @@ def picture_path(target: Path) -> Path:
     """The file that a user named for a picture.
 
     Raises:
-        InputError: it is a folder.
+        InputError: it is a folder, or its ending is that of another format.
     """
     target = user_path(target)
     if target.is_dir() or not target.name:
         raise InputError(f"{target}: is a folder; allowed: a PNG file")
+    if target.suffix.lower() not in ("", ".png"):
+        raise InputError(f"{target}: pictures are PNG files; allowed: a name that ends in .png")
     return target
 
 
