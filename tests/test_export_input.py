@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from exports import noise, picture
 
 import kerasgreedy as kg
 from kerasgreedy.cli.main import app, main
-from kerasgreedy.errors import KerasgreedyError
+from kerasgreedy.errors import InputError, KerasgreedyError
 from kerasgreedy.export import image_bytes
 from kerasgreedy.export.export_run import Export
 from kerasgreedy.export.image_bytes import Preprocessing
@@ -162,6 +163,13 @@ def test_bad_settings(case, out, finished):
     with pytest.raises(KerasgreedyError, match=message):
         kg.export_run(finished.workdir, out, settings, quiet=True)
     assert [path.name for path in out.iterdir()] == ["1"]
+
+
+def test_a_missing_package_is_said_before_the_work(finished, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    monkeypatch.setattr("kerasgreedy.export.export_run.trained_network", lambda *_: pytest.fail("began"))
+    with pytest.raises(InputError, match="this needs the packages tf2onnx"):
+        kg.export_run(finished.workdir, tmp_path / "out", Export(formats=("keras", "onnx")), quiet=True)
 
 
 def test_bad_places(finished, out, tmp_path, capsys):

@@ -18,6 +18,7 @@ from kerasgreedy.export.endpoints import EXPORT_TOP_K, Answer, Endpoints
 from kerasgreedy.export.formats import Format, Source, write_format
 from kerasgreedy.export.free_size import FreeSize
 from kerasgreedy.export.image_bytes import Preprocessing
+from kerasgreedy.export.onnx import require_packages
 from kerasgreedy.export.sealed import FACTS, checksums
 from kerasgreedy.export.warmup import write_warm_up
 from kerasgreedy.files import new_folder, user_path
@@ -79,11 +80,13 @@ def export_run(
         `out` (of the version), `version`, `signatures`, `card`, `difference` (largest, of the SavedModel), `formats`.
 
     Raises:
-        InputError: bad settings, a depth is not trained, or an exported file would give something else.
+        InputError: bad settings, a depth is not trained, a package is missing, or an exported file would give something else.
         WorkdirError: the version exists, or cannot be written.
     """
     settings = settings or Export()
     settings.check()
+    if "onnx" in settings.formats:  # before all the work
+        require_packages()
     base = user_path(out)
     version = _version(base, settings.version)
     target = base / str(version)
