@@ -13,6 +13,7 @@ from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec_of, t
 
 from kerasgreedy.errors import Stopped
 from kerasgreedy.train import feature_store, features
+from kerasgreedy.train.devices import Devices
 from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.train.job import prepare
 from kerasgreedy.train.progress import Reporter
@@ -255,6 +256,33 @@ def test_features_of_an_ended_phase_leave_memory(files, tmp_path, monkeypatch):
     assert seen == {0: 0, 1: 3, 2: 3}
     gc.collect()
     assert not any(store() for store in alive)
+
+
+def test_workers_fill_together_and_keep_features_all_or_none(files, tmp_path, undisturbed, monkeypatch, capsys):
+    """Another worker may lack the file that this one has, or the room: they walk through the same batches all the same."""
+    monkeypatch.setattr(
+        Reporter, "step", lambda self, phase, *a: signal.raise_signal(signal.SIGTERM) if phase.index == 1 else None
+    )
+    with pytest.raises(Stopped):
+        train_spec(*files, [*VIEWS, "cache.store=disk"], tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    filled, asked = [], []
+
+    def agree(self, *flags):
+        """Another worker has none of the three files of the second phase, and no room for those of the third."""
+        asked.append(flags)
+        no_room = len(opened) == 2 and opened.pop()
+        return tuple(flag or len(flags) == 3 or bool(no_room) for flag in flags)
+
+    opened, original, put = [], features.FeatureInput.open, FeatureStore.put
+    monkeypatch.setattr(features.FeatureInput, "open", lambda self, *a: (original(self, *a), opened.append(1)))
+    monkeypatch.setattr(FeatureStore, "put", lambda self, rows, *a: (filled.append(self), put(self, rows, *a)))
+    monkeypatch.setattr(Devices, "agree", agree)
+    run = resume_run(tmp_path / "run", quiet=True)
+    assert {store._file.name for store in filled} == {"train_0.bin", "train_1.bin", "validation_None.bin"}
+    assert (False, False, False) in asked, "this worker's own files were whole"
+    assert capsys.readouterr().err.count("no room for the cache (of another worker)") == 1
+    same_weights(weights(run.workdir), weights(undisturbed(*VIEWS).workdir))
 
 
 def test_an_unfilled_memory_cache_gives_way(files, tmp_path, undisturbed, monkeypatch, capsys):

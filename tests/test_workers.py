@@ -152,6 +152,26 @@ def test_a_lost_worker_ends_the_run_with_a_message_and_a_usable_checkpoint(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [
+    ("cache.store=disk",), ("training.solver={name: alternation, warm_up_epochs: 1, refresh: 100, store: disk}",),
+], ids=["cache", "masks"])  # fmt: skip
+def test_what_only_the_chief_has_left_on_disk_is_computed_together(more, tmp_path):
+    """All are killed in the second phase: the chief's files are still there, the other's went with its temporary folder."""
+    words = command(tmp_path, "run", *(w for text in (*more, "training.epochs=60") for w in ("-s", text)), "--workers", "2")
+    process = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    seals, ends = tmp_path / "run/cache/phase_2", time.monotonic() + 120
+    while not list(seals.glob("*.json")) and time.monotonic() < ends:
+        time.sleep(0.05)
+    time.sleep(1)
+    for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert list(seals.glob("*.json")), "there is nothing left that the other lacks"
+    answer = run(sys.executable, "-m", "kerasgreedy", "train", "--resume", tmp_path / "run", "--workers", "2")
+    assert answer.returncode == 0 and "resumed at phase 2" in answer.stderr, answer.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [
     ["cache.store=disk", "training.epochs=3"],
     ["training.solver={name: alternation, warm_up_epochs: 1, refresh: 1, store: memory}", "training.epochs=3"],
     ["training.solver={name: alternation, warm_up_epochs: 1, mode: batch}", "training.epochs=3"],

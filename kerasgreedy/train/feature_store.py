@@ -44,7 +44,8 @@ class FeatureStore:
         self.labels = np.zeros(math.ceil(rows / shards), np.int32)
         self.filled = False
         self.fault: str | None = None
-        self._file, self._stamp = file, {**stamp, "rows": rows, "shape": list(shape), "dtype": dtype}
+        shared = {"shards": shards} if shards > 1 else {}
+        self._file, self._stamp = file, {**stamp, "rows": rows, "shape": list(shape), "dtype": dtype, **shared}
         self.array: NDArray[Any] = self._reopened() if file and self._seal.exists() else self._fresh()
 
     def __len__(self) -> int:

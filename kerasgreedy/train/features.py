@@ -145,7 +145,9 @@ class FeatureInput:
         Args:
             before: the features of an earlier phase, from which fewer blocks have to be run.
         """
-        missing = {key: store for key, store in self._stores.items() if not store.filled}
+        # A file that only some workers still have is computed on all: they walk through the batches together.
+        absent = self._devices.agree(*(not store.filled for store in self._stores.values()))
+        missing = {key: store for (key, store), flag in zip(self._stores.items(), absent, strict=True) if flag}
         total, done = sum(map(len, missing.values())), 0
         for key, store in missing.items():
             chained = before is not None and key in before._stores

@@ -59,20 +59,31 @@ class Inputs:
             why = "solver alternation" if phase.alternation else "images that come in the order of a TFDS copy"
             warn(f"several workers with {why} do not share a cache: the frozen blocks are run for each batch instead")
             return images
+        fault: Exception | None = None
         try:
             cached = FeatureInput(phase, network, self._pipeline, self._devices, self._stores)
             cached.open(epochs, parts)
-            for fault in cached.faults:
-                warn(f"passed over a damaged cache file: {fault}")
+        except (OSError, MemoryError) as error:
+            fault = error
+        if self._devices.agree(fault is not None)[0]:  # all workers keep features, or none does
+            return self._without_room(fault or "of another worker", images, warn)
+        for line in cached.faults:
+            warn(f"passed over a damaged cache file: {line}")
+        try:
             for done, total in cached.fill(before):
                 filled(done, total)
         except (OSError, MemoryError) as error:
-            self._stores.keep_only()
-            warn(f"no room for the cache ({error}): the frozen blocks are run for each batch instead")
-            return images
+            if not alone:
+                raise  # the others wait for this worker's share
+            return self._without_room(error, images, warn)
         self._stores.keep_only(phase.index)
         self._last = cached
         return cached
+
+    def _without_room(self, why: Exception | str, images: ImageInput, warn: Callable[[str], None]) -> ImageInput:
+        self._stores.keep_only()
+        warn(f"no room for the cache ({why}): the frozen blocks are run for each batch instead")
+        return images
 
     @staticmethod
     def _is_kept(phase: Phase) -> bool:

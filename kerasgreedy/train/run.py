@@ -226,7 +226,7 @@ def _train(
     if job.data.skipped and here.chief:
         reporter.warn(skipped_notice(job.data.skipped))
     _announce(reporter, folder, job, state, here)
-    log = MetricsLog(folder.path, state.position.log_bytes)
+    log = MetricsLog(folder.path, state.position.log_bytes if here.chief else 0)
     try:
         with folder.readable_faults(), pipeline.named_failures():
             job = Loop(job, state, pipeline, here.strategy, log, reporter, stop, folder).run()

@@ -209,7 +209,7 @@ class Alternation:
         stamp = {"weights": self._stamp(), "view": view}
         shape = (self.plan.row_bytes,)
         store = FeatureStore(self.plan.images, shape, "uint8", file, stamp, self._devices.workers)
-        if not store.filled:
+        if self._devices.agree(not store.filled)[0]:  # several workers walk through the batches together
             present = {name: self._network.arrays(name) for name in self.held_weights}
             self._take(self.held_weights)
             try:
@@ -230,7 +230,7 @@ class Alternation:
 
     def _on_disk(self) -> bool:
         """As planned; `auto` also when memory that was free at the start is not any more."""
-        size = self.plan.row_bytes * self.plan.images
+        size = self.plan.row_bytes * self.plan.images / self._devices.workers
         if self.plan.store == "disk" or size <= available_memory():
             return self.plan.store == "disk"
         if self._settings.store == "auto" and self.plan.bytes <= self._settings.disk_gb * GIGABYTE:
