@@ -4,11 +4,27 @@ import contextlib
 import math
 from pathlib import Path
 
+_MACHINE, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
 
 def available_memory() -> float:
-    """Bytes that can be had without pushing anything out; infinite where the system does not say."""
+    """Bytes that can be had without pushing anything out, in a container within its limit; infinite where nobody says."""
+    return min(_of_machine(), _of_container())
+
+
+def _of_machine() -> float:
     with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in _MACHINE.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return 1024.0 * int(line.split()[1])
+    return math.inf
+
+
+def _of_container() -> float:
+    """Of a control group (version 2); file contents that nobody has used for a while make room."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        limit = int((_GROUP / "memory.max").read_text())  # "max": no limit
+        statistics = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        used = int((_GROUP / "memory.current").read_text()) - int(statistics["inactive_file"])
+        return max(0.0, limit - used)
     return math.inf

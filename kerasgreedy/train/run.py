@@ -17,6 +17,7 @@ from kerasgreedy.files import user_path
 from kerasgreedy.spec.load import Document, load
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Distribute, Recipe
+from kerasgreedy.train.batches import check_batch, check_batches
 from kerasgreedy.train.devices import Devices, open_devices
 from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.log import MetricsLog
@@ -172,7 +173,7 @@ def evaluate_run(
         instead = masked_layers(folder, job, network, state.position.kept, masks, rule, beta) if masks else None
     pipeline = open_pipeline(job, data, folder)
     with pipeline.named_failures():
-        _check_batch(batch_size or job.recipe.training.batch_size, strategy)
+        check_batch(batch_size or job.recipe.training.batch_size, strategy.num_replicas_in_sync)
         return score(job, network, pipeline, strategy, part, batch_size, instead)
 
 
@@ -241,22 +242,7 @@ def _train(
 
 
 def _check_batches(job: Job, here: Devices) -> None:
-    for training in job.recipe.trainings.values():
-        _check_batch(training.batch_size, here.strategy, training.accumulation)
-        if training.batch_size % here.replicas and here.workers > 1:
-            raise InputError(
-                f"training.batch_size: {training.batch_size} cannot be divided equally over {here.replicas} workers' devices"
-            )
-
-
-def _check_batch(batch_size: int, strategy: tf.distribute.Strategy, parts: int = 1) -> None:
-    devices = strategy.num_replicas_in_sync
-    if batch_size < devices:
-        raise InputError(f"batch size {batch_size} is too small for {devices} devices")
-    if parts > 1 and batch_size % (parts * devices):
-        raise InputError(
-            f"training.accumulation: batch size {batch_size} cannot be divided into {parts} equal parts on {devices} devices"
-        )
+    check_batches(job, here.replicas, here.workers, on_cpu=not tf.config.list_physical_devices("GPU"))
 
 
 def _announce(reporter: Reporter, folder: Workdir, job: Job, state: RunState, here: Devices) -> None:
