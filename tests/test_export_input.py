@@ -12,7 +12,7 @@ from exports import noise, picture
 
 import kerasgreedy as kg
 from kerasgreedy.cli.main import app, main
-from kerasgreedy.errors import InputError, KerasgreedyError
+from kerasgreedy.errors import DataError, InputError, KerasgreedyError
 from kerasgreedy.export import image_bytes
 from kerasgreedy.export.export_run import Export
 from kerasgreedy.export.image_bytes import Preprocessing
@@ -170,6 +170,17 @@ def test_a_missing_package_is_said_before_the_work(finished, tmp_path, monkeypat
     monkeypatch.setattr("kerasgreedy.export.export_run.trained_network", lambda *_: pytest.fail("began"))
     with pytest.raises(InputError, match="this needs the packages tf2onnx"):
         kg.export_run(finished.workdir, tmp_path / "out", Export(formats=("keras", "onnx")), quiet=True)
+
+
+def test_missing_data_is_said_before_the_work(finished, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(finished.workdir, run)
+    monkeypatch.setattr("kerasgreedy.export.export_run.trained_network", lambda *_: pytest.fail("began"))
+    gone = DataError("the images are gone")
+    monkeypatch.setattr("kerasgreedy.train.opening.prepare", lambda *_, **__: (_ for _ in ()).throw(gone))
+    with pytest.raises(DataError, match="the images are gone"):
+        kg.export_run(run, tmp_path / "out", Export(formats=("tflite_int8",)), quiet=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_places(finished, out, tmp_path, capsys):

@@ -23,7 +23,7 @@ from kerasgreedy.export.sealed import FACTS, checksums
 from kerasgreedy.export.warmup import write_warm_up
 from kerasgreedy.files import new_folder, user_path
 from kerasgreedy.train.job import Job, prepare
-from kerasgreedy.train.opening import stored_info, trained_network
+from kerasgreedy.train.opening import open_job, stored_info, trained_network
 from kerasgreedy.train.workdir import Workdir
 
 # TensorFlow Serving keeps it in 64 bits with a sign.
@@ -81,17 +81,20 @@ def export_run(
 
     Raises:
         InputError: bad settings, a depth is not trained, a package is missing, or an exported file would give something else.
+        DataError: the data of a format that needs some is not there.
         WorkdirError: the version exists, or cannot be written.
     """
     settings = settings or Export()
     settings.check()
-    if "onnx" in settings.formats:  # before all the work
+    if "onnx" in settings.formats:
         require_packages()
     base = user_path(out)
     version = _version(base, settings.version)
     target = base / str(version)
     say = _say(quiet)
     folder = Workdir.open(workdir)
+    if "tflite_int8" in settings.formats:
+        open_job(folder, data)  # refuses data that is gone or changed before all the work
     job, network = trained_network(folder, prepare(*folder.documents(), stored_info(folder), begins=False))
     network.compute_in(FLOAT32)
     for component in (*network.blocks, *network.heads):
