@@ -13,6 +13,7 @@ from kerasgreedy.nn.activations import PositiveHardThreshold
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
+from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import lower
@@ -289,7 +290,7 @@ _LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
     L.Downsample: _Builder.downsample,
     L.Upsample: lambda _, layer, node: InvertibleUpsampling(layer.factor, name=node.name),
     L.Activation: lambda _, layer, node: _activation(layer, node.name),
-    L.Dropout: lambda builder, layer, node: keras.layers.Dropout(layer.dropout, seed=builder.seed_of(node), name=node.name),
+    L.Dropout: lambda builder, layer, node: ReplicaDropout(layer.dropout, seed=builder.seed_of(node), name=node.name),
     L.Flatten: lambda _, layer, node: keras.layers.Flatten(name=node.name),
     L.GlobalAvgPool: lambda _, layer, node: keras.layers.GlobalAveragePooling2D(name=node.name),
     L.PoolTo: _Builder.pool_to,

@@ -1,7 +1,9 @@
 """Copies of the network on several devices, and what `--devices` and TF_CONFIG may say."""
 
+import itertools
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +14,7 @@ from kerasgreedy.build import Network
 from kerasgreedy.data.pipeline import sharded_rows
 from kerasgreedy.errors import InputError
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
+from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.spec.training import Adam, Sgd
 from kerasgreedy.train.devices import Devices, check_tf_config, open_devices
 
@@ -98,6 +101,32 @@ def test_batch_norm_by_share_differs_from_that_of_the_global_batch():
     whole, _ = train("end_to_end", NO_DROPOUT, Sgd(), two_devices())
     shares, _ = train("end_to_end", NO_DROPOUT, Sgd(), two_devices(), synchronized=False)
     assert max(np.abs(whole[key] - shares[key]).max() for key in whole) > 1e-3
+
+
+def test_each_device_drops_others_and_a_restored_state_drops_the_same():
+    """On one device as Keras does; on two, masks of rate 0.4 that differ between devices and between calls."""
+    x = np.ones((2, 4000), np.float32)
+    ours, stock = ReplicaDropout(0.4, seed=3), keras.layers.Dropout(0.4, seed=3)
+    np.testing.assert_array_equal(ours(x, training=True), stock(x, training=True))
+    np.testing.assert_array_equal(ours(x, training=False), x)
+    strategy = two_devices()
+    with strategy.scope():
+        layer = ReplicaDropout(0.4, seed=3)
+    data = tf.data.Dataset.from_tensors(x).unbatch().batch(2)
+    (batch,) = list(strategy.experimental_distribute_dataset(data))
+    run = tf.function(lambda b: strategy.run(lambda z: layer(z, training=True), args=(b,)))
+    state = layer.seed_generator.state
+    calls, before = [], state.numpy()
+    for call in range(3):
+        if call == 2:
+            state.assign(before)
+        calls.append([value.numpy()[0] for value in strategy.experimental_local_results(run(batch))])
+    np.testing.assert_array_equal(calls[2], calls[0])
+    masks = np.array([mask for each in calls[:2] for mask in each]) > 0
+    assert np.unique(np.array(calls)).tolist() == pytest.approx([0, 1 / 0.6])
+    np.testing.assert_allclose(masks.mean(1), 0.6, atol=0.04)
+    for one, two in itertools.combinations(masks, 2):  # independent: both keep a place with 0.36
+        np.testing.assert_allclose((one & two).mean(), 0.36, atol=0.04)
 
 
 def test_when_batch_norm_is_synchronised():

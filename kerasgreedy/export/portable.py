@@ -25,13 +25,14 @@ from kerasgreedy.errors import InputError
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, some_images
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.conv import RowGradientConv2D
+from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.nn.ensemble import ensemble_weights
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import lower
 from kerasgreedy.spec.architecture import Component
 from kerasgreedy.spec.lower import Node
 
-STOCK = {RowGradientConv2D: layers.Conv2D, FusedBatchNormalization: layers.BatchNormalization}
+STOCK = {RowGradientConv2D: layers.Conv2D, FusedBatchNormalization: layers.BatchNormalization, ReplicaDropout: layers.Dropout}
 
 
 def portable_model(network: Network, depths: Sequence[int] | None = None) -> keras.Model:

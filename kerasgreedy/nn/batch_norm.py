@@ -23,7 +23,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         training = bool(training) and self.trainable
-        if training and not self.synchronized and len(inputs.shape) == 2 and _replicas() > 1:
+        if training and not self.synchronized and len(inputs.shape) == 2 and replicas() > 1:
             return self.call(inputs[:, None, None], True, mask)[:, 0, 0]
         if not self._has_kernel(inputs, mask, training):
             return super().call(inputs, training=training, mask=mask)
@@ -53,14 +53,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return variance * ((n - 1) / n)
 
     def _move_towards(self, mean: Any, variance: Any) -> None:
-        if _replicas() > 1:
+        if replicas() > 1:
             average = tf.distribute.ReduceOp.MEAN
             mean, variance = tf.distribute.get_replica_context().all_reduce(average, [mean, variance])
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
 
 
-def _replicas() -> int:
+def replicas() -> int:
     """How many devices run this call together."""
     context = tf.distribute.get_replica_context()
     return 1 if context is None else context.num_replicas_in_sync
