@@ -18,7 +18,7 @@ from kerasgreedy.pruning.removal import silenced
 from kerasgreedy.pruning.rewriting import without
 from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.model import ModelSpec
-from kerasgreedy.train.devices import open_devices
+from kerasgreedy.train.devices import own_devices
 from kerasgreedy.train.evaluation import Evaluator, Scores
 from kerasgreedy.train.opening import open_job, open_pipeline, trained_network
 from kerasgreedy.train.workdir import Workdir
@@ -77,7 +77,7 @@ def sensitivity_of(
     _check(criteria, shares, part, images, ranking, examples)
     folder = Workdir.open(workdir)
     job = open_job(folder, data)
-    strategy = strategy or open_devices(job.recipe.distribute).strategy
+    strategy = strategy or own_devices(job.recipe.distribute).strategy
     with strategy.scope():
         job, network = trained_network(folder, job)
         network.compute_in(FLOAT32)

@@ -83,17 +83,17 @@ def train(
 ) -> None:
     """Train a spec by a recipe, or go on with a run."""
     _one_of("--distribute", distribute, ("none", "mirrored", "multi_worker"))
-    if workers:
-        from kerasgreedy.cli.workers import launch
-
-        raise typer.Exit(launch(workers, spec, recipe, resume, workdir, distribute))
     if resume is not None:
         stray = [name for name, value in (("SPEC", spec), ("--recipe", recipe), ("--set", sets), ("--workdir", workdir)) if value]
         if stray:
             raise InputError(f"--resume takes spec and recipe from the run folder and cannot stand beside {', '.join(stray)}")
     elif spec is None:
         raise InputError("train needs a SPEC, or --resume WORKDIR")
-    elif recipe is None and not quiet:
+    if workers:
+        from kerasgreedy.cli.workers import launch
+
+        raise typer.Exit(launch(workers, spec, recipe, sets, resume, workdir, distribute))
+    if spec is not None and recipe is None and not quiet:
         own_data = any(text.startswith(("data", "recipe.data")) for text in sets or [])
         about = "" if own_data else ": 1,797 embedded images of digits, minutes on two cores"
         print(f"no --recipe given: taking quickstart{about}", file=sys.stderr)

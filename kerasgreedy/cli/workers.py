@@ -1,6 +1,7 @@
 """`train --workers N`: worker processes on this machine, with the TF_CONFIG that a cluster would give them."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -9,30 +10,38 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import InputError, Stopped
 
 # How long the other workers may take to notice that one is gone.
 PATIENCE_SECONDS = 90.0
 _LINES = 15
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+STOPPED = Stopped.exit_code
 
 
 def launch(
-    workers: int, spec: str | None, recipe: str | None, resume: Path | None, workdir: Path | None, distribute: str | None
+    workers: int,
+    spec: str | None,
+    recipe: str | None,
+    sets: list[str] | None,
+    resume: Path | None,
+    workdir: Path | None,
+    distribute: str | None,
 ) -> int:
     """Runs this very command in so many processes; only the first one's output is shown.
 
     A signal that asks to stop is passed on to all of them.
 
     Args:
-        spec, recipe, resume, workdir, distribute: as given on the command line.
+        spec, recipe, sets, resume, workdir, distribute: as given on the command line.
 
     Returns:
-        the exit code: the first worker's, or another's where that one ended well.
+        the exit code: the first worker's, or another's where that one ended well; 3 where a signal ended it.
 
     Raises:
         InputError: they do not go with several workers.
@@ -46,7 +55,7 @@ def launch(
         from kerasgreedy.spec.load import load
         from kerasgreedy.train.workdir import default_workdir
 
-        names = [document.value.name for document in load(str(spec), recipe, ())]
+        names = [document.value.name for document in load(str(spec), recipe, sets or ())]
         arguments += ["--workdir", str(default_workdir(*names))]
     if distribute is None:
         arguments += ["--distribute", "multi_worker"]
@@ -76,7 +85,14 @@ def _run(command: list[str], workers: int) -> int:
                 _show(index, code, log)
             elif index and code not in (0, 3, codes[0]):
                 _show(index, code, log)
-    return codes[0] or next((code for code in codes if code), 0)
+    if codes[0] < 0:
+        print(
+            f"the first worker was ended by {signal.Signals(-codes[0]).name}. What was saved is whole; train --resume goes "
+            "on from there",
+            file=sys.stderr,
+        )
+    code = codes[0] or next((code for code in codes if code), 0)
+    return code if code >= 0 else STOPPED
 
 
 def _start(command: list[str], addresses: list[str], index: int, log: IO[str]) -> "subprocess.Popen[str]":
@@ -84,7 +100,17 @@ def _start(command: list[str], addresses: list[str], index: int, log: IO[str]) -
     output = None if index == 0 else log
     # A session of its own: Ctrl-C reaches the workers once, through this process.
     environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
-    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, stdout=output, stderr=output)
+    return subprocess.Popen(
+        command, env=environment, text=True, start_new_session=True, stdout=output, stderr=output, preexec_fn=_dies_with_parent()
+    )
+
+
+def _dies_with_parent() -> Callable[[], None] | None:
+    """On Linux: a worker is asked to stop when this process is gone, however it went."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -97,14 +123,14 @@ def _free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def _passing_on(processes: "list[subprocess.Popen[str]]") -> Iterator[None]:
-    """Sends SIGTERM and Ctrl-C on; whatever ends this process ends the workers."""
+    """Sends SIGTERM, Ctrl-C and the end of a terminal on; whatever ends this process ends the workers."""
 
     def send(number: int, _: FrameType | None) -> None:
         for process in processes:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    before = {number: signal.signal(number, send) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, send) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         yield
     finally:

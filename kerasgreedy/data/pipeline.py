@@ -20,6 +20,15 @@ Part: TypeAlias = Literal["train", "validation", "test"]
 FIT_EXAMPLES = 10_000
 # Streams of random numbers that must not meet.
 _SPLIT, _ORDER, _DRAW, _LIMIT, _SOME = 1, 2, 3, 4, 5
+# What decoding or opening a file raises.
+UNREADABLE = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.UnknownError,
+)
 _PARALLEL: dict[str, Any] = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
 
@@ -156,7 +165,7 @@ class Pipeline:
         """Turns a failure to decode into an error that names the file."""
         try:
             yield
-        except tf.errors.OpError as error:
+        except UNREADABLE as error:  # not all of TensorFlow's errors: looking for the file decodes every one
             for source in (self._train, self._test):
                 found = source.first_unreadable() if isinstance(source, FileSplit) else None
                 if found:

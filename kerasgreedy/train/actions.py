@@ -44,22 +44,33 @@ def perform(
     pipeline: Pipeline,
     strategy: tf.distribute.Strategy,
     seen: Callable[[int, int], None] | None = None,
+    asked: Callable[[], None] | None = None,
 ) -> Outcome:
     """Does an action. The same network, data and seed give the same outcome.
 
     Args:
         seen: told after each batch how many images importance has seen, and of how many.
+        asked: called after each batch of validation data; what it raises ends the action.
     """
     with strategy.scope():
         network.compute_in(FLOAT32)
         if isinstance(action, HeadAction):
             changed, spec = replace_head(network, job.spec, action.replaces, action.head)
             return Outcome(changed, spec, _entry(action, job, network, changed), {})
-    return _Pruning(action, job, network, pipeline, strategy).outcome(seen)
+    return _Pruning(action, job, network, pipeline, strategy, asked).outcome(seen)
 
 
 class _Pruning:
-    def __init__(self, action: PruneAction, job: Job, network: Network, pipeline: Pipeline, strategy: tf.distribute.Strategy):
+    def __init__(
+        self,
+        action: PruneAction,
+        job: Job,
+        network: Network,
+        pipeline: Pipeline,
+        strategy: tf.distribute.Strategy,
+        asked: Callable[[], None] | None,
+    ):
+        self._asked = asked
         self.action, self.job, self.network, self.pipeline, self.strategy = action, job, network, pipeline, strategy
         self.coupling: Coupling = find_coupling(network.architecture)
         self.groups = selectable(self.coupling, action.targets, action.touches)
@@ -121,7 +132,8 @@ class _Pruning:
     def _validation(self, evaluator: Evaluator) -> dict[str, float] | None:
         if not len(self.pipeline.parts["validation"]):
             return None
-        scores, _, _ = evaluator(self.pipeline.evaluation("validation", self.job.recipe.training.batch_size))
+        batches = self.pipeline.evaluation("validation", self.job.recipe.training.batch_size)
+        scores, _, _ = evaluator(batches, self._asked)
         return scores[self.depth]
 
     def _accuracy(self, evaluator: Evaluator, labels: frozenset[int]) -> float:

@@ -34,10 +34,12 @@ class Snapshot:
     Attributes:
         meta: plain data (position, best point, sums of the running epoch).
         arrays: group (`block_1`, `optimizer`, `best/block_1`) -> named arrays.
+        digest: SHA-256 of all of it; empty where it was not read from a file.
     """
 
     meta: dict[str, Any]
     arrays: dict[str, Arrays] = field(default_factory=dict)
+    digest: str = ""
 
 
 class CheckpointStore:
@@ -126,7 +128,7 @@ class CheckpointStore:
         for name, digest in objects.items():
             read[digest] = read[digest] if digest in read else self._read_object(name, digest)
         self._digests = objects
-        return Snapshot(meta, {name: read[digest] for name, digest in objects.items()})
+        return Snapshot(meta, {name: read[digest] for name, digest in objects.items()}, outer["sha256"])
 
     def _read_object(self, name: str, digest: str) -> Arrays:
         path = self._objects / f"{digest}.safetensors"

@@ -1,7 +1,9 @@
 """Where a run computes: one device, all devices of a machine, or several machines."""
 
+import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +65,7 @@ class Devices:
         return tuple(bool(value > 0) for value in total)
 
     def from_chief(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """What the chief holds, on every worker: arrays of float32 or bool. All workers have to call this at the same place."""
+        """What the chief holds, on every worker: float32, uint8 or bool. All workers have to call this at the same place."""
         if self.workers == 1:
             return arrays
         local = self.replicas // self.workers
@@ -73,6 +75,11 @@ class Devices:
             total = self._summed(array.astype(np.float32) * np.float32(self.chief)) / local
             result[key] = total > 0 if array.dtype == bool else total.astype(array.dtype)
         return result
+
+    def same(self, text: str) -> bool:
+        """Whether every worker gives the same text. All workers have to call this at the same place."""
+        own = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+        return not self.agree(bool((self.from_chief({"text": own})["text"] != own).any()))[0]
 
     def _summed(self, values: Any) -> Any:
         per_replica = self.strategy.run(tf.identity, args=(tf.constant(values),))
@@ -118,20 +125,27 @@ class Devices:
         return distributed(self.strategy, data)
 
 
-def open_devices(distribute: Distribute, devices: str | None = None) -> Devices:
-    """The devices that a recipe's `distribute` and the option `--devices` name. To be called before anything is computed.
+def open_devices(distribute: Distribute, devices: str | None = None, quiet: bool = False) -> Devices:
+    """The devices that a recipe's `distribute` and the option `--devices` name, for training. To be called before anything is
+    computed.
 
-    `multi_worker` without TF_CONFIG is one worker.
+    `multi_worker` without TF_CONFIG is one worker; with it, this returns when all workers are there.
 
     Args:
         devices: `2`: so many of the GPUs, or where there is none, so many parts of the CPU; or names, `GPU:0,GPU:1`.
+        quiet: does not say that it waits.
 
     Raises:
         InputError: there are no such devices, or TF_CONFIG cannot be used.
     """
-    names = None if devices is None else _names(devices)
     if distribute == "multi_worker" and os.environ.get("TF_CONFIG"):
-        return _workers(names)
+        return _workers(None if devices is None else _names(devices), quiet)
+    return own_devices(distribute, devices)
+
+
+def own_devices(distribute: Distribute, devices: str | None = None) -> Devices:
+    """Those of this machine alone, whatever TF_CONFIG says: for looking at a run. See `open_devices`."""
+    names = None if devices is None else _names(devices)
     if distribute == "multi_worker":  # one worker: its own GPUs
         distribute = "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
     if distribute == "none" and names is None:
@@ -181,13 +195,18 @@ def _split_cpu(count: int) -> None:
         ) from None
 
 
-def _workers(names: list[str] | None) -> Devices:
-    if names and names[0].startswith("CPU") and len(names) > 1:
-        raise InputError("--devices: a worker has one copy of the network on its CPU; start more workers instead")
+def _workers(names: list[str] | None, quiet: bool) -> Devices:
+    if names and names[0].startswith("CPU"):
+        raise InputError(
+            "--devices: with several workers names GPUs only; a worker without any has one copy of the network on its CPU"
+        )
     if names and names[0].startswith("GPU"):
         every = tf.config.list_physical_devices("GPU")
         tf.config.set_visible_devices([every[int(name[4:])] for name in names], "GPU")
     check_tf_config(os.environ["TF_CONFIG"])
+    if not quiet:
+        others = json.loads(os.environ["TF_CONFIG"])["cluster"]
+        print(f"waiting for all workers: {', '.join(place for places in others.values() for place in places)}", file=sys.stderr)
     return Devices.of(tf.distribute.MultiWorkerMirroredStrategy())
 
 

@@ -97,7 +97,9 @@ class FeatureStore:
             labels = np.array(seal.pop("labels"), np.int32)
             checksum = seal.pop("crc32")
             if seal != self._stamp or labels.shape != self.labels.shape:
-                raise ValueError("its seal is of other features")
+                self.fault = f"a cache file of other weights, images or workers: {self._file}"
+                self._seal.unlink(missing_ok=True)
+                return self._fresh()
             self.array = np.memmap(self._file, self.item, "r+", shape=(len(self.labels), *self.shape))
             if self._checksum(labels) != checksum:
                 raise ValueError("its checksum differs")
@@ -105,7 +107,7 @@ class FeatureStore:
             return self.array
         # Whatever a damaged seal holds.
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            self.fault = f"{self._file}: damaged ({error})"
+            self.fault = f"a damaged cache file: {self._file}: damaged ({error})"
         self._seal.unlink(missing_ok=True)
         return self._fresh()
 

@@ -68,7 +68,7 @@ class Inputs:
         if self._devices.agree(fault is not None)[0]:  # all workers keep features, or none does
             return self._without_room(fault or "of another worker", images, warn)
         for line in cached.faults:
-            warn(f"passed over a damaged cache file: {line}")
+            warn(f"passed over {line}")
         try:
             for done, total in cached.fill(before):
                 filled(done, total)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -19,7 +18,7 @@ from kerasgreedy.train.job import Job
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.schedules import learning_rates, make_optimizer
-from kerasgreedy.train.signals import StopRequest
+from kerasgreedy.train.signals import Asked, StopRequest
 from kerasgreedy.train.solvers.descent import Solver
 from kerasgreedy.train.solvers.masked import packed
 from kerasgreedy.train.solvers.opening import open_solver
@@ -65,6 +64,7 @@ class Loop:
         self.job, self.state, self.pipeline, self.strategy = job, state, pipeline, strategy
         self.devices = Devices.of(strategy)
         self.log, self.reporter, self.stop = log, reporter, stop
+        self.asked = Asked(stop, self.devices)
         self.folder, self.stores = folder, StoreFolder(folder.path / "cache")
         self.inputs = Inputs(pipeline, self.devices, self.stores, job.recipe.cache)
         # Of the running phase.
@@ -96,12 +96,17 @@ class Loop:
         return self.job
 
     def _act(self, action: PruneAction | HeadAction) -> None:
-        """Lets an action change the network, and goes on with the plan for what it leaves."""
-        if self._stopping():
-            raise Stopped(f"stopped by {self._signal} before {action.name}; saved")
+        """Lets an action change the network, unless a signal comes first, and goes on with the plan for what it leaves."""
+        ends = self.asked.ends(f"before {action.name}; saved")
+        ends()
         self.reporter.action(action)
         started = time.monotonic()
-        outcome = perform(action, self.job, self.state.network, self.pipeline, self.strategy, self._measured(action))
+
+        def measured(done: int, total: int) -> None:
+            self.reporter.images_done(action.name, "measuring importance", done, total)
+            ends()
+
+        outcome = perform(action, self.job, self.state.network, self.pipeline, self.strategy, measured, ends)
         self.job = self.job.at(outcome.spec, [*self.state.position.kept, outcome.entry])
         self.folder.keep_details(outcome.details)
         self.state.position.seconds += time.monotonic() - started
@@ -109,25 +114,6 @@ class Loop:
         self.reporter.acted(outcome.entry, self.job.phases)
         self._save(())
         self.folder.keep_spec(outcome.spec)  # after the checkpoint that holds this network
-
-    def _measured(self, action: PruneAction | HeadAction) -> Callable[[int, int], None]:
-        """Shows how far the measurement of importance is, and lets a signal end it: nothing has changed yet."""
-
-        def seen(done: int, total: int) -> None:
-            if isinstance(action, PruneAction):
-                self.reporter.images_done(action.name, "measuring importance", done, total)
-            if self._stopping():
-                raise Stopped(f"stopped by {self._signal} before {action.name}; saved")
-
-        return seen
-
-    def _stopping(self) -> bool:
-        """Whether a signal came to this worker or another; all workers have to ask at the same place."""
-        return self.devices.agree(self.stop.name is not None)[0]
-
-    @property
-    def _signal(self) -> str:
-        return self.stop.name or "a signal to another worker"
 
     def _phase(self, phase: Phase) -> None:
         self.reporter.phase(phase)
@@ -162,7 +148,7 @@ class Loop:
 
         def filled(done: int, total: int) -> None:
             self.reporter.images_done(phase.name, "filling the cache", done, total)
-            if self._stopping():
+            if self.asked():
                 raise Stopped(self._stopped(phase))
 
         epochs = range(self.state.position.epoch, phase.epochs) if not self._phase_done(phase) else range(0)
@@ -175,12 +161,8 @@ class Loop:
     def _start(self, phase: Phase, watch: Watch) -> None:
         """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""
 
-        def seen() -> None:
-            if self._stopping():
-                raise Stopped(f"stopped by {self._signal} before phase {phase.name} began; what was saved before is whole")
-
         if self._counts(phase):
-            looks = watch.look(0, seen)
+            looks = watch.look(0, self.asked.ends(f"before phase {phase.name} began; what was saved before is whole"))
             self._record_looks(phase, looks)
             self.state.position.best = Best(watch.score(looks), 0)
             self.state.keep_best(phase)
@@ -194,7 +176,7 @@ class Loop:
         work = self.solver.begin(position.epoch, position.step)
         for what, done, total in work:
             self.reporter.images_done(phase.name, what, done, total)
-            if self._stopping():
+            if self.asked():
                 work.close()
                 self._save(phase.trains)
                 raise Stopped(self._stopped(phase))
@@ -256,7 +238,7 @@ class Loop:
         position = self.state.position
 
         def seen() -> None:
-            if self._stopping():
+            if self.asked():
                 self._save(phase.trains)  # with all steps of the epoch done
                 raise Stopped(self._stopped(phase))
 
@@ -335,4 +317,4 @@ class Loop:
 
     def _stopped(self, phase: Phase) -> str:
         position = self.state.position
-        return f"stopped by {self._signal} in phase {phase.name}, epoch {position.epoch + 1}, step {position.step}; saved"
+        return f"stopped by {self.asked.signal} in phase {phase.name}, epoch {position.epoch + 1}, step {position.step}; saved"

@@ -23,7 +23,7 @@ from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.strict import Strict
-from kerasgreedy.train.checkpoint import Snapshot
+from kerasgreedy.train.checkpoint import CheckpointStore, Snapshot
 from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.stages import PruneAction
 from kerasgreedy.train.state import NETWORK, RunState
@@ -188,16 +188,17 @@ def fresh_network(folder: Workdir, job: Job) -> Network:
     return network
 
 
-def restore(folder: Workdir, job: Job) -> tuple[Job, RunState, list[str]]:
-    """The state of a run at its newest whole checkpoint, with the network as it was then; fresh where nothing was saved.
+def restore(folder: Workdir, job: Job, store: CheckpointStore, snapshot: Snapshot | None) -> tuple[Job, RunState]:
+    """The state of a run at a checkpoint, with the network as it was then; fresh where nothing was saved.
 
     Call this under the strategy's scope.
 
+    Args:
+        store: that the snapshot was read with; the run's next checkpoints go there.
+
     Returns:
-        the job with its plan for that network, the state, and a line for each damaged checkpoint passed over.
+        the job with its plan for that network, and the state.
     """
-    store = folder.checkpoints
-    snapshot, faults = store.load()
     if snapshot:
         job = _at(folder, job, snapshot)
     state = RunState(fresh_network(folder, job), store)
@@ -205,7 +206,7 @@ def restore(folder: Workdir, job: Job) -> tuple[Job, RunState, list[str]]:
         state.restore(snapshot)
         if state.position.phase > len(job.phases):
             raise CheckpointError(f"the checkpoint is damaged ({state.position.phase} stages of {len(job.phases)} are done)")
-    return job, state, faults
+    return job, state
 
 
 def _at(folder: Workdir, job: Job, snapshot: Snapshot) -> Job:
@@ -233,7 +234,9 @@ def trained_state(folder: Workdir, job: Job) -> tuple[Job, RunState]:
 
     The network's `depths` are those of the heads that have been trained so far.
     """
-    job, state, faults = restore(folder, job)
+    store = folder.checkpoints
+    snapshot, faults = store.load()
+    job, state = restore(folder, job, store, snapshot)
     for fault in faults:
         print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
     network, position = state.network, state.position

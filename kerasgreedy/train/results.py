@@ -23,18 +23,24 @@ from kerasgreedy.train.workdir import Workdir
 from kerasgreedy.walk import Instead
 
 
-def finish(folder: Workdir, job: Job, state: RunState, pipeline: Pipeline, strategy: tf.distribute.Strategy) -> dict[str, Any]:
-    """Looks at the test data, for the first and only time, and writes the results, the plots and the model.
+def finish(
+    folder: Workdir,
+    job: Job,
+    state: RunState,
+    pipeline: Pipeline,
+    strategy: tf.distribute.Strategy,
+    seen: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Looks at the test data, for the first and only time, and writes the results; the chief also the plots and the model.
 
     Args:
         job: with the network's last spec.
+        seen: called after each batch; what it raises ends the work.
 
     Returns:
-        `results.json`; of a worker that is not the chief, the scores alone.
+        `results.json`.
     """
-    scores = score(job, state.network, pipeline, strategy, "test")
-    if not Devices.of(strategy).chief:
-        return scores
+    scores = score(job, state.network, pipeline, strategy, "test", seen=seen)
     results = {
         "spec": job.spec.name,
         "recipe": job.recipe.name,
@@ -49,11 +55,13 @@ def finish(folder: Workdir, job: Job, state: RunState, pipeline: Pipeline, strat
         "epochs": sum(entry["epochs"] for entry in state.position.kept),
         "training_seconds": round(state.position.seconds, 1),
     }
-    if any(isinstance(stage, Action) for stage in job.phases):
+    chief = Devices.of(strategy).chief
+    if chief and any(isinstance(stage, Action) for stage in job.phases):
         results["pruned"] = _before_and_after(folder, state.network)
-    _save_model(folder, state.network)
-    plot_run(folder.path, results)
-    folder.write("results.md", results_markdown(results))
+    if chief:
+        _save_model(folder, state.network)
+        plot_run(folder.path, results)
+        folder.write("results.md", results_markdown(results))
     written = json.dumps(results, indent=1)
     folder.write("results.json", written)
     return dict(json.loads(written))
@@ -79,11 +87,12 @@ def score(
     part: Part,
     batch_size: int | None = None,
     instead: Callable[[tf.Tensor, tf.Tensor], Instead] | None = None,
+    seen: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Scores of the network's `depths` and of their ensemble on a part of the data.
 
     Args:
-        instead: see `Evaluator`.
+        instead, seen: see `Evaluator`.
 
     Raises:
         InputError: the part is empty.
@@ -93,7 +102,7 @@ def score(
     with strategy.scope():
         network.compute_in(FLOAT32)  # as the saved model does, whatever it was trained in
     evaluator = Evaluator(network, network.depths, strategy, network.ensemble_on, instead=instead)
-    scores, ensemble, examples = evaluator(pipeline.evaluation(part, batch_size or job.recipe.training.batch_size))
+    scores, ensemble, examples = evaluator(pipeline.evaluation(part, batch_size or job.recipe.training.batch_size), seen)
     return {
         "depths": [{"depth": depth, **values} for depth, values in scores.items()],
         "ensemble": {**(ensemble or {}), "on": network.ensemble_on},

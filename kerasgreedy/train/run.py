@@ -1,6 +1,7 @@
 """Train, resume, evaluate: the functions behind the commands, for notebooks too."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from kerasgreedy.spec.load import Document, load
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Distribute, Recipe
 from kerasgreedy.train.batches import check_batch, check_batches
-from kerasgreedy.train.devices import Devices, open_devices
+from kerasgreedy.train.devices import Devices, open_devices, own_devices
 from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.loop import Loop
@@ -36,7 +37,7 @@ from kerasgreedy.train.opening import (
 )
 from kerasgreedy.train.progress import Reporter, duration
 from kerasgreedy.train.results import finish, score
-from kerasgreedy.train.signals import StopRequest
+from kerasgreedy.train.signals import Asked, StopRequest
 from kerasgreedy.train.solvers.masked import Masks, masked_layers
 from kerasgreedy.train.state import RunState
 from kerasgreedy.train.workdir import Workdir, default_workdir, environment
@@ -84,13 +85,16 @@ def train_spec(
     documents = load(spec, recipe, overrides)
     names = [document.value.name for document in documents]
     # Before anything is computed: TensorFlow takes no new devices after that.
-    here = Devices.of(strategy) if strategy else open_devices(documents[1].value.distribute, devices)
+    here = Devices.of(strategy) if strategy else open_devices(documents[1].value.distribute, devices, quiet)
     if here.workers > 1 and workdir is None:
         raise InputError("several workers need --workdir, a folder that all of them see")
     place = user_path(workdir or default_workdir(*names))
     with here.together():
         if here.chief:
             Workdir.free(place)  # before anything is downloaded
+            if here.workers > 1 and documents[1].value.data.download:
+                start_job(documents, data)  # what all of them read
+    with here.together():
         job, pipeline = _opened(documents, data, here)
         if here.chief:
             normalization = [value.tolist() for value in (pipeline.mean, pipeline.deviation)]
@@ -137,7 +141,9 @@ def resume_run(
         strategy, devices: see `train_spec`.
     """
     folder = Workdir.open(workdir)
-    here = Devices.of(strategy) if strategy else open_devices(distribute or folder.documents()[1].value.distribute, devices)
+    here = (
+        Devices.of(strategy) if strategy else open_devices(distribute or folder.documents()[1].value.distribute, devices, quiet)
+    )
     with here.together():
         job = open_job(folder, data)
         _check_batches(job, here)
@@ -166,7 +172,7 @@ def evaluate_run(
     """
     folder = Workdir.open(workdir)
     job = open_job(folder, data)
-    strategy = strategy or open_devices(folder.documents()[1].value.distribute, devices).strategy
+    strategy = strategy or own_devices(folder.documents()[1].value.distribute, devices).strategy
     with strategy.scope():
         job, state = trained_state(folder, job)
         network = state.network
@@ -188,27 +194,33 @@ def _run(folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], here:
     shared = folder
     with contextlib.ExitStack() as stack:
         stack.enter_context(here.readable_loss())
-        if here.chief:
-            stack.enter_context(folder.writing())
-        else:
-            folder = stack.enter_context(folder.private_copy())
+        with here.together():
+            if here.chief:
+                stack.enter_context(folder.writing())
+            else:
+                folder = stack.enter_context(folder.private_copy())
+            store = folder.checkpoints
+            snapshot, faults = store.load()
+        for fault in faults:
+            print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
+        if not here.same(snapshot.digest if snapshot else ""):
+            raise InputError(f"{shared.path}: the workers see different checkpoints; all of them have to share this folder")
         stop = stack.enter_context(StopRequest())
-        with here.together(), here.strategy.scope():
-            job, state, faults = restore(folder, job)
+        with here.strategy.scope():
+            job, state = restore(folder, job, store, snapshot)
         results = folder.results()
         if results is not None and state.position.phase == len(job.phases):
             Reporter((), 0, quiet or not here.chief).say(f"{folder.path}: training is already done")
             return Run(shared.path, results, state.network)
-        network = _train(folder, job, state, faults, make_pipeline, here, stop, quiet or not here.chief)
+        network = _train(folder, job, state, make_pipeline, here, stop, quiet or not here.chief)
         here.agree(False)  # the chief has written everything
-        return Run(shared.path, shared.results() or {}, network)
+        return Run(shared.path, folder.results() or {}, network)
 
 
 def _train(
     folder: Workdir,
     job: Job,
     state: RunState,
-    faults: list[str],
     make_pipeline: Callable[[], Pipeline],
     here: Devices,
     stop: StopRequest,
@@ -222,8 +234,6 @@ def _train(
         take_weights(job, state.network)
         state.save(())  # from here on the run needs the other one no more
     reporter = Reporter(job.phases, len(pipeline.parts["train"]), quiet)
-    for fault in faults if here.chief else ():
-        reporter.warn(f"passed over a damaged checkpoint: {fault}")
     if job.data.skipped and here.chief:
         reporter.warn(skipped_notice(job.data.skipped))
     _announce(reporter, folder, job, state, here)
@@ -232,7 +242,14 @@ def _train(
         with folder.readable_faults(), pipeline.named_failures():
             job = Loop(job, state, pipeline, here.strategy, log, reporter, stop, folder).run()
             reporter.say("evaluating on the test data")
-            finish(folder, job, state, pipeline, here.strategy)
+            finish(
+                folder,
+                job,
+                state,
+                pipeline,
+                here.strategy,
+                Asked(stop, here).ends("before the results were written; training is done and saved"),
+            )
             reporter.say(f"trained in {duration(state.position.seconds)}; results, plots and model are in {folder.path}")
             return state.network
     finally:

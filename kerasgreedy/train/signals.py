@@ -2,8 +2,14 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from kerasgreedy.errors import Stopped
+
+if TYPE_CHECKING:
+    from kerasgreedy.train.devices import Devices
 
 
 class StopRequest:
@@ -31,3 +37,27 @@ class StopRequest:
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
+
+
+class Asked:
+    """Whether training was asked to stop, on this worker or another; all workers have to ask at the same place."""
+
+    def __init__(self, stop: StopRequest, devices: "Devices"):
+        self._stop, self._devices = stop, devices
+
+    def __call__(self) -> bool:
+        return self._devices.agree(self._stop.name is not None)[0]
+
+    @property
+    def signal(self) -> str:
+        """Its name, for people."""
+        return self._stop.name or "a signal to another worker"
+
+    def ends(self, where: str) -> Callable[[], None]:
+        """A function that raises `Stopped` where that is so: "stopped by SIGTERM" and `where`."""
+
+        def ends() -> None:
+            if self():
+                raise Stopped(f"stopped by {self.signal} {where}")
+
+        return ends

@@ -9,7 +9,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +22,13 @@ from kerasgreedy.spec.load import Document, dump, load_recipe, load_spec
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.train.checkpoint import CheckpointStore
+from kerasgreedy.train.worker_folder import worker_folder
 
 # The spec of the network as it is, where it is not that of spec.yaml any more.
 PRUNED = "pruned_spec.yaml"
 FIRST_FILES = ("spec.yaml", "recipe.yaml", "plan.json", "run.json")
+# A shared file system may show a new folder to other machines late.
+SIGHT_SECONDS = 60.0
 PACKAGES = ("kerasgreedy", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
@@ -48,8 +50,18 @@ class Workdir:
         """A folder of this process alone, for a worker that is not the chief: it reads the run's checkpoints and writes none.
 
         What else it writes (cached features, metrics, plots) is removed with it.
+
+        Raises:
+            WorkdirError: the chief's folder does not come into sight.
         """
-        with tempfile.TemporaryDirectory(prefix="kerasgreedy-worker-") as place:
+        with worker_folder() as place:
+            ends = time.monotonic() + SIGHT_SECONDS
+            while not all((self.path / name).is_file() for name in FIRST_FILES):
+                if time.monotonic() > ends:
+                    raise WorkdirError(
+                        f"{self.path}: this worker does not see the chief's run folder; all workers have to share it"
+                    )
+                time.sleep(0.1)
             for name in (*FIRST_FILES, PRUNED, "results.json"):
                 if (self.path / name).is_file():
                     shutil.copy(self.path / name, place)
@@ -75,7 +87,7 @@ class Workdir:
             texts |= {"plan.json": json.dumps(plan, indent=1)}
             texts |= {"run.json": json.dumps({**facts, "sha256": _sha256(json.dumps(facts))}, indent=1)}
             for name, text in texts.items():
-                (beside / name).write_text(text)
+                write_atomically(beside / name, text.encode())
             beside.replace(real)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)

@@ -19,7 +19,7 @@ from .workloads import GREEDY, MASKED, PRUNED, Workload
 
 RESUME = ("train", "-q", "--resume", "run")
 # Words by which a fall-back is recorded on standard error.
-SAID = ("passed over a damaged", "goes on without these records")
+SAID = ("passed over a ", "goes on without these records")
 # Steps of a workload after which a SIGTERM leaves the run that is damaged: in its last phase that reads a cache.
 STOPPED = {GREEDY.name: 42, PRUNED.name: 36}
 
