@@ -285,6 +285,17 @@ def test_workers_fill_together_and_keep_features_all_or_none(files, tmp_path, un
     same_weights(weights(run.workdir), weights(undisturbed(*VIEWS).workdir))
 
 
+def test_a_file_of_another_number_of_workers_is_no_damaged_one(tmp_path):
+    """Of 5 rows, 3 workers hold 2 each as 4 workers do."""
+    file = tmp_path / "train_0.bin"
+    store = FeatureStore(5, (2,), "float32", file, {"part": "train"}, shards=4)
+    store.put(np.array([0, 4]), np.ones((2, 2), np.float32), np.zeros(2, np.int32))
+    store.finish()
+    assert FeatureStore(5, (2,), "float32", file, {"part": "train"}, shards=4).filled
+    other = FeatureStore(5, (2,), "float32", file, {"part": "train"}, shards=3)
+    assert not other.filled and other.fault == f"a cache file of other weights, images or workers: {file}"
+
+
 def test_an_unfilled_memory_cache_gives_way(files, tmp_path, undisturbed, monkeypatch, capsys):
     monkeypatch.setattr(features, "available_memory", lambda: 1000.0)
     run = train_spec(*files, VIEWS, tmp_path / "run", quiet=True)

@@ -180,6 +180,17 @@ def test_a_file_that_breaks_a_stream_is_named(tmp_path):
         list(p.training(0, 0, 8))
 
 
+def test_an_error_that_no_file_is_to_blame_for_is_not_looked_for_in_all_of_them(tmp_path, monkeypatch):
+    """A lost worker, or memory that ran out: decoding a whole data set would keep the message back for minutes."""
+    make_folder(tmp_path)
+    data = Data(dataset=f"folder:{tmp_path}", validation=0, augment=Augment(random_resized_crop=True))
+    p = Pipeline(*opened(data, (6, 6), 3), data, (6, 6), seed=0)
+    monkeypatch.setattr(FileSplit, "first_unreadable", lambda self: pytest.fail("looked at every file"))
+    for error in (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.ResourceExhaustedError):
+        with pytest.raises(error), p.named_failures():
+            raise error(None, None, "gone")
+
+
 def test_labels_follow_the_training_classes(tmp_path):
     make_folder(tmp_path)
     for name in ("cat", "dog"):

@@ -16,7 +16,7 @@ from kerasgreedy.errors import InputError
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.spec.training import Adam, Sgd
-from kerasgreedy.train.devices import Devices, check_tf_config, open_devices
+from kerasgreedy.train.devices import Devices, check_tf_config, open_devices, own_devices
 
 NO_DROPOUT = TINY_SPEC.replace("{dropout: 0.25}", "{activation: relu}")
 NO_NORM = NO_DROPOUT.replace("batch_norm: true", "batch_norm: false")
@@ -167,6 +167,13 @@ def test_devices_that_are_there():
     assert open_devices("none").strategy is tf.distribute.get_strategy()
     assert open_devices("multi_worker").workers == 1  # no TF_CONFIG
     assert Devices.of(tf.distribute.get_strategy()).agree(True, False) == (True, False)
+
+
+def test_what_looks_at_a_run_joins_no_cluster(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", json.dumps(GOOD))
+    assert own_devices("multi_worker").workers == 1
+    with pytest.raises(InputError, match="with several workers names GPUs only"):
+        open_devices("multi_worker", "CPU:1")
 
 
 GOOD = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}

@@ -48,7 +48,9 @@ def slurm():
 
 
 def kubernetes():
-    job = yaml.safe_load(re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1])
+    service, job = yaml.safe_load_all(re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1])
+    assert service["metadata"]["name"] == job["spec"]["template"]["spec"]["subdomain"] and service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}  # a label that Jobs give their pods
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == 2 and container["command"] == ["bash", "-c"]
     names = {volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]}

@@ -16,7 +16,8 @@ from kerasgreedy.cli import main as cli
 from kerasgreedy.errors import Stopped
 from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.load import load_spec
-from kerasgreedy.train import loop
+from kerasgreedy.train import actions, loop
+from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.opening import open_job, open_pipeline
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.pruning import prune_run
@@ -162,6 +163,23 @@ def chained(monkeypatch, folder, start):
         if name == "_save" and "after" not in seen:
             seen["after"] = load_network(folder)
     return seen
+
+
+def test_a_signal_while_an_action_looks_at_validation_data(tmp_path, monkeypatch):
+    (tmp_path / "small.yaml").write_text(PRUNED_SPEC)
+    (tmp_path / "pruning.yaml").write_text(PRUNING_RECIPE)
+    looks = []
+
+    class Signalled(Evaluator):
+        def __call__(self, batches, seen=None):
+            looks.append(1)
+            signal.raise_signal(signal.SIGTERM)
+            return super().__call__(batches, seen)
+
+    monkeypatch.setattr(actions, "Evaluator", Signalled)
+    with pytest.raises(Stopped, match="stopped by SIGTERM before prune_block_1; saved"):
+        train_spec(tmp_path / "small.yaml", tmp_path / "pruning.yaml", workdir=tmp_path / "run", quiet=True)
+    assert len(looks) == 1 and load_network(tmp_path / "run").architecture.heads
 
 
 @pytest.fixture(scope="module")

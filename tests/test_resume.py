@@ -10,8 +10,9 @@ import pytest
 from conftest import same_weights, two_devices, weights, without_time
 
 from kerasgreedy.errors import InputError, Stopped, WorkdirError
-from kerasgreedy.train import loop
+from kerasgreedy.train import loop, results
 from kerasgreedy.train.checkpoint import CheckpointStore
+from kerasgreedy.train.devices import Devices
 from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.run import evaluate_run, resume_run, train_spec
@@ -135,6 +136,29 @@ def test_an_unfinished_run_reports_the_heads_that_moved(finished, files, tmp_pat
     scores = evaluate_run(tmp_path / "run")
     assert [d["depth"] for d in scores["depths"]] == [1]
     assert scores["ensemble"]["top1"] == scores["depths"][0]["top1"] == finished.results["depths"][0]["top1"]
+
+
+def test_stopped_during_the_test_evaluation(finished, files, tmp_path, monkeypatch):
+    original = results.score
+    monkeypatch.setattr(results, "score", lambda *a, **more: (signal.raise_signal(signal.SIGTERM), original(*a, **more)))
+    with pytest.raises(Stopped, match="stopped by SIGTERM before the results were written; training is done and saved"):
+        train_spec(*files, workdir=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run/results.json").exists()
+    monkeypatch.undo()
+    done = resume_run(tmp_path / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(finished.workdir))
+    assert done.results["depths"] == finished.results["depths"]
+
+
+def test_workers_that_see_different_checkpoints_go_no_further(finished, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Devices, "same", lambda self, text: asked.append(text))
+    run = tmp_path / "run"
+    shutil.copytree(finished.workdir, run)
+    newest = sorted((run / "checkpoints").glob("*.json"))[-1]
+    with pytest.raises(InputError, match="the workers see different checkpoints; all of them have to share this folder"):
+        resume_run(run, quiet=True)
+    assert asked == [json.loads(newest.read_text())["sha256"]]
 
 
 def test_a_damaged_object_is_written_again_by_the_resumed_run(finished, files, tmp_path, monkeypatch):

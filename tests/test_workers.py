@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,7 +16,10 @@ import tensorflow as tf
 from conftest import ROOT, weights
 
 from kerasgreedy.cli import workers as launcher
+from kerasgreedy.errors import WorkdirError
 from kerasgreedy.reports.records import read_metrics
+from kerasgreedy.train import workdir
+from kerasgreedy.train.worker_folder import worker_folder
 
 HERE = Path(__file__).parent / "workers"
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
@@ -52,6 +57,17 @@ def done(*words):
     answer = run(*words)
     assert answer.returncode == 0, answer.stderr[-3000:]
     return answer
+
+
+def wait_until(condition, seconds=120):
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen"
+        time.sleep(0.05)
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def near(one, two, atol=1e-5):
@@ -108,9 +124,7 @@ def test_sigterm_saves_on_all_workers_and_any_number_goes_on(tmp_path):
         text=True,
     )
     log = tmp_path / "run/metrics.jsonl"
-    ends = time.monotonic() + 120
-    while not (log.exists() and log.read_text().count("\n") > 6) and time.monotonic() < ends:
-        time.sleep(0.05)
+    wait_until(lambda: log.exists() and log.read_text().count("\n") > 6)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=90)
     assert process.returncode == 3, err[-2000:]
@@ -138,12 +152,8 @@ def test_a_lost_worker_ends_the_run_with_a_message_and_a_usable_checkpoint(tmp_p
     words = command(tmp_path, "run", "-s", "training.epochs=400", "--workers", "2")
     process = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "run/metrics.jsonl"
-    ends = time.monotonic() + 120
-    while not (log.exists() and log.read_text().count("\n") > 6) and time.monotonic() < ends:
-        time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    second = next(pid for pid in children if '"index": 1' in Path(f"/proc/{pid}/environ").read_text())
-    os.kill(int(second), signal.SIGKILL)
+    wait_until(lambda: log.exists() and log.read_text().count("\n") > 6)
+    os.kill(second_worker(process.pid), signal.SIGKILL)
     _, err = process.communicate(timeout=150)
     assert process.returncode == 3 and "a worker was lost" in err and "train --resume" in err, err[-3000:]
     answer = run(sys.executable, "-m", "kerasgreedy", "evaluate", tmp_path / "run", "--json")
@@ -158,12 +168,11 @@ def test_what_only_the_chief_has_left_on_disk_is_computed_together(more, tmp_pat
     """All are killed in the second phase: the chief's files are still there, the other's went with its temporary folder."""
     words = command(tmp_path, "run", *(w for text in (*more, "training.epochs=60") for w in ("-s", text)), "--workers", "2")
     process = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    seals, ends = tmp_path / "run/cache/phase_2", time.monotonic() + 120
-    while not list(seals.glob("*.json")) and time.monotonic() < ends:
-        time.sleep(0.05)
+    seals = tmp_path / "run/cache/phase_2"
+    wait_until(lambda: list(seals.glob("*.json")))
     time.sleep(1)
-    for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        os.kill(int(pid), signal.SIGKILL)
+    for pid in children(process.pid):
+        os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert list(seals.glob("*.json")), "there is nothing left that the other lacks"
     answer = run(sys.executable, "-m", "kerasgreedy", "train", "--resume", tmp_path / "run", "--workers", "2")
@@ -191,12 +200,114 @@ def test_every_kind_of_run_with_two_workers(more, tmp_path):
     assert again.returncode == 0 and "already done" in again.stderr, again.stderr[-2000:]
 
 
+def second_worker(launcher_pid):
+    """Its process id, when it is there."""
+    for pid in children(launcher_pid):
+        if '"index": 1' in Path(f"/proc/{pid}/environ").read_text():
+            return pid
+    raise AssertionError("no second worker")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["chief is killed", "terminal is closed", "launcher is killed"])
+def test_nobody_is_left_behind_and_the_run_goes_on(what, tmp_path):
+    words = command(tmp_path, "run", "-s", "training.epochs=400", "--workers", "2")
+    process = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run/metrics.jsonl"
+    wait_until(lambda: log.exists() and log.read_text().count("\n") > 6)
+    workers = children(process.pid)
+    (chief,) = set(workers) - {second_worker(process.pid)}
+    if what == "chief is killed":
+        os.kill(chief, signal.SIGKILL)
+        _, err = process.communicate(timeout=150)
+        assert process.returncode == 3, err[-2000:]
+        assert "the first worker was ended by SIGKILL" in err and "train --resume" in err
+    else:
+        os.kill(process.pid, signal.SIGHUP if what == "terminal is closed" else signal.SIGKILL)
+        process.communicate(timeout=90)
+        assert process.returncode == (3 if what == "terminal is closed" else -9)
+    wait_until(
+        lambda: (
+            not any(Path(f"/proc/{pid}/stat").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text() for pid in workers)
+        )
+    )
+    answer = run(sys.executable, "-m", "kerasgreedy", "evaluate", tmp_path / "run", "--json")
+    assert answer.returncode == 0, answer.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_workers_on_different_folders_end_before_they_train(tmp_path):
+    """The second one's newest manifest is damaged: it would go on from another step than the chief."""
+    done(*command(tmp_path, "run", "-s", "cache.store=none"))
+    for name in ("results.json", "results.md"):
+        (tmp_path / "run" / name).unlink()
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    sorted((tmp_path / "other/checkpoints").glob("*.json"))[-1].write_text("{")
+    addresses = [f"127.0.0.1:{port}" for port in launcher._free_ports(2)]
+    processes = []
+    for index, name in enumerate(("run", "other")):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        processes.append(subprocess.Popen(
+            [sys.executable, "-m", "kerasgreedy", "train", "--resume", str(tmp_path / name), "--distribute", "multi_worker"],
+            env={**ENVIRONMENT, "TF_CONFIG": json.dumps(config)}, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        ))  # fmt: skip
+    for index, process in enumerate(processes):
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 2 and "the workers see different checkpoints" in err, err[-2000:]
+        assert ("passed over a damaged checkpoint" in err) == (index == 1)
+        assert f"waiting for all workers: {', '.join(addresses)}" in err
+
+
+def test_the_launcher_names_the_run_as_one_process_would(tmp_path, monkeypatch):
+    """From the documents with their overrides: a recipe may lack what `--set` gives."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: r\ndata: {dataset: digits}\n")
+    commands = []
+    monkeypatch.setattr(launcher, "_run", lambda command, workers: commands.append((command, workers)) or 0)
+    monkeypatch.setattr(
+        sys, "argv", ["kerasgreedy", "train", "vgg11_k3", "-r", str(recipe), "-s", "recipe.name=other", "--workers=3"]
+    )
+    sets = ["training.epochs=1", "recipe.name=other"]
+    assert launcher.launch(3, "vgg11_k3", str(recipe), sets, None, None, None) == 0
+    ((words, workers),) = commands
+    assert workers == 3 and "--workers=3" not in words and words[-2:] == ["--distribute", "multi_worker"]
+    assert words[words.index("--workdir") + 1].startswith("runs/vgg11_k3-other-")
+
+
+def test_folders_of_killed_workers_are_removed(tmp_path, monkeypatch):
+    """Those whose lock nobody holds, once it is old enough to be held."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, age in (("abandoned", 100), ("new", 0)):
+        (tmp_path / f"kerasgreedy-worker-{name}").mkdir()
+        lock = tmp_path / f"kerasgreedy-worker-{name}/.lock"
+        lock.touch()
+        os.utime(lock, (time.time() - age,) * 2)
+    with worker_folder() as held:
+        (held / "big").write_bytes(b"x")
+        os.utime(held / ".lock", (time.time() - 100,) * 2)
+        with worker_folder() as other:
+            assert {path.name.removeprefix("kerasgreedy-worker-") for path in tmp_path.iterdir()} == {
+                "new", *(place.name.removeprefix("kerasgreedy-worker-") for place in (held, other)),
+            }  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["kerasgreedy-worker-new"]
+
+
+def test_a_worker_that_does_not_see_the_run_folder_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir, "SIGHT_SECONDS", 0.0)
+    with (
+        pytest.raises(WorkdirError, match="does not see the chief's run folder"),
+        workdir.Workdir(tmp_path / "run").private_copy(),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--workers", "2", "--distribute", "mirrored"], "goes with --distribute multi_worker"),
     (["--workers", "0"], "greater than or equal to 1"),
     (["--workers", "2", "-s", "training.batch_size=33"], "cannot be divided equally"),
     (["--distribute", "mirored"], "did you mean 'mirrored'"),
     (["--devices", "TPU:0"], "allowed: a number, or names"),
+    (["--workers", "2", "--resume", "somewhere"], "cannot stand beside SPEC, --recipe, --workdir"),
 ])  # fmt: skip
 def test_bad_options_are_one_clear_error(arguments, message, tmp_path):
     answer = run(*command(tmp_path, "run", *arguments))
