@@ -23,11 +23,11 @@ NO_NORM = NO_DROPOUT.replace("batch_norm: true", "batch_norm: false")
 STEPS = 20
 
 
-def train(strategy_name, spec, settings, strategy=None, clip=None, synchronized=True, batch=16):
+def train(strategy_name, spec, settings, strategy=None, clip=None, synchronized=True, batch=16, more=()):
     """Weights and sums after 20 steps at a small rate."""
     network, _, step = setup(
         strategy_name, spec, strategy=strategy, settings=settings, rate=0.003, decay=1e-3, batch=batch,
-        clip=clip, synchronized=synchronized,
+        clip=clip, synchronized=synchronized, more=more,
     )  # fmt: skip
     rng = np.random.default_rng(9)
     sums = []
@@ -52,6 +52,23 @@ def test_two_devices_equal_one(strategy_name, norm, settings):
     np.testing.assert_allclose(sums_two, sums_one, rtol=1e-5)
     for key, value in one.items():
         np.testing.assert_allclose(two[key], value, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("settings", [Sgd(weight_decay=0), Adam(name="adam")], ids=["sgd", "adam"])
+@pytest.mark.parametrize("strategy_name", ["greedy", "decoupled", "end_to_end"])
+def test_two_devices_without_synchronised_batch_norm_equal_one_that_accumulates(strategy_name, settings):
+    """Halves of the batch, each by its own statistics: at the same time on two devices, one after the other on one.
+
+    Moving statistics differ: two steps of the mean's own against one towards the mean of both.
+    """
+    halves = ("training.accumulation=2",)
+    one, sums_one = train(strategy_name, NO_DROPOUT, settings, clip=0.5, more=halves)
+    two, sums_two = train(strategy_name, NO_DROPOUT, settings, two_devices(), clip=0.5, synchronized=False)
+    np.testing.assert_allclose(sums_two, sums_one, rtol=1e-5)
+    compared = [key for key in one if "moving_" not in key]
+    assert any("gamma" in key for key in compared)
+    for key in compared:
+        np.testing.assert_allclose(two[key], one[key], atol=1e-5, err_msg=key)
 
 
 def test_clipping_by_hand():

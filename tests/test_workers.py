@@ -77,7 +77,7 @@ def near(one, two, atol=1e-5):
 
 
 def test_two_workers_equal_one_process(tmp_path):
-    """Greedy, decoupled, end to end; with and without batch norm; SGD and Adam; clipping on: 20 steps."""
+    """Greedy, decoupled, end to end; batch norm of the global batch, by share, none; SGD and Adam; clipping on: 20 steps."""
     sys.path.insert(0, str(HERE))
     from steps import weights_after
 

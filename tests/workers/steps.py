@@ -15,16 +15,20 @@ import numpy as np
 import tensorflow as tf
 
 STEPS, BATCH = 20, 16
+# Batch norm: by the statistics of the global batch, by those of each worker's share, or none.
 KINDS = [
     (plan, norm, optimizer)
     for plan in ("greedy", "decoupled", "end_to_end")
-    for norm in (True, False)
+    for norm in ("global", "share", "none")
     for optimizer in ("sgd", "adam")
 ]
 
 
 def weights_after(strategy):
-    """`greedy-norm-sgd/block_1/...` -> array, for every kind; clipping and decay on."""
+    """`greedy-global-sgd/block_1/...` -> array, for every kind; clipping and decay on.
+
+    Alone, a process takes the shares of two workers one after the other; what moving statistics then come to is left out.
+    """
     from test_step import TINY_SPEC, arrays_of, setup
 
     from kerasgreedy.spec.training import Adam, Sgd
@@ -36,8 +40,9 @@ def weights_after(strategy):
         spec = TINY_SPEC.replace(", {dropout: 0.25}", "")
         settings = Sgd() if optimizer == "sgd" else Adam(name="adam")
         network, _, step = setup(
-            plan, spec if norm else spec.replace("batch_norm: true", "batch_norm: false"), strategy=strategy, settings=settings,
-            rate=0.003, decay=1e-3, clip=0.5,
+            plan, spec if norm != "none" else spec.replace("batch_norm: true", "batch_norm: false"), strategy=strategy,
+            settings=settings, rate=0.003, decay=1e-3, clip=0.5, synchronized=norm == "global",
+            more=("training.accumulation=2",) if norm == "share" and here.workers == 1 else (),
         )  # fmt: skip
         rng = np.random.default_rng(9)
         images = rng.normal(size=(STEPS * BATCH, 8, 8, 1)).astype(np.float32)
@@ -45,8 +50,8 @@ def weights_after(strategy):
         data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH, drop_remainder=True)
         for batch in here.batches(data):
             step(*batch)
-        name = f"{plan}-{'norm' if norm else 'plain'}-{optimizer}"
-        result |= {f"{name}/{key}": value for key, value in arrays_of(network).items()}
+        arrays = {key: value for key, value in arrays_of(network).items() if norm != "share" or "moving_" not in key}
+        result |= {f"{plan}-{norm}-{optimizer}/{key}": value for key, value in arrays.items()}
     return result
 
 
