@@ -59,7 +59,12 @@ CASES = [
         "bare_name", (":7:3: training.solver: received 'alternate'; allowed: sgd, alternation", "?alternation"), None, "alternate"
     ),
     Bad("number", (":7:3: training.solver: received 3; allowed: sgd, alternation, or a mapping with `name`",), None, "3"),
-    Bad("of_sgd", (":7:23: training.solver.mode: unknown key; allowed: name",), None, "{name: sgd, mode: batch}"),
+    Bad(
+        "of_sgd",
+        (":7:23: training.solver.mode: unknown key with name 'sgd'; it goes with name: alternation",),
+        None,
+        "{name: sgd, mode: batch}",
+    ),
     Bad("key", (":7:50: training.solver.hold_pool: unknown key", "?hold_pools"), "hold_pool: true"),
     Bad("mode", ("training.solver.mode: received 'bach'; allowed: 'instance' or 'batch'", "?batch"), "mode: bach"),
     Bad("rule", ("training.solver.rule: received 'positiv'; allowed: 'positive' or 'energy'", "?positive"), "rule: positiv"),
