@@ -150,8 +150,10 @@ class TrainingChanges(Strict):
 
     epochs: Count | None = Field(None, description="passes over the training data")
     batch_size: Count | None = Field(None, description="images of one step, over all devices together")
-    optimizer: Optimizer | None = Field(None, description="`sgd` or `adam`")
-    schedule: Schedule | None = Field(None, description="`constant`, `step` or `cosine`")
+    optimizer: Optimizer | None = Field(
+        None, description="`sgd` or `adam`, a whole one: its keys that are left out have their defaults"
+    )
+    schedule: Schedule | None = Field(None, description="`constant`, `step` or `cosine`, a whole one")
     solver: Solver | None = Field(None, description="`sgd` (the default here) or `alternation`")
     clip_norm: float | None = Field(None, gt=0, description="longest gradient, see `training`")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of the target spread evenly over all classes")
