@@ -66,7 +66,7 @@ def main() -> None:
         "curves": curves,
         "machine": machine.facts(),
     }
-    rows = [[name, f"{result[name]['mean']:.4f}", f"{result[name]['largest']:.4f}"] for name in ("switched", "seeds")]
+    rows = [[name, f"{result[name]['mean']:.4f}", f"{result[name]['largest']:.4f}"] for name in ("by_changes", "between_seeds")]
     put_table("training loss of an epoch: differences", ["", "mean", "largest"], rows)
     conclude(options, result, _draw(curves, options.epochs) if options.plot else None)
 
@@ -78,9 +78,9 @@ def compared(throughout: Any, switched: Any) -> dict[str, dict[str, float]]:
         throughout, switched: (seeds, epochs).
 
     Returns:
-        `switched`: absolute differences within a seed; `seeds`: the deviation (n - 1) between seeds of `throughout`.
+        `by_changes`: absolute differences within a seed; `between_seeds`: the deviation (n - 1) between seeds of `throughout`.
     """
-    differences = {"switched": np.abs(switched - throughout), "seeds": throughout.std(0, ddof=1)}
+    differences = {"by_changes": np.abs(switched - throughout), "between_seeds": throughout.std(0, ddof=1)}
     return {name: {"mean": float(value.mean()), "largest": float(value.max())} for name, value in differences.items()}
 
 

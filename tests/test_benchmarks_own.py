@@ -9,7 +9,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import devices, export
+from benchmarks import devices, export, switching
 from benchmarks.specs import architecture_of, open_spec
 from kerasgreedy.build import Network
 from kerasgreedy.train.devices import Devices, open_devices
@@ -38,3 +38,12 @@ def test_exported_programs_give_what_the_network_gives(tmp_path):
     times = export.measure(programs, architecture.input_shape, 1, 2)
     first, *others = programs
     assert "ratio" not in times[first] and all(times[name]["ratio"] > 0 for name in others)
+
+
+def test_differences_of_loss_curves_by_hand():
+    """Two seeds, two epochs: deviations of (1, 3) and (2, 2) are sqrt(2) and 0."""
+    found = switching.compared(np.array([[1.0, 2.0], [3.0, 2.0]]), np.array([[1.5, 2.0], [3.0, 1.75]]))
+    assert found == {
+        "by_changes": {"mean": 0.75 / 4, "largest": 0.5},
+        "between_seeds": {"mean": np.sqrt(2) / 2, "largest": np.sqrt(2)},
+    }
