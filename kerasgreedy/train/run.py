@@ -209,7 +209,9 @@ def _run(folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], here:
         with here.strategy.scope():
             job, state = restore(folder, job, store, snapshot)
         results = folder.results()
-        if results is not None and state.position.phase == len(job.phases):
+        finished = results is not None and state.position.phase == len(job.phases)
+        to_do = here.agree(not finished)[0]  # a worker may not see the chief's file yet
+        if results is not None and not to_do:
             Reporter((), 0, quiet or not here.chief).say(f"{folder.path}: training is already done")
             return Run(shared.path, results, state.network)
         network = _train(folder, job, state, make_pipeline, here, stop, quiet or not here.chief)
