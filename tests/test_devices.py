@@ -16,7 +16,9 @@ from kerasgreedy.errors import InputError
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.spec.training import Adam, Sgd
+from kerasgreedy.train import signals
 from kerasgreedy.train.devices import Devices, check_tf_config, open_devices, own_devices
+from kerasgreedy.train.signals import StopRequest
 
 NO_DROPOUT = TINY_SPEC.replace("{dropout: 0.25}", "{activation: relu}")
 NO_NORM = NO_DROPOUT.replace("batch_norm: true", "batch_norm: false")
@@ -212,3 +214,25 @@ def test_a_bad_tf_config_is_one_clear_error(change, message):
 def test_networks_remember_how_they_normalise():
     network = setup("greedy", NO_DROPOUT)[0]
     assert isinstance(network, Network) and network.synchronized
+
+
+def test_how_often_workers_ask_each_other(monkeypatch):
+    """After the first step; then after each tenth while steps are short on the chief, and after each where they are not."""
+    clock = [100.0]
+    monkeypatch.setattr(signals.time, "monotonic", lambda: clock[0])
+    answers = []
+
+    class Two(Devices):
+        def agree(self, *flags):
+            answers.append(flags)
+            return flags
+
+    asked = signals.Asked(StopRequest(), Two(tf.distribute.get_strategy(), 0, 2))
+    taken = []
+    for step in range(1, 41):
+        clock[0] += 5.0 if step == 1 or step > 30 else 0.1
+        if asked.is_time(step):
+            taken.append(step)
+            assert asked.after_step(step == 20) == (False, step == 20)
+    assert taken == [1, 2, 10, 20, 30, 40] and [flags[2] for flags in answers] == [True, False, False, False, False, True]
+    assert asked.is_time(41)

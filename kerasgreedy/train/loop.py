@@ -30,8 +30,6 @@ from kerasgreedy.train.workdir import Workdir
 
 # How often a step's figures are fetched from the device, which waits for it.
 LOOK_SECONDS = 1.0
-# Several workers ask each other so often whether to stop or to save, which makes them wait for each other.
-AGREE_STEPS = 10
 # After an epoch, a checkpoint is written when the last one was so many times its own duration ago.
 SAVE_SHARE = 30
 
@@ -200,7 +198,7 @@ class Loop:
             pending.append(self.solver.step(batch, self._phase_step()))
             position.step += 1
             # Clocks differ: several workers do what they do together by the number of the step.
-            together = self.devices.workers == 1 or position.step % AGREE_STEPS == 0
+            together = self.asked.is_time(position.step)
             if position.step == self.steps or (
                 together and (speed.seconds_since_look > LOOK_SECONDS or self.devices.workers > 1)
             ):
@@ -212,7 +210,7 @@ class Loop:
             self.reporter.step(phase, position.epoch, position.step, lap, figures)
             if not together:
                 continue
-            asked, due = self.devices.agree(self.stop.name is not None, self.devices.chief and self._save_is_due())
+            asked, due = self.asked.after_step(self.devices.chief and self._save_is_due())
             stopping = asked and position.step < self.steps
             if stopping or due:
                 self._absorb(phase, pending)

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,11 @@ from kerasgreedy.errors import Stopped
 
 if TYPE_CHECKING:
     from kerasgreedy.train.devices import Devices
+
+
+# Several workers ask each other after so many steps, or where a step takes longer than that, after each.
+AGREE_STEPS = 10
+SLOW_SECONDS = 0.2
 
 
 class StopRequest:
@@ -44,9 +50,28 @@ class Asked:
 
     def __init__(self, stop: StopRequest, devices: "Devices"):
         self._stop, self._devices = stop, devices
+        self._every, self._steps, self._since = 1, 0, time.monotonic()
 
     def __call__(self) -> bool:
         return self._devices.agree(self._stop.name is not None)[0]
+
+    def is_time(self, step: int) -> bool:
+        """Whether workers ask each other after this step of the epoch, which makes them wait for each other."""
+        self._steps += 1
+        return self._devices.workers == 1 or step % self._every == 0
+
+    def after_step(self, save: bool) -> tuple[bool, bool]:
+        """Whether to stop, and whether to save.
+
+        Args:
+            save: whether it is time to, on the chief.
+        """
+        if self._devices.workers == 1:
+            return self._stop.name is not None, save
+        slow = self._devices.chief and time.monotonic() - self._since > SLOW_SECONDS * self._steps
+        asked, save, slow = self._devices.agree(self._stop.name is not None, save, slow)
+        self._every, self._steps, self._since = 1 if slow else AGREE_STEPS, 0, time.monotonic()
+        return asked, save
 
     @property
     def signal(self) -> str:
