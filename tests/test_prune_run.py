@@ -392,13 +392,16 @@ def test_an_accuracy_limit_on_a_finished_run(end_to_end, tmp_path):
 
 def test_the_command(end_to_end, tmp_path, monkeypatch, capsys):
     before = contents(end_to_end.workdir)
-    command = f"prune {end_to_end.workdir} -w {tmp_path / 'run'} --keep 2 --epochs 1 --importance magnitude_l2 -q --json"
+    command = (
+        f"prune {end_to_end.workdir} -w {tmp_path / 'run'} --keep 2 --epochs 1 --importance magnitude_l2 --devices 2 -q --json"
+    )
     monkeypatch.setattr(sys, "argv", ["kerasgreedy", *shlex.split(command)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert printed["workdir"] == str(tmp_path / "run")
+    assert Workdir.open(tmp_path / "run").facts()["devices"] == {"replicas": 2, "workers": 1}
     assert printed["phases"][0]["filters"] == {"block_1/conv_1": [4, 2], "block_2/conv_1": [6, 2]}
     assert contents(end_to_end.workdir) == before
     kernel = end_to_end.network.arrays("block_1")["block_1/conv_1/kernel"]

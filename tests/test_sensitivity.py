@@ -264,3 +264,15 @@ def test_command(command, finished, tmp_path):  # noqa: F811
         code, _, err = command("sensitivity", finished.workdir, *bad)
         assert code == 2 and message in err
     assert not (finished.workdir / "sensitivity.json").exists()
+
+
+def test_two_devices_measure_what_one_does(finished):
+    one, two = (
+        sensitivity_of(finished.workdir, ["taylor_activation"], [0.5], components=["block_1"], devices=devices)
+        for devices in (None, "2")
+    )
+    assert two["baseline"]["top1"] == one["baseline"]["top1"] and two["baseline"]["loss"] == pytest.approx(
+        one["baseline"]["loss"]
+    )
+    (point_one,), (point_two,) = (found["curves"][0]["points"] for found in (one, two))
+    assert point_two["top1"] == point_one["top1"] and point_two["loss"] == pytest.approx(point_one["loss"], rel=1e-5)

@@ -42,6 +42,7 @@ def sensitivity_of(
     strategy: tf.distribute.Strategy | None = None,
     examples: int | None = None,
     say: Callable[[str], None] | None = None,
+    devices: str | None = None,
 ) -> dict[str, Any]:
     """Top-1 and loss at the deepest trained head when the weakest filters of a component, or of all, are gone.
 
@@ -58,7 +59,7 @@ def sensitivity_of(
         components: names of components, and `all` for all of them together; default: each one and `all`.
         ranking: `layer` or `global`, see the recipe's `prune.ranking`.
         data: the arrays of a run that was trained on arrays.
-        strategy: default: as the recipe's `distribute` says.
+        strategy, devices: default: as the recipe's `distribute` says, on this machine; see `open_devices`.
         examples: images of the part that accuracy is measured on, drawn by the run's seed; default: all.
         say: takes a line of progress for each curve.
 
@@ -77,7 +78,7 @@ def sensitivity_of(
     _check(criteria, shares, part, images, ranking, examples)
     folder = Workdir.open(workdir)
     job = open_job(folder, data)
-    strategy = strategy or own_devices(job.recipe.distribute).strategy
+    strategy = strategy or own_devices(job.recipe.distribute, devices).strategy
     with strategy.scope():
         job, network = trained_network(folder, job)
         network.compute_in(FLOAT32)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import Json, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import DevicesOption, Json, Sets, quiet_tensorflow
 from kerasgreedy.errors import InputError
 
 
@@ -38,6 +38,7 @@ def prune(
     epochs: Annotated[int, typer.Option("--epochs", help="Fine-tuning after each round; 0: none.")] = 3,
     fine_tune: Annotated[str, typer.Option("--fine-tune", help="What it trains: all or head.")] = "all",
     sets: Sets = None,
+    devices: DevicesOption = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -62,6 +63,7 @@ def prune(
         overrides=sets or [],
         out=out,
         quiet=quiet,
+        devices=devices,
     )
     if as_json:
         output.put_json({"workdir": str(done.workdir), **done.results})

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import Json, quiet_tensorflow
+from kerasgreedy.cli.options import DevicesOption, Json, quiet_tensorflow
 from kerasgreedy.errors import InputError
 from kerasgreedy.files import user_path
 
@@ -33,6 +33,7 @@ def sensitivity(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for the files. Default: the run folder.")
     ] = None,
+    devices: DevicesOption = None,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy against removed filters, block by block, without fine-tuning."""
@@ -54,6 +55,7 @@ def sensitivity(
         ranking,
         examples=examples,
         say=lambda line: print(line, file=sys.stderr, flush=True),
+        devices=devices,
     )
     data, picture = write_sensitivity(place, result)
     if as_json:

@@ -37,6 +37,7 @@ def prune_run(
     data: ImageArrays | None = None,
     strategy: tf.distribute.Strategy | None = None,
     quiet: bool = False,
+    devices: str | None = None,
 ) -> Run:
     """Removes filters of a finished run's network and fine-tunes what is left, in a new run folder; the old one stays as it is.
 
@@ -51,6 +52,7 @@ def prune_run(
         overrides: `key.key=value` texts for the new recipe.
         out: the new run folder; default: the old one's name and `-pruned`.
         data: own images, where the run was trained on such.
+        strategy, devices: see `train_spec`.
 
     Raises:
         KerasgreedyError: see `errors`; an amount that cannot be reached says what can.
@@ -89,7 +91,7 @@ def prune_run(
         *(f"{key}={_yaml(value)}" for key, value in texts.items() if value is not None or not key.startswith("prune.")),
     ]
     place = out or here.with_name(f"{here.name}-pruned")
-    return train_spec(spec, folder.path / "recipe.yaml", [*base, *overrides], place, data, strategy, quiet)
+    return train_spec(spec, folder.path / "recipe.yaml", [*base, *overrides], place, data, strategy, quiet, devices)
 
 
 def _yaml(value: Any) -> str:
