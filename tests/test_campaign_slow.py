@@ -7,7 +7,7 @@ import sys
 import pytest
 from campaign import workloads
 from campaign.__main__ import whole_campaign
-from campaign.nursery import Nursery
+from campaign.nursery import ONE_THREAD, Nursery
 from campaign.workloads import PRUNED
 from conftest import ROOT
 
@@ -17,7 +17,9 @@ pytestmark = pytest.mark.slow
 def test_a_fork_of_a_warm_process_does_what_a_fresh_process_does(tmp_path):
     fresh, forked = tmp_path / "fresh/run", tmp_path / "forked/run"
     command = [sys.executable, "-m", "kerasgreedy", *PRUNED.command(fresh.parent, fresh)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, check=True, capture_output=True)
+    subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **ONE_THREAD, "TF_CPP_MIN_LOG_LEVEL": "3"}, check=True, capture_output=True
+    )
     nursery = Nursery(tmp_path / "nursery")
     try:
         ended = [nursery.run(PRUNED.command(place.parent, place)) for place in (forked, tmp_path / "again/run")]

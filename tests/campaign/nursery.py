@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+# For each operation: two lanes share two cores, and threads that wait would only spin. Sums depend on it in their last bits.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")
 LIMIT = 900.0  # seconds; a command that takes longer hangs, and says where
 
 
@@ -49,8 +51,6 @@ class Nursery:
     def __init__(self, folder: Path):
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        # One thread for each operation: two lanes share two cores, and threads that wait would only spin.
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(folder)}
         paths = [str(HERE.parent.parent), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
@@ -58,7 +58,7 @@ class Nursery:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=open(folder / "nursery.err", "w"),  # noqa: SIM115 (closed with the process)
-            env={**os.environ, **threads, **quiet, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**os.environ, **ONE_THREAD, **quiet, "PYTHONPATH": os.pathsep.join(paths)},
             text=True,
         )
 
