@@ -83,7 +83,7 @@ def _run(command: list[str], workers: int) -> int:
         for index, (code, log) in enumerate(zip(codes, logs, strict=True)):
             if index and code and not codes[0]:
                 _show(index, code, log)
-            elif index and code not in (0, 3, codes[0]):
+            elif index and code not in (0, STOPPED, codes[0]):
                 _show(index, code, log)
     if codes[0] < 0:
         print(

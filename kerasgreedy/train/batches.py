@@ -1,5 +1,6 @@
 """Whether the batches of a job fit its devices and the memory, before anything runs. Imports no TensorFlow."""
 
+import math
 from dataclasses import dataclass
 
 from kerasgreedy.data.memory import available_memory
@@ -57,16 +58,18 @@ def check_batches(job: Job, replicas: int, workers: int, on_cpu: bool) -> None:
             raise InputError(
                 f"training.batch_size: {training.batch_size} cannot be divided equally over {replicas} workers' devices"
             )
+    free = available_memory() if on_cpu else math.inf
     for phase in job.phases:
-        if on_cpu and isinstance(phase, Phase):
-            need, free = least_memory(job.architecture, phase, workers), available_memory()
-            if need.bytes > free:
-                raise InputError(
-                    f"training.batch_size: received {phase.training.batch_size}; phase {phase.name} would hold "
-                    f"{gigabytes(need.bytes)} at once for {need.layer} alone ({show(need.shape)}, {need.images:,} images at a "
-                    f"time) and {gigabytes(free)} of memory are free; a smaller batch_size, data.image_size or narrower blocks "
-                    "need less, and so does training.accumulation where the layer is trained"
-                )
+        if not isinstance(phase, Phase):
+            continue
+        need = least_memory(job.architecture, phase, workers)
+        if need.bytes > free:
+            raise InputError(
+                f"training.batch_size: received {phase.training.batch_size}; phase {phase.name} would hold "
+                f"{gigabytes(need.bytes)} at once for {need.layer} alone ({show(need.shape)}, {need.images:,} images at a "
+                f"time) and {gigabytes(free)} of memory are free; a smaller batch_size, data.image_size or narrower blocks "
+                "need less, and so does training.accumulation where the layer is trained"
+            )
 
 
 def least_memory(arch: Architecture, phase: Phase, workers: int = 1) -> Need:
@@ -82,9 +85,7 @@ def least_memory(arch: Architecture, phase: Phase, workers: int = 1) -> Need:
         trains = name in phase.trains
         item = ITEM_BYTES[(phase.precision if trains else phase.prefix_precision).removeprefix("mixed_")]
         for node in leaves(arch.components[name].nodes):
-            size = item
-            for length in node.output_shape:
-                size *= length
+            size = math.prod(node.output_shape) * item
             if isinstance(node.layer, L.Conv | L.Dense):
                 needs.append(Need(size * batch, f"{name}/{node.name}", node.output_shape, batch))
             elif trains and isinstance(node.layer, L.Activation | L.BatchNorm):

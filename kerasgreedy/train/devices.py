@@ -203,15 +203,14 @@ def _workers(names: list[str] | None, quiet: bool) -> Devices:
     if names and names[0].startswith("GPU"):
         every = tf.config.list_physical_devices("GPU")
         tf.config.set_visible_devices([every[int(name[4:])] for name in names], "GPU")
-    check_tf_config(os.environ["TF_CONFIG"])
+    addresses = check_tf_config(os.environ["TF_CONFIG"])
     if not quiet:
-        others = json.loads(os.environ["TF_CONFIG"])["cluster"]
-        print(f"waiting for all workers: {', '.join(place for places in others.values() for place in places)}", file=sys.stderr)
+        print(f"waiting for all workers: {', '.join(addresses)}", file=sys.stderr)
     return Devices.of(tf.distribute.MultiWorkerMirroredStrategy())
 
 
-def check_tf_config(text: str) -> None:
-    """Refuses a TF_CONFIG that TensorFlow would misread or wait on for ever.
+def check_tf_config(text: str) -> list[str]:
+    """The addresses that a TF_CONFIG names; refuses one that TensorFlow would misread or wait on for ever.
 
     Raises:
         InputError: says what is wrong.
@@ -236,3 +235,4 @@ def check_tf_config(text: str) -> None:
     bad = next((place for place in addresses if not place.rpartition(":")[2].isdecimal() or not place.rpartition(":")[0]), None)
     if bad is not None or len(set(addresses)) < len(addresses):
         raise InputError(f"TF_CONFIG: received '{bad or addresses}'; allowed: host:port, each once")
+    return addresses

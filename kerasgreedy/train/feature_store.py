@@ -96,15 +96,13 @@ class FeatureStore:
             seal = parse_json(read_bytes(self._seal, 16 * len(self) + 100_000))
             labels = np.array(seal.pop("labels"), np.int32)
             checksum = seal.pop("crc32")
-            if seal != self._stamp or labels.shape != self.labels.shape:
-                self.fault = f"a cache file of other weights, images or workers: {self._file}"
-                self._seal.unlink(missing_ok=True)
-                return self._fresh()
-            self.array = np.memmap(self._file, self.item, "r+", shape=(len(self.labels), *self.shape))
-            if self._checksum(labels) != checksum:
-                raise ValueError("its checksum differs")
-            self.labels, self.filled = labels, True
-            return self.array
+            if seal == self._stamp and labels.shape == self.labels.shape:
+                self.array = np.memmap(self._file, self.item, "r+", shape=(len(self.labels), *self.shape))
+                if self._checksum(labels) != checksum:
+                    raise ValueError("its checksum differs")
+                self.labels, self.filled = labels, True
+                return self.array
+            self.fault = f"a cache file of other weights, images or workers: {self._file}"
         # Whatever a damaged seal holds.
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             self.fault = f"a damaged cache file: {self._file}: damaged ({error})"

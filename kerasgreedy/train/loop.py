@@ -18,7 +18,7 @@ from kerasgreedy.train.job import Job
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.schedules import learning_rates, make_optimizer
-from kerasgreedy.train.signals import Asked, StopRequest
+from kerasgreedy.train.signals import Asked
 from kerasgreedy.train.solvers.descent import Solver
 from kerasgreedy.train.solvers.masked import packed
 from kerasgreedy.train.solvers.opening import open_solver
@@ -44,7 +44,7 @@ class Loop:
         strategy: that the network was built under.
         log: metrics.
         reporter: progress.
-        stop: asks to stop.
+        asked: whether to stop.
         folder: of the run; cached features lie there too, if on disk.
     """
 
@@ -56,13 +56,12 @@ class Loop:
         strategy: tf.distribute.Strategy,
         log: MetricsLog,
         reporter: Reporter,
-        stop: StopRequest,
+        asked: Asked,
         folder: Workdir,
     ):
         self.job, self.state, self.pipeline, self.strategy = job, state, pipeline, strategy
         self.devices = Devices.of(strategy)
-        self.log, self.reporter, self.stop = log, reporter, stop
-        self.asked = Asked(stop, self.devices)
+        self.log, self.reporter, self.asked = log, reporter, asked
         self.folder, self.stores = folder, StoreFolder(folder.path / "cache")
         self.inputs = Inputs(pipeline, self.devices, self.stores, job.recipe.cache)
         # Of the running phase.
@@ -259,7 +258,7 @@ class Loop:
         last = phase.losses[-1]
         self.reporter.epoch(phase, position.epoch, train[last], looks.get("validation", {}).get(last, {}), note)
         due = self.devices.chief and time.monotonic() - self._saved_at > SAVE_SHARE * self._save_seconds
-        stopping, due = self.devices.agree(self.stop.name is not None, due)
+        stopping, due = self.asked.and_save(due)
         if stopping or due:
             self._save(phase.trains)
         if stopping and not (self._phase_done(phase) and phase.index + 1 == len(self.job.phases)):

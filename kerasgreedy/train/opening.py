@@ -188,6 +188,15 @@ def fresh_network(folder: Workdir, job: Job) -> Network:
     return network
 
 
+def newest(folder: Workdir) -> tuple[CheckpointStore, Snapshot | None]:
+    """The checkpoints of a run and the newest whole one, if anything was saved; says which damaged ones are passed over."""
+    store = folder.checkpoints
+    snapshot, faults = store.load()
+    for fault in faults:
+        print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
+    return store, snapshot
+
+
 def restore(folder: Workdir, job: Job, store: CheckpointStore, snapshot: Snapshot | None) -> tuple[Job, RunState]:
     """The state of a run at a checkpoint, with the network as it was then; fresh where nothing was saved.
 
@@ -234,11 +243,7 @@ def trained_state(folder: Workdir, job: Job) -> tuple[Job, RunState]:
 
     The network's `depths` are those of the heads that have been trained so far.
     """
-    store = folder.checkpoints
-    snapshot, faults = store.load()
-    job, state = restore(folder, job, store, snapshot)
-    for fault in faults:
-        print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
+    job, state = restore(folder, job, *newest(folder))
     network, position = state.network, state.position
     network.depths = job.trained_depths(position.phase + (position.epoch > 0 or position.step > 0))
     if not network.depths:

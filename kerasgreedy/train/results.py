@@ -55,10 +55,9 @@ def finish(
         "epochs": sum(entry["epochs"] for entry in state.position.kept),
         "training_seconds": round(state.position.seconds, 1),
     }
-    chief = Devices.of(strategy).chief
-    if chief and any(isinstance(stage, Action) for stage in job.phases):
-        results["pruned"] = _before_and_after(folder, state.network)
-    if chief:
+    if Devices.of(strategy).chief:
+        if any(isinstance(stage, Action) for stage in job.phases):
+            results["pruned"] = _before_and_after(folder, state.network)
         _save_model(folder, state.network)
         plot_run(folder.path, results)
         folder.write("results.md", results_markdown(results))

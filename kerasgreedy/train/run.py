@@ -1,7 +1,6 @@
 """Train, resume, evaluate: the functions behind the commands, for notebooks too."""
 
 import contextlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from kerasgreedy.train.loop import Loop
 from kerasgreedy.train.opening import (
     check_start,
     data_facts,
+    newest,
     open_job,
     open_pipeline,
     restore,
@@ -199,10 +199,7 @@ def _run(folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], here:
                 stack.enter_context(folder.writing())
             else:
                 folder = stack.enter_context(folder.private_copy())
-            store = folder.checkpoints
-            snapshot, faults = store.load()
-        for fault in faults:
-            print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
+            store, snapshot = newest(folder)
         if not here.same(snapshot.digest if snapshot else ""):
             raise InputError(f"{shared.path}: the workers see different checkpoints; all of them have to share this folder")
         stop = stack.enter_context(StopRequest())
@@ -242,7 +239,8 @@ def _train(
     log = MetricsLog(folder.path, state.position.log_bytes if here.chief else 0)
     try:
         with folder.readable_faults(), pipeline.named_failures():
-            job = Loop(job, state, pipeline, here.strategy, log, reporter, stop, folder).run()
+            asked = Asked(stop, here)
+            job = Loop(job, state, pipeline, here.strategy, log, reporter, asked, folder).run()
             reporter.say("evaluating on the test data")
             finish(
                 folder,
@@ -250,7 +248,7 @@ def _train(
                 state,
                 pipeline,
                 here.strategy,
-                Asked(stop, here).ends("before the results were written; training is done and saved"),
+                asked.ends("before the results were written; training is done and saved"),
             )
             reporter.say(f"trained in {duration(state.position.seconds)}; results, plots and model are in {folder.path}")
             return state.network

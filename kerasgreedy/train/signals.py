@@ -55,23 +55,24 @@ class Asked:
     def __call__(self) -> bool:
         return self._devices.agree(self._stop.name is not None)[0]
 
+    def and_save(self, due: bool) -> tuple[bool, bool]:
+        """Whether to stop, and whether to save; `due` says on the chief that it is time to."""
+        stop, save = self._devices.agree(self._stop.name is not None, due)
+        return stop, save
+
     def is_time(self, step: int) -> bool:
         """Whether workers ask each other after this step of the epoch, which makes them wait for each other."""
         self._steps += 1
         return self._devices.workers == 1 or step % self._every == 0
 
-    def after_step(self, save: bool) -> tuple[bool, bool]:
-        """Whether to stop, and whether to save.
-
-        Args:
-            save: whether it is time to, on the chief.
-        """
+    def after_step(self, due: bool) -> tuple[bool, bool]:
+        """As `and_save`, and settles when to ask next."""
         if self._devices.workers == 1:
-            return self._stop.name is not None, save
+            return self.and_save(due)
         slow = self._devices.chief and time.monotonic() - self._since > SLOW_SECONDS * self._steps
-        asked, save, slow = self._devices.agree(self._stop.name is not None, save, slow)
+        stop, save, slow = self._devices.agree(self._stop.name is not None, due, slow)
         self._every, self._steps, self._since = 1 if slow else AGREE_STEPS, 0, time.monotonic()
-        return asked, save
+        return stop, save
 
     @property
     def signal(self) -> str:
