@@ -7,6 +7,7 @@ the command line: 1 a fault of the program, 2 bad input, 3 stopped by a signal w
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -106,9 +107,21 @@ class Diverged(KerasgreedyError):
     exit_code = 4
 
 
+# Control characters (but for the end of a line), marks that turn the direction of writing round, invisible ones, and halves of
+# a pair: what files and their names may hold, and a terminal would obey or hide.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
 def printable(text: str) -> str:
-    """Text for a terminal: control characters, which files and their names may hold, are spelled out; lines stay lines."""
-    return re.sub("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], text)
+    """Text for a terminal or a picture: characters that would not show as themselves are spelled out; lines stay lines."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def tell(text: str) -> None:
+    """A line for people on standard error. Nothing goes there by another way, but for progress."""
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def dotted(path: Iterable[str | int]) -> str:

@@ -4,14 +4,15 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.errors import Diverged, InputError, WorkdirError
 
 # The largest of them name each class of a data set, or each file of it that was left out.
 MAX_JSON_BYTES = 64_000_000
@@ -37,32 +38,80 @@ def user_path(place: str | Path) -> Path:
     return path
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """A file, opened to be read: a pipe would be waited for without end, and a device may give anything.
+
+    Raises:
+        OSError: it cannot be opened, or is no ordinary file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "no ordinary file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
 def read_bytes(path: Path, most: int) -> bytes:
     """A whole file that has a bound to its size, so that one of another's making cannot fill the memory.
 
     Raises:
-        OSError: it cannot be read, or is larger than `most` bytes.
+        OSError: it cannot be read, is no ordinary file, or is larger than `most` bytes.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
     return content
 
 
+def as_json(value: Any, indent: int | None = None) -> str:
+    """Plain data as JSON, which has no words for what is not a finite number.
+
+    Raises:
+        Diverged: a figure is not finite; says which.
+    """
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        place = _not_finite(value)
+        if place is None:
+            raise
+        raise Diverged(f"{place} is not a finite number; nothing was written") from None
+
+
+def _not_finite(value: Any, place: str = "") -> str | None:
+    """The first figure in plain data that is not finite, as `depths.0.loss = nan`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{place or 'a figure'} = {value}"
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return next((found for key, each in inside if (found := _not_finite(each, f"{place}.{key}".lstrip(".")))), None)
+
+
 def parse_json(text: str | bytes) -> Any:
-    """JSON whose whole numbers can be made floats.
+    """JSON whose numbers are finite, and the whole ones can be made floats.
 
     Raises:
         ValueError, RecursionError: it is none.
     """
+
+    def no_number(word: str) -> Any:
+        raise ValueError(f"{word} is no finite number")
+
+    def real(digits: str) -> float:
+        return value if math.isfinite(value := float(digits)) else no_number(digits[:40])
 
     def whole(digits: str) -> int:
         if len(digits) > MAX_DIGITS:
             raise ValueError(f"a number of {len(digits)} digits")
         return int(digits)
 
-    return json.loads(text, parse_int=whole)
+    return json.loads(text, parse_int=whole, parse_float=real, parse_constant=no_number)
 
 
 def read_json(path: Path) -> dict[str, Any]:
