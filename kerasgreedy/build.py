@@ -70,6 +70,10 @@ class Network:
         """The block or head of that name."""
         return self._models[name]
 
+    def precision(self, name: str) -> str:
+        """What a component computes in, see `compute_in`."""
+        return self._precisions[name]
+
     def compute_in(self, precision: str, names: Iterable[str] | None = None) -> None:
         """Lets components (default: all) compute in `float32`, `mixed_bfloat16` or `mixed_float16`; their weights stay.
 

@@ -4,6 +4,7 @@ import json
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `import kerasgreedy` does, which comes after TensorFlow here
 
 from pathlib import Path
 

@@ -1,12 +1,13 @@
 """How many filters go, counted by hand; and specs that are written anew."""
 
+import random
 from itertools import pairwise
 
 import pytest
 from conftest import TINY_RECIPE, recipe_of, spec_of
 
 from kerasgreedy.pruning.amounts import AmountError, Ranking, Start, choose, deployed_cost, selectable, why_nothing
-from kerasgreedy.pruning.groups import find_coupling, kept, walk
+from kerasgreedy.pruning.groups import Filter, find_coupling, kept, walk
 from kerasgreedy.pruning.rewriting import resized, without
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import architecture
@@ -34,14 +35,14 @@ ALIKE = {
 class Net:
     """A spec with what `choose` takes, and scores that rise with a filter's position unless given."""
 
-    def __init__(self, text, scores=None, across="layer", targets=None, touches=None):
+    def __init__(self, text, scores=None, across="layer", targets=None, touches=None, final=True):
         self.spec = spec_of(text).value
         self.arch = architecture(self.spec)
         self.coupling = find_coupling(self.arch)
         blocks = [block.name for block in self.arch.blocks]
         self.groups = selectable(self.coupling, targets or blocks, touches or [*self.arch.components])
         self.scores = scores or {group.name: [float(i) for i in range(len(group.items))] for group in self.groups}
-        self.ranking = Ranking(self.coupling, self.groups, self.scores, across)
+        self.ranking = Ranking(self.coupling, self.groups, self.scores, across, final)
         self.depth = len(self.arch.blocks)
         self.counted = [*blocks, self.arch.heads[-1].name]
 
@@ -187,6 +188,50 @@ def test_rounds_end_where_one_round_does(text, keep, rounds):
     for name in seen[0]:
         sizes = [counts[name] for counts in seen]
         assert sizes == sorted(sizes, reverse=True)
+
+
+# What can be emptied while its layers keep filters: channels that only one side of a padded sum has, beside those that are held.
+EMPTIED = {
+    **ALIKE,
+    "pad": TOP + "blocks: [{conv: 8}, {residual: [{conv: 32, activation: linear}], shortcut: pad}]\n",
+    "on_the_input": TOP + "blocks: [{residual: [{conv: 3, activation: linear}]}, {conv: 9},\n"
+    "         {residual: [{conv: 20, activation: linear}], shortcut: pad}]\n",
+}
+
+
+@pytest.mark.parametrize("across", ["layer", "global"])
+@pytest.mark.parametrize("name", EMPTIED)
+@pytest.mark.parametrize("keep", [0.1, 0.25, 0.5, 0.8])
+def test_a_share_over_rounds_leaves_what_one_round_leaves(name, keep, across):
+    """Scores by chance, which a filter keeps from round to round; groups may be emptied on the way."""
+
+    def scored(net, drawn, final=True):
+        scores = {group.name: [min(drawn[filter_] for filter_ in item.filters) for item in group.items] for group in net.groups}
+        return Net(dump(net.spec), scores, across, final=final)
+
+    def drawn_of(net):
+        rng = random.Random(0)
+        filters = [filter_ for group in net.groups for item in group.items for filter_ in item.filters]
+        return {filter_: rng.random() for filter_ in filters}
+
+    whole = Net(EMPTIED[name], across=across)
+    one = scored(whole, drawn_of(whole))
+    wanted = one.counts(one.choose(keep=keep))
+    start = Start.of(whole.arch, whole.groups, whole.counted)
+    for rounds in (2, 4, 9):
+        net, drawn = whole, drawn_of(whole)
+        for number in range(1, rounds + 1):
+            net = scored(net, drawn, number == rounds)
+            removed = net.choose(number / rounds, start, keep=keep)
+            left = {place: kept(labels, removed) for place, labels in net.coupling.outputs.items()}
+            drawn = {Filter(place, i): drawn[Filter(place, old)] for place, stay in left.items() for i, old in enumerate(stay)
+                     if Filter(place, old) in drawn}  # fmt: skip
+            net = Net(dump(without(net.spec, net.coupling, removed)), across=across)
+        sizes = {place[0] + "/" + place[1]: len(labels) for place, labels in net.coupling.outputs.items()}
+        found = {place: sizes[place] for place in wanted}
+        assert sum(found.values()) == sum(wanted.values()), f"{rounds} rounds"
+        # In groups two channels stay until the last round: globally, others go meanwhile.
+        assert found == wanted or (name, across) == ("grouped", "global"), f"{rounds} rounds"
 
 
 def test_rounds_go_in_equal_parts():

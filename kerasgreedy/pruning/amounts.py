@@ -23,12 +23,13 @@ class AmountError(PlanError):
         super().__init__(("prune", key), message)
 
 
-def selectable(coupling: Coupling, targets: Collection[str], touches: Collection[str]) -> tuple[Group, ...]:
+def selectable(coupling: Coupling, targets: Collection[str], touches: Collection[str], begun: bool = False) -> tuple[Group, ...]:
     """The groups that can lose items for the sake of some components.
 
     Args:
         targets: blocks and heads that shall lose filters; a group counts when one of its layers is there.
         touches: blocks and heads that may lose filters with them.
+        begun: a round before may have taken all that a target could lose.
 
     Raises:
         AmountError: a target has layers, and no filter of it can be removed alone.
@@ -38,7 +39,7 @@ def selectable(coupling: Coupling, targets: Collection[str], touches: Collection
     ]
     able = {item.label for group in chosen for item in group.items}
     chosen = [replace(group, held=_held(coupling, group, able)) for group in chosen]
-    for target in targets:
+    for target in () if begun else targets:
         tied = [group for group in coupling.groups if target in group.components]
         if tied and not any(target in group.components for group in chosen):
             others = sorted({name for group in tied for name in group.components} - {target})
@@ -62,12 +63,20 @@ class Ranking:
         groups: see `selectable`.
         scores: group name -> score of every item, larger is more important; None: any order, for counting.
         across: `layer` or `global`, see `Prune.ranking`; globally, scores have to be comparable between groups.
+        final: no round comes after this one. Up to then two channels stay for a convolution with groups: with one it would be
+            depthwise, or have no groups, and other filters would go together than in the rounds before.
     """
 
     def __init__(
-        self, coupling: Coupling, groups: Sequence[Group], scores: Mapping[str, Sequence[float]] | None, across: str = "layer"
+        self,
+        coupling: Coupling,
+        groups: Sequence[Group],
+        scores: Mapping[str, Sequence[float]] | None,
+        across: str = "layer",
+        final: bool = True,
     ):
         self.groups, self._across = groups, across
+        self._entering = [] if final else [set(coupling.inputs[place]) for place in coupling.grouped]
         self._left: Counter[Place] = Counter({place: len(labels) for place, labels in coupling.outputs.items()})
         ranked = [
             (float(scores[group.name][i]) if scores else float(-i), number, i)
@@ -90,22 +99,25 @@ class Ranking:
 
     def _can_go(self, group: Group, item: int) -> bool:
         """Whether a filter is left in every layer without it; if so, it is taken as gone."""
+        label = group.items[item].label
         loss = Counter(filter_.place for filter_ in group.items[item].filters)
-        if any(self._left[place] <= count for place, count in loss.items()):
+        read = [labels for labels in self._entering if label in labels]
+        if any(self._left[place] <= count for place, count in loss.items()) or any(len(labels) <= 2 for labels in read):
             return False
         self._left -= loss
+        for labels in read:
+            labels.discard(label)
         return True
 
-    def share(self, gone: float, sizes: Mapping[str, int] | None = None) -> frozenset[int]:
+    def share(self, gone: float, start: "Start | None" = None) -> frozenset[int]:
         """The labels of the weakest items: what goes until this share is gone, of each layer or of all together.
 
         Args:
-            sizes: group name -> how many items there were when nothing was gone; default: those that there are.
+            start: when nothing was gone; default: as it is. Of all together, groups count that have nothing left to lose.
         """
         begun = self._sizes
-        if sizes is not None:
-            begun = [sizes[group.name] for group in self.groups]
-            begun = [sum(begun)] if self._across == "global" else begun
+        if start is not None:
+            begun = [sum(start.items.values())] if self._across == "global" else [start.begun(group) for group in self.groups]
         left = [max(1, _nearest((1 - gone) * size)) for size in begun]
         return self._labels([max(0, size - stay) for size, stay in zip(self._sizes, left, strict=True)])
 
@@ -157,7 +169,7 @@ class Start:
     """What there was before the first round of a removal; rounds count from there, so that they add up to what was asked for.
 
     Attributes:
-        items: group name -> how many could be removed.
+        items: group (its `key`) -> how many could be removed.
         multiply_adds: of the components that a budget counts.
     """
 
@@ -167,7 +179,11 @@ class Start:
     @classmethod
     def of(cls, arch: Architecture, groups: Sequence[Group], counted: Sequence[str]) -> "Start":
         """Of a network as it is."""
-        return cls({group.name: len(group.items) for group in groups}, counted_cost(arch, counted))
+        return cls({group.key: len(group.items) for group in groups}, counted_cost(arch, counted))
+
+    def begun(self, group: Group) -> int:
+        """How many items of a group there were."""
+        return self.items[group.key if group.key in self.items else group.name]  # runs of older versions wrote the name
 
 
 def counted_cost(arch: Architecture, counted: Sequence[str]) -> int:
@@ -200,7 +216,7 @@ def choose(
     start = start or Start.of(architecture(spec), ranking.groups, counted)
     share = settings.share_kept
     if share is not None:
-        return ranking.share((1 - share) * after, start.items)
+        return ranking.share((1 - share) * after, start)
     if settings.keep is not None:
         return _to_number(coupling, ranking, int(settings.keep), after, start)
     if settings.multiply_adds is not None:
@@ -217,7 +233,7 @@ def choose(
 
 
 def _to_number(coupling: Coupling, ranking: Ranking, keep: int, after: float, start: Start) -> frozenset[int]:
-    sizes = {group.name: (start.items[group.name] + group.held) * _filters(coupling, group) for group in ranking.groups}
+    sizes = {group.name: (start.begun(group) + group.held) * _filters(coupling, group) for group in ranking.groups}
 
     def target(group: Group) -> int:
         each, size = _filters(coupling, group), sizes[group.name]

@@ -54,6 +54,11 @@ class Group:
     held: int = 0
 
     @property
+    def key(self) -> str:
+        """Names the group however many of its items, or of other groups, are gone."""
+        return "+".join("/".join(place) for place in self.places)
+
+    @property
     def components(self) -> tuple[str, ...]:
         """Blocks and heads that lose filters when the group does."""
         return tuple(dict.fromkeys(component for component, _ in self.places))
@@ -66,11 +71,13 @@ class Coupling:
     Attributes:
         groups: in network order.
         inputs, outputs: place -> the label of every channel that enters, or leaves, that layer.
+        grouped: convolutions whose channels are split into groups.
     """
 
     groups: tuple[Group, ...]
     inputs: dict[Place, tuple[int, ...]]
     outputs: dict[Place, tuple[int, ...]]
+    grouped: tuple[Place, ...] = ()
 
     def group(self, name: str) -> Group:
         """The group of that name."""
@@ -114,6 +121,7 @@ class _Tracer:
         self._inputs: dict[Place, list[int]] = {}
         self._outputs: dict[Place, list[int]] = {}
         self._producers: list[Place] = []
+        self._with_groups: list[Place] = []
         self._component = ""
 
     def fresh(self, count: int) -> list[int]:
@@ -157,6 +165,7 @@ class _Tracer:
             self._producers.append((self._component, node.name))
             out = self.fresh(node.output_shape[-1])
             if isinstance(layer, L.Conv) and layer.groups > 1:
+                self._with_groups.append((self._component, node.name))
                 self._grouped(layer.groups, labels, out)
             return out
         if isinstance(layer, L.Downsample) and layer.downsample == "invertible":
@@ -200,7 +209,7 @@ class _Tracer:
         for places in self._sharing(outputs):
             for name, group in self._split(places, outputs, filters, fixed).items():
                 groups[name] = group
-        return Coupling(tuple(groups.values()), inputs, outputs)
+        return Coupling(tuple(groups.values()), inputs, outputs, tuple(self._with_groups))
 
     def _split(
         self, places: list[Place], outputs: dict[Place, tuple[int, ...]], filters: dict[int, list[Filter]], fixed: set[int]

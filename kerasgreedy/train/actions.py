@@ -73,7 +73,7 @@ class _Pruning:
         self._asked = asked
         self.action, self.job, self.network, self.pipeline, self.strategy = action, job, network, pipeline, strategy
         self.coupling: Coupling = find_coupling(network.architecture)
-        self.groups = selectable(self.coupling, action.targets, action.touches)
+        self.groups = selectable(self.coupling, action.targets, action.touches, action.begun)
         self.depth = action.depth(network.architecture)
 
     def outcome(self, seen: Callable[[int, int], None] | None) -> Outcome:
@@ -95,7 +95,7 @@ class _Pruning:
         removed = choose(
             self.job.spec,
             self.coupling,
-            Ranking(self.coupling, self.groups, scores, settings.ranking),
+            Ranking(self.coupling, self.groups, scores, settings.ranking, action.final),
             settings,
             action.counted,
             action.progress[1],
@@ -111,6 +111,7 @@ class _Pruning:
             **_entry(action, self.job, self.network, changed, self.depth),
             "importance": settings.importance,
             "start": asdict(action.start) if action.start else None,
+            "targets": list(action.targets),
             "filters": {name: [old, new] for name, old, new in changes(self.coupling, self.groups, removed)},
             "validation": {"before": before, "after": after} if before else None,
         }

@@ -29,11 +29,12 @@ class FeatureStore:
         shape: of one example's features.
         dtype: `float32`, `bfloat16`, `float16`, or `uint8` for bits.
         file: where the rows are kept; None: in memory.
-        stamp: what a file must have been made from to be used again.
+        stamp: what the features are made from; a file that was made from something else is not used again.
         shards: of so many workers, each holds the rows of one remainder: row r lies at r // shards, and only what is put is
             there.
 
     Attributes:
+        stamp: as given, and the size and type of the table.
         fault: why a file that an earlier process finished is not used again, or None.
     """
 
@@ -45,7 +46,7 @@ class FeatureStore:
         self.filled = False
         self.fault: str | None = None
         shared = {"shards": shards} if shards > 1 else {}
-        self._file, self._stamp = file, {**stamp, "rows": rows, "shape": list(shape), "dtype": dtype, **shared}
+        self._file, self.stamp = file, {**stamp, "rows": rows, "shape": list(shape), "dtype": dtype, **shared}
         self.array: NDArray[Any] = self._reopened() if file and self._seal.exists() else self._fresh()
 
     def __len__(self) -> int:
@@ -71,7 +72,7 @@ class FeatureStore:
         self.filled = True
         if self._file and isinstance(self.array, np.memmap):
             self.array.flush()
-            seal = {**self._stamp, "labels": self.labels.tolist(), "crc32": self._checksum(self.labels)}
+            seal = {**self.stamp, "labels": self.labels.tolist(), "crc32": self._checksum(self.labels)}
             write_atomically(self._seal, json.dumps(seal).encode())
 
     @property
@@ -84,7 +85,8 @@ class FeatureStore:
         if self._file is None:
             return np.empty(shape, self.item)
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._file, "wb") as file:
+        self._file.unlink(missing_ok=True)  # never written over: a snapshot of the folder may share it by a hard link
+        with open(self._file, "xb") as file:
             # A full disk shows here, as an error; a write through the map of a file with holes would kill the process.
             os.posix_fallocate(file.fileno(), 0, max(int(np.prod(shape)) * self.item.itemsize, 1))
         return np.memmap(self._file, self.item, "r+", shape=shape)
@@ -96,7 +98,7 @@ class FeatureStore:
             seal = parse_json(read_bytes(self._seal, 16 * len(self) + 100_000))
             labels = np.array(seal.pop("labels"), np.int32)
             checksum = seal.pop("crc32")
-            if seal == self._stamp and labels.shape == self.labels.shape:
+            if seal == self.stamp and labels.shape == self.labels.shape:
                 self.array = np.memmap(self._file, self.item, "r+", shape=(len(self.labels), *self.shape))
                 if self._checksum(labels) != checksum:
                     raise ValueError("its checksum differs")

@@ -25,6 +25,20 @@ if TYPE_CHECKING:
 Key: TypeAlias = tuple[Part, int | None]
 
 
+class StaleFeatures(RuntimeError):
+    """Features are asked for that other blocks than those of now have made: a fault of the program."""
+
+
+def prefix_digest(network: Network, blocks: int) -> str:
+    """A digest of all that the output of a network's first blocks follows from: their layers, weights and precision."""
+    digest = hashlib.sha256(repr(network.architecture.input_shape).encode())
+    for block in network.architecture.blocks[:blocks]:
+        digest.update(f"{block.nodes} {network.precision(block.name)}".encode())
+        for key, value in sorted(network.arrays(block.name).items()):
+            digest.update(f"{key} {value.dtype} {value.shape}".encode() + value.tobytes())
+    return digest.hexdigest()
+
+
 class PhaseInput(Protocol):
     """What a phase trains and is evaluated on.
 
@@ -90,6 +104,9 @@ class FeatureInput:
 
     Each worker of several computes and keeps its own share of the examples, and trains on these only; see `Pipeline.indexed`.
 
+    Features belong to the blocks that made them: every store carries their digest, and nothing is read from one whose digest is
+    not that of the blocks as they are.
+
     Args:
         phase: with a cache in its plan.
         network: in the precisions of the phase.
@@ -106,7 +123,6 @@ class FeatureInput:
         self.augments = pipeline.augments
         self._stores: dict[Key, FeatureStore] = {}
         self._forwards: dict[int, Callable[..., Any]] = {}
-        self._prefix_stamp = self._stamp() if self.cache.store == "disk" else ""
 
     @property
     def phase_index(self) -> int:
@@ -125,12 +141,13 @@ class FeatureInput:
         shards = self._devices.workers
         if self.cache.store == "memory" and self.cache.bytes / shards > available_memory():
             raise MemoryError(f"{gigabytes(self.cache.bytes / shards)} of memory are not free")
+        prefix = prefix_digest(self._network, self.first_block)
         keys: list[Key] = [("train", self._view(epoch)) for epoch in epochs]
         for key in dict.fromkeys([*keys, *((part, None) for part in parts)]):
             part, view = key
             file = self._folder.phase(self._phase.index) / f"{part}_{view}.bin" if self.cache.store == "disk" else None
             shape = self._network.architecture.blocks[self.first_block - 1].output_shape
-            stamp = {"prefix": self._prefix_stamp, "part": part, "view": view}
+            stamp = {"prefix": prefix, "pixels": self._pixels(), "part": part, "view": view}
             examples = len(self._pipeline.parts[part])
             self._stores[key] = FeatureStore(examples, shape, self.cache.dtype, file, stamp, shards)
 
@@ -150,7 +167,7 @@ class FeatureInput:
         missing = {key: store for (key, store), flag in zip(self._stores.items(), absent, strict=True) if flag}
         total, done = sum(map(len, missing.values())), 0
         for key, store in missing.items():
-            chained = before is not None and key in before._stores
+            chained = before is not None and before.holds(key, self._network)
             first = before.first_block if before and chained else 0
             shards = self._devices.workers
             images = functools.partial(self._pipeline.view, *key, self._batch_size, shards=shards)
@@ -164,6 +181,20 @@ class FeatureInput:
                 yield done, total
             store.finish()
 
+    def holds(self, key: Key, network: Network) -> bool:
+        """Whether there are features of a part and view that the first blocks of a network, as they are, have made."""
+        return key in self._stores and self._stores[key].stamp["prefix"] == prefix_digest(network, self.first_block)
+
+    def _store(self, key: Key) -> FeatureStore:
+        """All features are read from what this gives.
+
+        Raises:
+            StaleFeatures: the blocks have changed since.
+        """
+        if not self.holds(key, self._network):
+            raise StaleFeatures(f"phase {self._phase.name}: the features of {key} were made by other blocks")
+        return self._stores[key]
+
     def __len__(self) -> int:
         return len(self._pipeline.parts["train"])
 
@@ -171,7 +202,7 @@ class FeatureInput:
         return self.indexed(epoch, first_step).map(lambda _, x, label: (x, label)).prefetch(1)
 
     def indexed(self, epoch: int, first_step: int, shards: int = 1) -> tf.data.Dataset:
-        store = self._stores["train", self._view(epoch)]
+        store = self._store(("train", self._view(epoch)))
         rows = self._pipeline.rows(self._phase.index, epoch, self._batch_size, self._devices.workers)
         return stored_batches(store, rows[first_step * self._batch_size :], self._batch_size)
 
@@ -191,7 +222,7 @@ class FeatureInput:
 
     def _in_order(self, key: Key) -> tf.data.Dataset:
         """Full batches (row, features, label); the last one is filled up with row -1."""
-        store = self._stores[key]
+        store = self._store(key)
         return stored_batches(store, sharded_rows(len(store), self._batch_size, self._devices.workers), self._batch_size)
 
     def _forward(self, first: int) -> Callable[..., Any]:
@@ -213,15 +244,9 @@ class FeatureInput:
         self._forwards[first] = tf.function(lambda *batch: strategy.run(replica, args=batch))
         return self._forwards[first]
 
-    def _stamp(self) -> str:
-        """Of all that the features follow from and that may differ between two attempts at the same phase."""
-        digest = hashlib.sha256()
-        for block in self._network.blocks[: self.first_block]:
-            for key, value in sorted(self._network.arrays(block.name).items()):
-                digest.update(key.encode() + value.tobytes())
-        for value in (self._pipeline.mean, self._pipeline.deviation):
-            digest.update(value.tobytes())
-        return digest.hexdigest()
+    def _pixels(self) -> str:
+        """Of what the images are normalised with."""
+        return hashlib.sha256(b"".join(part.tobytes() for part in (self._pipeline.mean, self._pipeline.deviation))).hexdigest()
 
 
 def stored_batches(store: FeatureStore, rows: "NDArray[np.int64]", batch_size: int) -> tf.data.Dataset:

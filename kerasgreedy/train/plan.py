@@ -106,7 +106,7 @@ class _Compiler:
         settings = self.recipe.prune
         if settings is None:
             return
-        targets = self._targets(settings.components, name, depths)
+        targets = self._begun_targets() or self._targets(settings.components, name, depths)
         if not targets:
             return
         before, start = 0.0, None
@@ -126,6 +126,11 @@ class _Compiler:
                 more = {"init": "trained", "training": training, "block": depths[0] if name else None}
                 self.phase(f"fine_tune{mark}", (*blocks, *losses), losses, stop_gradient, **more)
             before = after
+
+    def _begun_targets(self) -> tuple[str, ...]:
+        """Those of a removal whose first round is done: by now they may have nothing left to lose."""
+        entry = self.done[len(self.stages)] if len(self.stages) < len(self.done) else {}
+        return tuple(entry.get("targets", ()))
 
     def _targets(self, wanted: list[str] | None, name: str, depths: range) -> tuple[str, ...]:
         """The components that shall lose filters: by default a greedy phase's block, else all blocks and heads with a loss."""
@@ -150,14 +155,14 @@ class _Compiler:
             return replace(action, start=Start(**self.done[action.index]["start"]))
         settings = action.settings
         coupling = find_coupling(self.arch)
-        groups = selectable(coupling, action.targets, action.touches)
+        groups = selectable(coupling, action.targets, action.touches, action.begun)
         if settings.importance == "batch_norm_scale":
             self._scales(action, groups)
         start = action.start or Start.of(self.arch, groups, action.counted)
         action = replace(action, start=start)
         if settings.accuracy_drop is not None:
             return action
-        ranking = Ranking(coupling, groups, None, settings.ranking)
+        ranking = Ranking(coupling, groups, None, settings.ranking, action.final)
         removed = choose(self.spec, coupling, ranking, settings, action.counted, action.progress[1], start)
         if not removed and not self.done:
             self.idle.append(why_nothing(settings, coupling, groups, start))

@@ -143,6 +143,16 @@ class PruneAction(Action):
 
     kind: ClassVar[str] = "prune"
 
+    @property
+    def begun(self) -> bool:
+        """Whether rounds of the same removal come before this one."""
+        return self.progress[0] > 0
+
+    @property
+    def final(self) -> bool:
+        """Whether no round of the same removal comes after this one."""
+        return self.progress[1] >= 1
+
     def depth(self, arch: Architecture) -> int:
         """Of the deepest head with a loss."""
         return max(depth for depth, head in enumerate(arch.heads, start=1) if head.name in self.heads)

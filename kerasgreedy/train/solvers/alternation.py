@@ -16,7 +16,7 @@ from kerasgreedy.train.caching import GIGABYTE, gigabytes
 from kerasgreedy.train.checkpoint import Arrays
 from kerasgreedy.train.devices import Devices
 from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
-from kerasgreedy.train.features import PhaseInput, stored_rows
+from kerasgreedy.train.features import PhaseInput, prefix_digest, stored_rows
 from kerasgreedy.train.masks import Masks
 from kerasgreedy.train.solvers.betas import estimate_betas
 from kerasgreedy.train.solvers.connections import used_connections
@@ -252,6 +252,7 @@ class Alternation:
     def _stamp(self) -> str:
         """Of what masks on disk follow from."""
         digest = hashlib.sha256(self._settings.model_dump_json().encode())
+        digest.update(prefix_digest(self._network, self._phase.prefix).encode())
         for name in sorted(self.held_weights):
             for key, value in sorted(self.held_weights[name].items()):
                 digest.update(key.encode() + value.tobytes())
