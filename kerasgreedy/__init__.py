@@ -48,6 +48,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'kerasgreedy' has no attribute '{name}'")
     import importlib
 
+    if _HOMES[name].split(".")[1] in ("train", "export", "analysis", "build"):
+        from kerasgreedy.nn.backend import check_backend
+
+        check_backend()
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

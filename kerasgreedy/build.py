@@ -4,6 +4,10 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from kerasgreedy.nn.backend import check_backend
+
+check_backend()  # Keras reads its settings when it is imported
+
 import keras
 import numpy as np
 import tensorflow as tf

@@ -18,6 +18,7 @@ from kerasgreedy.pruning.removal import silenced
 from kerasgreedy.pruning.rewriting import without
 from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.train.batches import whole_shares
 from kerasgreedy.train.devices import own_devices
 from kerasgreedy.train.evaluation import Evaluator, Scores
 from kerasgreedy.train.opening import open_job, open_pipeline, trained_network
@@ -87,7 +88,7 @@ def sensitivity_of(
         raise InputError(
             f"part '{part}' holds no images; allowed: {', '.join(p for p, rows in pipeline.parts.items() if len(rows))}"
         )
-    batch_size = job.recipe.training.batch_size
+    batch_size = whole_shares(job.recipe.training.batch_size, strategy.num_replicas_in_sync)
     probe = Probe(network, job.spec, strategy, pipeline.evaluation(part, batch_size, examples))
     groups, skipped = probe.selections(components)
     with pipeline.named_failures():

@@ -1,6 +1,5 @@
 """`kerasgreedy data`: what data sets there are, what they look like, and how to have them."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from kerasgreedy.cli import output
 from kerasgreedy.cli.options import Json, Sets, quiet_tensorflow
+from kerasgreedy.errors import tell
 
 data_app = typer.Typer(
     name="data",
@@ -69,7 +69,7 @@ def show(
     seen = overview(chosen)
     write_sheet(seen, path)
     if seen.info.skipped:
-        print(skipped_notice(seen.info.skipped), file=sys.stderr)
+        tell(skipped_notice(seen.info.skipped))
     if as_json:
         output.put_json({**seen.as_dict(), "output": str(path)})
     else:

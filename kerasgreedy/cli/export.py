@@ -1,6 +1,5 @@
 """`kerasgreedy export` and `kerasgreedy predict`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from kerasgreedy.cli import output
 from kerasgreedy.cli.options import Json, quiet_tensorflow
-from kerasgreedy.errors import InputError, printable
+from kerasgreedy.errors import InputError, tell
 
 
 def export(
@@ -89,7 +88,7 @@ def predict(
             header = ["image", *(["class", "then"] + [""] * len(rows[0]))[: len(rows[0]) - 1]]
             output.put_table(header, rows, f"{model.card['name']}, answer: {_answer(model.card['answer'])}")
     for fault in faults:
-        print(printable(f"error: {fault['file']}: {fault['error']}"), file=sys.stderr)
+        tell(f"error: {fault['file']}: {fault['error']}")
     if faults:
         raise typer.Exit(InputError.exit_code)
 

@@ -1,7 +1,6 @@
 """The `kerasgreedy` command. TensorFlow is imported only inside the commands that need it."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy import __version__
-from kerasgreedy.cli import output
+from kerasgreedy.cli import outermost, output
 from kerasgreedy.cli.analyze import analyze_app
 from kerasgreedy.cli.anytime import anytime
 from kerasgreedy.cli.convergence import convergence
@@ -19,7 +18,7 @@ from kerasgreedy.cli.finish import finish
 from kerasgreedy.cli.options import DevicesOption, Json, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune import prune
 from kerasgreedy.cli.sensitivity import sensitivity
-from kerasgreedy.errors import InputError, KerasgreedyError, did_you_mean, printable
+from kerasgreedy.errors import InputError, did_you_mean, tell
 
 app = typer.Typer(
     name="kerasgreedy",
@@ -84,7 +83,7 @@ def train(
     """Train a spec by a recipe, or go on with a run."""
     _one_of("--distribute", distribute, ("none", "mirrored", "multi_worker"))
     if resume is not None:
-        stray = [name for name, value in (("SPEC", spec), ("--recipe", recipe), ("--set", sets), ("--workdir", workdir)) if value]
+        stray = [name for name, value in (("SPEC", spec), ("--recipe", recipe), ("--workdir", workdir)) if value]
         if stray:
             raise InputError(f"--resume takes spec and recipe from the run folder and cannot stand beside {', '.join(stray)}")
     elif spec is None:
@@ -96,12 +95,12 @@ def train(
     if spec is not None and recipe is None and not quiet:
         own_data = any(text.startswith(("data", "recipe.data")) for text in sets or [])
         about = "" if own_data else ": 1,797 embedded images of digits, minutes on two cores"
-        print(f"no --recipe given: taking quickstart{about}", file=sys.stderr)
+        tell(f"no --recipe given: taking quickstart{about}")
     quiet_tensorflow()
     from kerasgreedy.train import run
 
     if resume:
-        done = run.resume_run(resume, quiet=quiet, devices=devices, distribute=distribute)  # type: ignore[arg-type]
+        done = run.resume_run(resume, None, None, quiet, devices, distribute, sets or [])  # type: ignore[arg-type]
     else:
         overrides = [*(sets or []), *([f"recipe.distribute={distribute}"] if distribute else [])]
         done = run.train_spec(str(spec), recipe, overrides, workdir, quiet=quiet, devices=devices)
@@ -118,7 +117,7 @@ def train(
 def evaluate(
     workdir: WorkdirArgument,
     part: Annotated[str, typer.Option("--part", help="test, validation or train.")] = "test",
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Default: the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, max=1_000_000, help="Default: the recipe's.")] = None,
     masks: Annotated[
         str | None,
         typer.Option("--masks", help="Under masks instead of activations (after solver alternation): held, instance or batch."),
@@ -235,24 +234,7 @@ def schema(kind: Annotated[str, typer.Argument(metavar="model|recipe", help="Whi
 
 def main() -> None:
     """Runs the command line and exits with a code of `errors`."""
-    debug = "--debug" in sys.argv
+    outermost.open_streams()
     # The flag is taken anywhere on the line.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    try:
-        app(args=arguments, standalone_mode=True)
-    except KerasgreedyError as error:
-        if debug:
-            raise
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        if debug:
-            raise
-        print(f"fault of the program: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(outermost.run(lambda: app(args=arguments, standalone_mode=False), "--debug" in sys.argv))

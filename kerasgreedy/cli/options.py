@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from kerasgreedy.nn.backend import check_backend
+
 RecipeOption = Annotated[
     str | None,
     typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe: a file or a shipped name. Default: quickstart."),
@@ -33,6 +35,7 @@ def quiet_tensorflow() -> None:
     They are written by C++ code before any log level counts, so standard error itself is turned away for the moment.
     Which devices are used is said by the run's own first lines.
     """
+    check_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)

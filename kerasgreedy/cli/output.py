@@ -1,6 +1,5 @@
 """Printing: tables and progress for people, one JSON object at the end of standard output for programs."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from kerasgreedy.errors import printable
+from kerasgreedy.files import as_json
 from kerasgreedy.reports.costs import cost_rows, count, speed_notes
 from kerasgreedy.reports.tables import Rows, scores_rows, terminal_table
 from kerasgreedy.spec.architecture import Architecture
@@ -18,7 +18,7 @@ from kerasgreedy.train.stages import Action
 
 def put_json(value: Any) -> None:
     """One JSON object on one line of standard output."""
-    print(json.dumps(value))
+    print(as_json(value))
 
 
 def put_table(header: Sequence[str], rows: Rows, title: str | None = None) -> None:

@@ -1,6 +1,5 @@
 """`kerasgreedy sensitivity`: which components can lose filters, and which cannot."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from kerasgreedy.cli import output
 from kerasgreedy.cli.options import DevicesOption, Json, quiet_tensorflow
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import InputError, tell
 from kerasgreedy.files import user_path
 
 Names = list[str] | None
@@ -54,7 +53,7 @@ def sensitivity(
         _listed(components) if components is not None else None,
         ranking,
         examples=examples,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        say=tell,
         devices=devices,
     )
     data, picture = write_sensitivity(place, result)

@@ -1,6 +1,5 @@
 """`summary`: one spec, or two side by side; counted without TensorFlow, measured with it."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -9,7 +8,7 @@ from typing import Any
 
 from kerasgreedy.cli import output
 from kerasgreedy.cli.options import quiet_tensorflow
-from kerasgreedy.errors import InputError, ShapeError
+from kerasgreedy.errors import InputError, ShapeError, tell
 from kerasgreedy.files import user_path
 from kerasgreedy.reports.costs import bytes_text, cost_ratios, cost_rows, latency_text, speed_notes
 from kerasgreedy.spec import load
@@ -60,7 +59,7 @@ def measured(found: Sequence[Side]) -> Latencies:
     from kerasgreedy.analysis.latency import measure_latency
     from kerasgreedy.build import Network
 
-    print("measuring: the network that is deployed, fresh weights, float32, batch 1 and 32", file=sys.stderr)
+    tell("measuring: the network that is deployed, fresh weights, float32, batch 1 and 32")
     return measure_latency({role: Network(side.architecture) for role, side in zip(ROLES, found, strict=False)})
 
 

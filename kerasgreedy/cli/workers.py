@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from kerasgreedy.errors import InputError, Stopped
+import kerasgreedy
+from kerasgreedy.errors import InputError, Stopped, tell
 
 # How long the other workers may take to notice that one is gone.
 PATIENCE_SECONDS = 90.0
@@ -59,7 +60,8 @@ def launch(
         arguments += ["--workdir", str(default_workdir(*names))]
     if distribute is None:
         arguments += ["--distribute", "multi_worker"]
-    return _run([sys.executable, "-m", "kerasgreedy", *arguments], workers)
+    # -P: the working folder, which may be anybody's, is no place to import from.
+    return _run([sys.executable, "-P", "-m", "kerasgreedy", *arguments], workers)
 
 
 def _own_arguments() -> list[str]:
@@ -86,10 +88,9 @@ def _run(command: list[str], workers: int) -> int:
             elif index and code not in (0, STOPPED, codes[0]):
                 _show(index, code, log)
     if codes[0] < 0:
-        print(
+        tell(
             f"the first worker was ended by {signal.Signals(-codes[0]).name}. What was saved is whole; train --resume goes "
-            "on from there",
-            file=sys.stderr,
+            "on from there"
         )
     code = codes[0] or next((code for code in codes if code), 0)
     return code if code >= 0 else STOPPED
@@ -99,7 +100,9 @@ def _start(command: list[str], addresses: list[str], index: int, log: IO[str]) -
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     output = None if index == 0 else log
     # A session of its own: Ctrl-C reaches the workers once, through this process.
-    environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
+    home = str(Path(kerasgreedy.__file__).resolve().parent.parent)  # a checkout that is not installed
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), home])
+    environment = {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONPATH": path}
     return subprocess.Popen(
         command, env=environment, text=True, start_new_session=True, stdout=output, stderr=output, preexec_fn=_dies_with_parent()
     )
@@ -157,6 +160,6 @@ def _wait(processes: "list[subprocess.Popen[str]]") -> list[int]:
 
 def _show(index: int, code: int, log: IO[str]) -> None:
     log.seek(0)
-    print(f"worker {index + 1} ended with {code}; its last lines:", file=sys.stderr)
+    tell(f"worker {index + 1} ended with {code}; its last lines:")
     for line in log.read().splitlines()[-_LINES:]:
-        print(f"  {line}", file=sys.stderr)
+        tell(f"  {line}")

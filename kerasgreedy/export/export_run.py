@@ -1,7 +1,6 @@
 """`export`: from a run folder to a version that others load without this package."""
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import tensorflow as tf
 
 from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.arrays import ImageArrays
-from kerasgreedy.errors import InputError, WorkdirError, did_you_mean
+from kerasgreedy.errors import InputError, WorkdirError, did_you_mean, tell
 from kerasgreedy.export import card, reusable, verify
 from kerasgreedy.export.endpoints import EXPORT_TOP_K, Answer, Endpoints
 from kerasgreedy.export.formats import Format, Source, write_format
@@ -151,7 +150,7 @@ def _version(base: Path, wanted: int | None) -> int:
 def _say(quiet: bool) -> Callable[[str], None]:
     def say(line: str) -> None:
         if not quiet:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     return say
 

@@ -1,7 +1,6 @@
 """`finish`: from a run folder to a new folder with the quantised or clustered network."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +12,7 @@ import tensorflow as tf
 from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.errors import InputError, WorkdirError, did_you_mean
+from kerasgreedy.errors import InputError, WorkdirError, did_you_mean, tell
 from kerasgreedy.export import finishing
 from kerasgreedy.export.finishing import FineTuning
 from kerasgreedy.export.lite import open_tflite
@@ -120,7 +119,7 @@ def _tuning(job: Job, settings: Finish, quiet: bool) -> FineTuning:
 
     def say(line: str) -> None:
         if not quiet:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     return FineTuning(
         settings.epochs,

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.build import Network
-from kerasgreedy.errors import InputError, did_you_mean
+from kerasgreedy.errors import Diverged, InputError, did_you_mean
 from kerasgreedy.pruning.groups import Group, Place
 from kerasgreedy.pruning.measurement import Measurement, Run, Scores, Values, over_space
 
@@ -51,7 +51,8 @@ def importance(
 
     Raises:
         InputError: the criterion or a head is unknown; an item has no filter that is run; a filter has no batch norm
-            (`batch_norm_scale`); a score is not finite.
+            (`batch_norm_scale`).
+        Diverged: a score is not finite.
         ValueError: no losses; no batches, or no examples, where the criterion needs them.
     """
     if criterion not in CRITERIA:
@@ -59,7 +60,7 @@ def importance(
     scores = CRITERIA[criterion](Measurement(network, groups, batches, losses, strategy, seed, seen))
     for name, values in scores.items():
         if not np.isfinite(values).all():
-            raise InputError(f"group '{name}': '{criterion}' is not finite; weights or images hold numbers that are not")
+            raise Diverged(f"group '{name}': '{criterion}' is not finite; activations or weights are too large")
     return scores
 
 

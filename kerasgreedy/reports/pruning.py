@@ -33,22 +33,22 @@ def prune_rows(stages: Entries) -> tuple[list[str], list[list[str]]]:
 
 def draw_pruning(stages: Entries) -> Any:
     """Validation accuracy after every stage: trained, pruned, fine-tuned; None where nothing was pruned or looked at."""
-    points = [(entry, seen) for entry in stages if (seen := _seen(entry)) is not None]
-    if not any(entry.get("action") == "prune" for entry, _ in points):
+    points = [(entry, _kind(stages, i), seen) for i, entry in enumerate(stages) if (seen := _seen(entry)) is not None]
+    if not any(entry.get("action") == "prune" for entry, _, _ in points):
         return None
     figure = new_figure(max(6.0, 0.75 * len(points) + 2), 4.2)
     axes = figure.subplots()
     places = range(len(points))
-    heights = [100 * seen for _, seen in points]
+    heights = [100 * seen for _, _, seen in points]
     axes.plot(places, heights, "-", color="0.75", zorder=1)
     kinds = [("o", "C0", "trained"), ("v", "C3", "filters removed"), ("s", "C2", "fine-tuned")]
     for marker, colour, label in kinds:
-        chosen = [place for place, (entry, _) in zip(places, points, strict=True) if _kind(entry) == label]
+        chosen = [place for place, (_, kind, _) in zip(places, points, strict=True) if kind == label]
         if chosen:
             axes.plot(chosen, [heights[i] for i in chosen], marker, color=colour, label=label, zorder=2)
     for place, height in zip(places, heights, strict=True):
         axes.annotate(f"{height:.1f}", (place, height), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=7)
-    axes.set_xticks(list(places), [entry["phase"] for entry, _ in points], rotation=30, ha="right", fontsize=8)
+    axes.set_xticks(list(places), [entry["phase"] for entry, _, _ in points], rotation=30, ha="right", fontsize=8)
     axes.set_ylabel("validation accuracy, %")
     axes.margins(y=0.12)
     axes.grid(alpha=0.3)
@@ -56,10 +56,17 @@ def draw_pruning(stages: Entries) -> Any:
     return figure
 
 
-def _kind(entry: dict[str, Any]) -> str:
-    if entry.get("action") == "prune":
+def _kind(stages: Entries, index: int) -> str:
+    if stages[index].get("action") == "prune":
         return "filters removed"
-    return "fine-tuned" if entry["phase"].startswith("fine_tune") else "trained"
+    return "fine-tuned" if index and _fine_tuning(stages, index - 1) else "trained"
+
+
+def _fine_tuning(stages: Entries, index: int) -> dict[str, Any] | None:
+    """The entry of the fine-tuning that belongs to a removal, if there is one: the next stage, with the removal's own name."""
+    entry, after = stages[index], stages[index + 1 : index + 2]
+    own = "fine_tune" + entry["phase"].removeprefix("prune")
+    return after[0] if entry.get("action") == "prune" and after and after[0]["phase"] == own else None
 
 
 def _seen(entry: dict[str, Any]) -> float | None:
@@ -70,10 +77,8 @@ def _seen(entry: dict[str, Any]) -> float | None:
 
 
 def _fine_tuned(stages: Entries, index: int) -> dict[str, float] | None:
-    if index + 1 == len(stages) or not stages[index + 1]["phase"].startswith("fine_tune"):
-        return None
-    looked: dict[str, float] | None = stages[index + 1].get("validation")
-    return looked
+    tuned = _fine_tuning(stages, index)
+    return tuned.get("validation") if tuned else None
 
 
 def _percent(scores: dict[str, float] | None) -> str:

@@ -13,6 +13,10 @@ SCORE_KEYS = ("top1", "top5", "loss")
 # The split of records that say only where support masks were estimated; they have no head and no scores.
 REFRESH = "refresh"
 NUMBER = (int, float)
+RECORD_KEYS: dict[str, type | tuple[type, ...]] = {
+    "phase": int, "phase_name": str, "epoch": int, "split": str, "head": str, "loss": NUMBER, "accuracy": NUMBER, "step": int,
+}  # fmt: skip
+NUMBERS = ("top5", "learning_rate", "images_per_second", "time")
 RESULT_KEYS: dict[str, type | tuple[type, ...]] = {
     "spec": str, "recipe": str, "strategy": str, "dataset": str, "seed": int, "depths": list, "ensemble": dict, "examples": int,
     "parameters": int, "multiply_adds": int, "phases": list, "epochs": int, "training_seconds": NUMBER,
@@ -45,11 +49,38 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(parse_json(line))
+            records.append(_record(line))
         except (ValueError, RecursionError) as error:
-            if number < len(lines):
+            if number < len(lines) or line.endswith("}"):
                 raise WorkdirError(f"{path / 'metrics.jsonl'}:{number}: damaged ({error})") from None
     return records
+
+
+def records_fault(content: bytes) -> str:
+    """What is wrong with the lines of a `metrics.jsonl`, empty where nothing is."""
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            _record(line)
+        except (ValueError, RecursionError) as error:
+            return f"line {number}: {error}"
+    return ""
+
+
+def _record(line: str | bytes) -> dict[str, Any]:
+    """One record; every reader relies on what is asked for here.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    record = parse_json(line)
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    refresh = record.get("split") == REFRESH
+    wanted = {key: kind for key, kind in RECORD_KEYS.items() if not (refresh and key in ("head", "loss", "accuracy"))}
+    for key, kind in {**wanted, **{key: NUMBER for key in NUMBERS if key in record}}.items():
+        if not isinstance(record.get(key), kind) or (isinstance(record.get(key), bool) and key != "masks"):
+            raise ValueError(f"{key}: received {record.get(key)!r}")
+    return record
 
 
 def read_run(path: str | Path) -> RunRecord:

@@ -7,7 +7,7 @@ Three combinators make everything else: a sequence (a list), `residual` (body + 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, WrapValidator, model_validator
+from pydantic import Field, WrapValidator, field_validator, model_validator
 
 from kerasgreedy.errors import did_you_mean
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
@@ -66,7 +66,18 @@ class BlockDefaults(Strict):
     batch_norm_epsilon: float = Field(1e-5, gt=0, description="added to the variance")
 
 
-class Conv(Strict):
+class WithActivation(Strict):
+    """A layer that an activation follows."""
+
+    @field_validator("activation", mode="before", check_fields=False)
+    @classmethod
+    def _not_null(cls, value: Any) -> Any:
+        if value is None:  # in Keras it means linear, and left out here it means the default
+            raise ValueError("received null; allowed: linear for none, or leave it out for block_defaults.activation")
+        return value
+
+
+class Conv(WithActivation):
     """Convolution; order: downsample, convolution, batch norm, activation (greedy, eq. 1)."""
 
     conv: Count = Field(description="number of filters")
@@ -82,7 +93,7 @@ class Conv(Strict):
     use_bias: bool | None = Field(None, description="default: only where no batch norm follows")
 
 
-class Dense(Strict):
+class Dense(WithActivation):
     """Fully connected layer on a vector (write `{flatten: true}` before it where a map arrives)."""
 
     dense: Count = Field(description="number of units")
@@ -167,7 +178,7 @@ class Upsample(Strict):
     factor: Annotated[int, Field(ge=2)] = Field(2, description="height and width are multiplied by this")
 
 
-class Residual(Strict):
+class Residual(WithActivation):
     """Sum of a body and a shortcut, then the activation."""
 
     residual: list["Layer"] = Field(min_length=1, description="the body")

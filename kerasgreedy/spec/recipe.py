@@ -8,7 +8,7 @@ from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.model import Name
 from kerasgreedy.spec.pruning import Prune, ReplaceHead, indivisible
 from kerasgreedy.spec.strict import Count, Strict, fault, faults
-from kerasgreedy.spec.training import Training, unmasked
+from kerasgreedy.spec.training import Training, unmasked, unwarmed
 
 Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features", "dsd", "compress"]
 Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -126,6 +126,9 @@ class Recipe(Strict):
         min_length=1,
         description="a run folder: its weights, of a network with the same spec, and its normalisation, instead of fresh ones",
     )
+    start_unfinished: bool = Field(
+        False, description="take the newest weights of `start_from` also where that run is not finished, or diverged"
+    )
     precision: Precision = Field(
         "float32",
         description="what the trained components compute in; weights, batch norm statistics, losses and optimiser state stay "
@@ -183,7 +186,7 @@ class Recipe(Strict):
         if self.dsd and self.strategy != "dsd":
             raise faults("Recipe", [fault(f"strategy '{self.strategy}' has no sparse phase; leave it out", at=("dsd",))])
         for place, phase in self.trainings.items():
-            lines = indivisible(phase, (*place, "batch_size")) + unmasked(phase, place)
+            lines = indivisible(phase, (*place, "batch_size")) + unmasked(phase, place) + unwarmed(phase, place)
             if lines:
                 raise faults("Recipe", lines)
         self._pruning_fits()
@@ -196,6 +199,8 @@ class Recipe(Strict):
         if self.cache.store in ("memory", "disk") and (not self._freezes or self.strategy == "random_features"):
             message = f"received '{self.cache.store}'; strategy '{self.strategy}' has no frozen blocks before what trains"
             raise faults("Recipe", [fault(message, at=("cache", "store"))])
+        if self.start_unfinished and not self.start_from:
+            raise faults("Recipe", [fault("there is no start_from; leave it out", at=("start_unfinished",))])
         if training.init == "identity" and self.strategy != "greedy":
             message = (
                 f"'identity' starts a block from the one before, which strategy '{self.strategy}' does not do; allowed: fresh"

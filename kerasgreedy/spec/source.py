@@ -29,6 +29,11 @@ _PLAIN = {
 }
 
 
+# What a value begins with that is not a plain word; and what would end a plain word before its end.
+_INDICATORS = (*"\"'[{|>&*!%@`", "")
+_CUT = re.compile(r"(?:^|\s)#|[\r\n]")
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2 words: `5e-4` is a number, and only true and false are booleans."""
 
@@ -212,5 +217,19 @@ class Source:
 
 
 def parse_value(text: str) -> Any:
-    """The plain YAML value of one piece of text, as used by `--set key=value`."""
-    return Source(f"value: {text}" if text.strip() else "value: null", "--set").data["value"]
+    """The plain YAML value of one piece of text, as used by `--set key=value`.
+
+    The whole text is the value: what YAML would take for a comment, or fold into one line, is part of a word.
+
+    Raises:
+        SpecError: it is no YAML; or a comment stands behind a quoted text, a list or a mapping.
+    """
+    word = text.strip()
+    if word[:1] not in _INDICATORS and _CUT.search(word):
+        return word
+    value = Source(f"value: {text}" if word else "value: null", "--set").data["value"]
+    ends = [token.end_mark.index for token in yaml.scan(text) if token.end_mark and not isinstance(token, yaml.StreamEndToken)]
+    rest = text[max(ends, default=0) :].strip()
+    if rest:
+        raise SpecError([Problem("--set", "", f"received {rest!r} behind the value; allowed: a comment in files only")])
+    return value

@@ -16,7 +16,7 @@ class Sgd(Strict):
     """Stochastic gradient descent."""
 
     name: Literal["sgd"] = Field("sgd", description="write `sgd`")
-    learning_rate: float = Field(0.1, gt=0, description="at the start of a phase, after the warm-up")
+    learning_rate: float = Field(0.1, gt=0, le=1e38, description="at the start of a phase, after the warm-up")
     momentum: float = Field(0.9, ge=0, lt=1, description="share of the old velocity that is kept")
     nesterov: bool = Field(False, description="look-ahead momentum")
     weight_decay: float = Field(0.0, ge=0, description="coupled L2 on every trained weight: adds decay * w to the gradient")
@@ -26,7 +26,7 @@ class Adam(Strict):
     """Adam."""
 
     name: Literal["adam"] = Field(description="write `adam`")
-    learning_rate: float = Field(1e-3, gt=0, description="at the start of a phase, after the warm-up")
+    learning_rate: float = Field(1e-3, gt=0, le=1e38, description="at the start of a phase, after the warm-up")
     beta_1: float = Field(0.9, ge=0, lt=1, description="of the first moment")
     beta_2: float = Field(0.999, ge=0, lt=1, description="of the second moment")
     epsilon: float = Field(1e-7, gt=0, description="added to the root of the second moment")
@@ -143,6 +143,14 @@ def unmasked(training: Training, at: tuple[str, ...] = ()) -> list[InitErrorDeta
     said = f"received {solver.warm_up_epochs}" if given else f"warm_up_epochs is {solver.warm_up_epochs} where it is left out"
     message = f"{said}; of {training.epochs} epochs none would be left for masks"
     return [fault(message, at=(*at, "solver", "warm_up_epochs"))]
+
+
+def unwarmed(training: Training, at: tuple[str, ...] = ()) -> list[InitErrorDetails]:
+    """A line when the learning rate would not come to its height within the phase; `at` is where the training stands."""
+    if training.schedule.warmup_epochs <= training.epochs:
+        return []
+    message = f"received {training.schedule.warmup_epochs:g}; the phase has {training.epochs} epochs; allowed: no more than these"
+    return [fault(message, at=(*at, "schedule", "warmup_epochs"))]
 
 
 class TrainingChanges(Strict):

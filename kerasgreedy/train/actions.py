@@ -1,6 +1,5 @@
 """What actions do: they take the network as it is, and give another one with a record of what changed."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,11 +8,13 @@ import tensorflow as tf
 
 from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.pipeline import Pipeline
+from kerasgreedy.files import as_json
 from kerasgreedy.pruning.amounts import Ranking, choose, deployed_cost, deployed_parameters, selectable
 from kerasgreedy.pruning.groups import Coupling, find_coupling
 from kerasgreedy.pruning.importance import importance, normalized
 from kerasgreedy.pruning.removal import remove_filters, replace_head, silenced
 from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.train.batches import whole_shares
 from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.plan import changes
@@ -124,16 +125,20 @@ class _Pruning:
             for group in self.groups
         }
         return Outcome(
-            changed, spec, entry, {f"{action.name}.json": json.dumps({"importance": settings.importance, "groups": details})}
+            changed, spec, entry, {f"{action.name}.json": as_json({"importance": settings.importance, "groups": details})}
         )
 
     def _images(self) -> tf.data.Dataset:
-        return self.pipeline.evaluation("train", self.job.recipe.training.batch_size, self.action.settings.images)
+        return self.pipeline.evaluation("train", self._batch_size, self.action.settings.images)
+
+    @property
+    def _batch_size(self) -> int:
+        return whole_shares(self.job.recipe.training.batch_size, self.strategy.num_replicas_in_sync)
 
     def _validation(self, evaluator: Evaluator) -> dict[str, float] | None:
         if not len(self.pipeline.parts["validation"]):
             return None
-        batches = self.pipeline.evaluation("validation", self.job.recipe.training.batch_size)
+        batches = self.pipeline.evaluation("validation", self._batch_size)
         scores, _, _ = evaluator(batches, self._asked)
         return scores[self.depth]
 

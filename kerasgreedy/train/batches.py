@@ -30,14 +30,23 @@ class Need:
     images: int
 
 
+def whole_shares(batch_size: int, replicas: int) -> int:
+    """The least batch of that size or more that gives every device the same: evaluation fills it up with images of weight 0."""
+    return -(-batch_size // replicas) * replicas
+
+
 def check_batch(batch_size: int, replicas: int, parts: int = 1) -> None:
     """Refuses a batch that cannot be divided among devices and parts.
 
     Raises:
         InputError: it is too small, or the parts would not be equal.
     """
-    if batch_size < replicas:
-        raise InputError(f"batch size {batch_size} is too small for {replicas} devices")
+    share = -(-batch_size // replicas)
+    if share * (replicas - 1) >= batch_size:  # a device would get nothing, and a convolution's gradient ends the process
+        raise InputError(
+            f"batch size {batch_size} does not reach {replicas} devices ({share} on each, none for the last); allowed: "
+            f"{whole_shares(batch_size, replicas)}, or any number from {(replicas - 1) ** 2 + 1} on"
+        )
     if parts > 1 and batch_size % (parts * replicas):
         raise InputError(
             f"training.accumulation: batch size {batch_size} cannot be divided into {parts} equal parts on {replicas} devices"
@@ -62,6 +71,7 @@ def check_batches(job: Job, replicas: int, workers: int, on_cpu: bool) -> None:
     for phase in job.phases:
         if not isinstance(phase, Phase):
             continue
+        _check_norms(job, phase, replicas)
         need = least_memory(job.architecture, phase, workers)
         if need.bytes > free:
             raise InputError(
@@ -70,6 +80,20 @@ def check_batches(job: Job, replicas: int, workers: int, on_cpu: bool) -> None:
                 f"time) and {gigabytes(free)} of memory are free; a smaller batch_size, data.image_size or narrower blocks "
                 "need less, and so does training.accumulation where the layer is trained"
             )
+
+
+def _check_norms(job: Job, phase: Phase, replicas: int) -> None:
+    """Refuses batch norm over a single value, which gives its offset whatever comes in."""
+    part = -(-phase.training.batch_size // phase.training.accumulation)
+    share = part if job.recipe.synchronizes(replicas) else part // replicas
+    for name in phase.trains:
+        for node in leaves(job.architecture.components[name].nodes):
+            if isinstance(node.layer, L.BatchNorm) and share * math.prod(node.input_shape[:-1]) <= 1:
+                raise InputError(
+                    f"training.batch_size: phase {phase.name} would normalise {name}/{node.name} ({show(node.input_shape)}) over "
+                    f"{share} image(s) at a time, that is one value for each channel; allowed: 2 images or more on each device "
+                    "and in each part (training.accumulation), or no batch norm there"
+                )
 
 
 def least_memory(arch: Architecture, phase: Phase, workers: int = 1) -> Need:

@@ -6,7 +6,6 @@ Needs no TensorFlow.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,15 @@ from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as format_tensors
 
 from kerasgreedy.errors import CheckpointError
-from kerasgreedy.files import MAX_JSON_BYTES, parse_json, read_bytes, storage_error, write_atomically
+from kerasgreedy.files import (
+    MAX_JSON_BYTES,
+    as_json,
+    open_regular,
+    parse_json,
+    read_bytes,
+    storage_error,
+    write_atomically,
+)
 
 Arrays = Mapping[str, np.ndarray]
 FORMAT = 1
@@ -75,15 +82,35 @@ class CheckpointStore:
             self._objects.mkdir(parents=True, exist_ok=True)
             for name, arrays in changed.items():
                 self._digests[name] = self._write_object(arrays)
-            body = json.dumps(
-                {"format": FORMAT, "meta": meta, "objects": {name: self._digests[name] for name in groups}}, sort_keys=True
-            )
+            self._digests = {name: self._digests[name] for name in groups}
+            body = as_json({"format": FORMAT, "meta": meta, "objects": self._digests})
             number = max(self._numbers(), default=0) + 1
-            text = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
+            text = as_json({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
             write_atomically(self._folder / f"{number:06d}.json", text.encode())
             self._collect()
         except OSError as error:
             raise storage_error(self._folder, error) from None
+
+    def lost(self, quick: bool = False) -> set[str]:
+        """Groups of the last checkpoint whose files are not there or damaged.
+
+        Args:
+            quick: their contents are not looked at.
+        """
+        if not self._writes:
+            return set()
+        found: dict[str, bool] = {}
+        for name, digest in self._digests.items():
+            if digest not in found:
+                found[digest] = (self._objects / f"{digest}.safetensors").is_file() if quick else self._is_whole(name, digest)
+        return {name for name, digest in self._digests.items() if not found[digest]}
+
+    def _is_whole(self, name: str, digest: str) -> bool:
+        try:
+            self._read_object(name, digest)
+        except CheckpointError:
+            return False
+        return True
 
     def load(self) -> tuple[Snapshot | None, list[str]]:
         """The newest checkpoint that is whole, and a line for each newer one that was not.
@@ -133,7 +160,8 @@ class CheckpointStore:
     def _read_object(self, name: str, digest: str) -> Arrays:
         path = self._objects / f"{digest}.safetensors"
         try:
-            content = path.read_bytes()
+            with open_regular(path) as file:
+                content = file.read()
             if hashlib.sha256(content).hexdigest() != digest:
                 raise CheckpointError(f"{path}: damaged (its checksum differs), holds {name}")
             return parse_tensors(content)

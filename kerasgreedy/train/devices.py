@@ -1,9 +1,7 @@
 """Where a run computes: one device, all devices of a machine, or several machines."""
 
 import hashlib
-import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.data.distributed import distributed
-from kerasgreedy.errors import InputError, WorkerLost
+from kerasgreedy.errors import InputError, WorkerLost, tell
 from kerasgreedy.spec.recipe import Distribute
+from kerasgreedy.train.cluster import check_tf_config
 
+# Parts of a CPU, to try things out: each takes threads and memory of its own.
+MOST_PARTS = 64
 # What TensorFlow raises on the workers that are left when one is gone.
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError)
 
@@ -161,18 +162,22 @@ def own_devices(distribute: Distribute, devices: str | None = None) -> Devices:
 def _names(devices: str) -> list[str]:
     """Device names, such as GPU:0."""
     gpus = len(tf.config.list_physical_devices("GPU"))
+    most = gpus or MOST_PARTS
     if devices.isdecimal():
-        count = int(devices)
-        if count < 1 or (gpus and count > gpus):
-            raise InputError(f"--devices: received {count}; allowed: {f'1 to {gpus}' if gpus else '1 or more'}")
+        count = int(devices) if len(devices) < 6 else most + 1
+        if not 1 <= count <= most:
+            raise InputError(f"--devices: received {devices[:40]}; allowed: 1 to {most}")
         names = [f"{'GPU' if gpus else 'CPU'}:{index}" for index in range(count)]
     else:
         names = [name.strip().upper() for name in devices.split(",")]
     for name in names:
         kind, _, number = name.partition(":")
-        if kind not in ("CPU", "GPU") or not number.isdecimal():
-            raise InputError(f"--devices: received '{devices}'; allowed: a number, or names such as GPU:0,GPU:1 or CPU:0,CPU:1")
-        if kind == "GPU" and int(number) >= gpus:
+        if kind not in ("CPU", "GPU") or not number.isdecimal() or (kind == "CPU" and int(number[:6]) >= MOST_PARTS):
+            raise InputError(
+                f"--devices: received '{devices[:80]}'; allowed: a number, or names such as GPU:0,GPU:1 or CPU:0,CPU:1 (up to "
+                f"CPU:{MOST_PARTS - 1})"
+            )
+        if kind == "GPU" and int(number[:6]) >= gpus:
             raise InputError(f"--devices: there is no {name}; this machine has {gpus} GPUs")
     if len(set(names)) < len(names) or len({name[:3] for name in names}) > 1:
         raise InputError(f"--devices: received '{devices}'; allowed: different devices of one kind")
@@ -205,34 +210,5 @@ def _workers(names: list[str] | None, quiet: bool) -> Devices:
         tf.config.set_visible_devices([every[int(name[4:])] for name in names], "GPU")
     addresses = check_tf_config(os.environ["TF_CONFIG"])
     if not quiet:
-        print(f"waiting for all workers: {', '.join(addresses)}", file=sys.stderr)
+        tell(f"waiting for all workers: {', '.join(addresses)}")
     return Devices.of(tf.distribute.MultiWorkerMirroredStrategy())
-
-
-def check_tf_config(text: str) -> list[str]:
-    """The addresses that a TF_CONFIG names; refuses one that TensorFlow would misread or wait on for ever.
-
-    Raises:
-        InputError: says what is wrong.
-    """
-    shape = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
-    try:
-        config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
-        jobs = {str(kind): [str(place) for place in places] for kind, places in cluster.items()}
-        kind, index = str(task["type"]), int(task["index"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"TF_CONFIG: cannot be used ({error!r}); allowed: {shape}") from None
-    odd = sorted(set(jobs) - {"chief", "worker"})
-    if odd:
-        raise InputError(f"TF_CONFIG: received '{odd[0]}' in its cluster; allowed: worker, and one chief")
-    if len(jobs.get("chief", [])) > 1:
-        raise InputError("TF_CONFIG: names more than one chief")
-    if kind not in jobs or not 0 <= index < len(jobs[kind]):
-        places = ", ".join(f"{kind} 0 to {len(each) - 1}" for kind, each in jobs.items())
-        raise InputError(f"TF_CONFIG: received task {kind} {index}; its cluster has {places or 'no worker'}")
-    addresses = [place for places in jobs.values() for place in places]
-    bad = next((place for place in addresses if not place.rpartition(":")[2].isdecimal() or not place.rpartition(":")[0]), None)
-    if bad is not None or len(set(addresses)) < len(addresses):
-        raise InputError(f"TF_CONFIG: received '{bad or addresses}'; allowed: host:port, each once")
-    return addresses

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kerasgreedy.build import Network
 from kerasgreedy.data.distributed import distributed
+from kerasgreedy.errors import Diverged
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.train.step import cross_entropy
 from kerasgreedy.walk import Instead
@@ -49,6 +50,9 @@ class Evaluator:
 
         Returns:
             depth -> {top1, top5, loss}, the same of the ensemble (None where not asked for), and the number of examples.
+
+        Raises:
+            Diverged: a loss is not finite.
         """
         total: Any = None
         for images, labels, weights in distributed(self._strategy, batches):
@@ -58,6 +62,9 @@ class Evaluator:
                 seen()
         if total is None:
             raise ValueError("evaluation on no examples")
+        for name, row in zip([*(f"depth {depth}" for depth in self.depths), "the ensemble"], total, strict=False):
+            if not np.isfinite(row).all():
+                raise Diverged(f"the loss of {name} is {row[0] / row[3]}")
         scores = [{"top1": row[1] / row[3], "top5": row[2] / row[3], "loss": row[0] / row[3]} for row in total.tolist()]
         return dict(zip(self.depths, scores, strict=False)), scores[-1] if self._ensemble else None, round(total[0, 3])
 

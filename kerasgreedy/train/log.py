@@ -1,15 +1,17 @@
 """Metrics of a run: `metrics.jsonl` for programs and reports, TensorBoard event files for browsers."""
 
-import json
+import hashlib
+import itertools
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from kerasgreedy.reports.records import read_metrics
+from kerasgreedy.errors import tell
+from kerasgreedy.files import as_json, write_atomically
+from kerasgreedy.reports.records import records_fault
 
 
 class MetricsLog:
@@ -17,25 +19,44 @@ class MetricsLog:
 
     Args:
         workdir: the run folder.
-        length: bytes of `metrics.jsonl` that belong to the restored state; what follows them is cut off. Where they are not
-            all there, the run goes on without the records that are lost, and says so.
-
-    Raises:
-        WorkdirError: a record before is damaged; reports could not read what is added.
+        length: bytes of `metrics.jsonl` that belong to the restored state; what follows them is left out.
+        digest: their SHA-256, where the state knows it. The weights decide: records that are not those of the state are set aside
+            in a file of their own, and the run goes on without them and says so.
     """
 
-    def __init__(self, workdir: Path, length: int = 0):
+    def __init__(self, workdir: Path, length: int = 0, digest: str = ""):
         path = workdir / "metrics.jsonl"
-        self._file = open(path, "ab+")  # noqa: SIM115 (lives as long as the run)
-        present = self._file.seek(0, os.SEEK_END)
-        if present < length:
-            self._file.seek(0)
-            whole = self._file.read().rpartition(b"\n")
-            print(f"{path}: damaged ({length - present:,} bytes are missing): goes on without these records", file=sys.stderr)
-            length = len(whole[0]) + len(whole[1])
-        self._file.truncate(length)
-        read_metrics(workdir)
+        content = self._restored(path, length, digest)
+        # A new file, never one that is cut: a snapshot of the folder may share it by a hard link.
+        write_atomically(path, content)
+        self._file = open(path, "ab")  # noqa: SIM115 (lives as long as the run)
+        self._sum = hashlib.sha256(content)
         self._writer = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+
+    @staticmethod
+    def _restored(path: Path, length: int, digest: str) -> bytes:
+        """The records that belong to the state."""
+        content = path.read_bytes() if path.exists() else b""
+        lost = length - len(content)
+        kept = content[:length]
+        if lost > 0:
+            kept = b"".join(kept.rpartition(b"\n")[:2])
+        fault = records_fault(kept)
+        if lost <= 0 and digest and hashlib.sha256(kept).hexdigest() != digest:
+            fault = fault or "other records than the checkpoint's"
+        if fault:
+            beside = next(p for n in itertools.count(1) if not (p := path.with_name(f"metrics_set_aside_{n}.jsonl")).exists())
+            path.rename(beside)
+            tell(f"{path}: damaged ({fault}): set aside as {beside.name}; goes on without these records")
+            return b""
+        if lost > 0:
+            tell(f"{path}: damaged ({lost:,} bytes are missing): goes on without these records")
+        return kept
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was written so far."""
+        return self._sum.hexdigest()
 
     @property
     def length(self) -> int:
@@ -44,8 +65,10 @@ class MetricsLog:
 
     def write(self, record: dict[str, Any], step: int) -> None:
         """One record; its numbers also go to TensorBoard under `phase/split/head/name` at the given overall step."""
-        self._file.write(json.dumps({**record, "step": step, "time": round(time.time(), 3)}).encode() + b"\n")
+        line = as_json({**record, "step": step, "time": round(time.time(), 3)}).encode() + b"\n"
+        self._file.write(line)
         self._file.flush()
+        self._sum.update(line)
         tag = "/".join(str(record[key]) for key in ("phase_name", "split", "head") if key in record)
         with self._writer.as_default(step=step):
             for key in ("loss", "accuracy", "top5", "learning_rate", "images_per_second"):

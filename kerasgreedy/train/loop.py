@@ -71,6 +71,8 @@ class Loop:
         self.steps = pipeline.steps(self.training.batch_size)
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
+        changes = len(folder.changes())
+        self.changed, state.position.changes = changes > state.position.changes, changes
 
     def run(self) -> Job:
         """Runs until the plan is done; returns the job with the network's last spec.
@@ -90,6 +92,7 @@ class Loop:
             self.stores.keep_only()  # nobody will go on from here with the same settings
             raise
         self.stores.keep_only()
+        self.state.complete()
         return self.job
 
     def _act(self, action: PruneAction | HeadAction) -> None:
@@ -110,7 +113,8 @@ class Loop:
         self.state.finish_action(outcome.network, outcome.spec, outcome.entry)
         self.reporter.acted(outcome.entry, self.job.phases)
         self._save(())
-        self.folder.keep_spec(outcome.spec)  # after the checkpoint that holds this network
+        # After the checkpoint that holds this network.
+        self.folder.keep_plan(outcome.spec, [stage.as_dict() for stage in self.job.phases])
 
     def _phase(self, phase: Phase) -> None:
         self.reporter.phase(phase)
@@ -125,7 +129,8 @@ class Loop:
             optimizer = make_optimizer(self.training.optimizer, rates, phase.precision)
         self.input = self._open_input(phase)
         self.solver = open_solver(phase, self.state.network, optimizer, self.strategy, self.input, self.stores)
-        self.state.attach(optimizer, self.solver.extras)
+        if not self.state.attach(optimizer, self.solver.extras, self.changed):
+            self.reporter.say("  the optimiser is of another kind than before: it begins anew")
         watch = Watch(phase, self.state.network, self.strategy, self.input, watched_parts(self.training, self.pipeline))
         if not self.state.position.started:
             self._start(phase, watch)
@@ -307,7 +312,7 @@ class Loop:
     def _save(self, changed: tuple[str, ...]) -> None:
         before = time.monotonic()
         self.log.flush()
-        self.state.position.log_bytes = self.log.length
+        self.state.position.log_bytes, self.state.position.log_sha256 = self.log.length, self.log.digest
         self.state.save(changed)
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - before

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from kerasgreedy.data.fetch import fetch
 from kerasgreedy.data.info import DataInfo
 from kerasgreedy.data.opening import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, dotted
+from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, dotted, tell
 from kerasgreedy.pruning.groups import walk
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import Architecture
@@ -135,8 +134,11 @@ def _source(job: Job) -> tuple[Workdir, Job, Snapshot]:
     assert job.recipe.start_from
     folder = Workdir.open(job.recipe.start_from)
     snapshot, _ = folder.checkpoints.load()
-    if snapshot is None or folder.results() is None:
-        raise CheckpointError(f"start_from: {folder.path}: this run is not finished; go on with it: train --resume {folder.path}")
+    if snapshot is None or not (folder.results() or job.recipe.start_unfinished):
+        raise CheckpointError(
+            f"start_from: {folder.path}: this run is not finished; go on with it: train --resume {folder.path}"
+            + ("; or take what it has so far: start_unfinished=true" if snapshot else "")
+        )
     spec, recipe = folder.documents()
     return folder, _at(folder, prepare(spec, recipe, stored_info(folder), begins=False), snapshot), snapshot
 
@@ -193,7 +195,7 @@ def newest(folder: Workdir) -> tuple[CheckpointStore, Snapshot | None]:
     store = folder.checkpoints
     snapshot, faults = store.load()
     for fault in faults:
-        print(f"passed over a damaged checkpoint: {fault}", file=sys.stderr)
+        tell(f"passed over a damaged checkpoint: {fault}")
     return store, snapshot
 
 

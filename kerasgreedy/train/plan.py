@@ -45,6 +45,10 @@ def compile_plan(
         raise plan.idle[0]
     if recipe.replace_head:
         plan.replace_head()
+    names = [stage.name for stage in plan.stages]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise PlanError(("strategy",), f"a block is named '{twice}', as another stage of the plan is; rename the block")
     return tuple(plan.stages)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from kerasgreedy.errors import printable
 from kerasgreedy.train.stages import HeadAction, Phase, PruneAction, Stage
 
 PLAIN_SECONDS = 20.0
@@ -41,11 +42,11 @@ class Reporter:
     def say(self, text: str) -> None:
         """A line for people."""
         if not self._quiet:
-            self._console.print(text, markup=False, soft_wrap=True)
+            self.warn(text)
 
     def warn(self, text: str) -> None:
         """A line that is printed even when quiet."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, emoji=False, soft_wrap=True)
 
     def phase(self, phase: Phase) -> None:
         """A phase begins."""

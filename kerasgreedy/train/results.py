@@ -1,6 +1,5 @@
 """What a run comes to: scores, costs, plots and the model, written when training is done."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +8,13 @@ import tensorflow as tf
 from kerasgreedy.analysis.latency import measure_latency, weights_bytes
 from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.pipeline import Part, Pipeline
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import Diverged, InputError
+from kerasgreedy.files import as_json, parse_json
 from kerasgreedy.reports.plots import plot_run
 from kerasgreedy.reports.records import read_metrics
 from kerasgreedy.reports.tables import results_markdown
 from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.train.batches import whole_shares
 from kerasgreedy.train.devices import Devices
 from kerasgreedy.train.evaluation import Evaluator
 from kerasgreedy.train.job import Job
@@ -61,9 +62,9 @@ def finish(
         _save_model(folder, state.network)
         plot_run(folder.path, results)
         folder.write("results.md", results_markdown(results))
-    written = json.dumps(results, indent=1)
+    written = as_json(results, indent=1)
     folder.write("results.json", written)
-    return dict(json.loads(written))
+    return dict(parse_json(written))
 
 
 def _with_scores(folder: Workdir, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -95,13 +96,21 @@ def score(
 
     Raises:
         InputError: the part is empty.
+        Diverged: a loss is not finite.
     """
     if not len(pipeline.parts[part]):
         raise InputError(f"part '{part}' holds no images")
     with strategy.scope():
         network.compute_in(FLOAT32)  # as the saved model does, whatever it was trained in
     evaluator = Evaluator(network, network.depths, strategy, network.ensemble_on, instead=instead)
-    scores, ensemble, examples = evaluator(pipeline.evaluation(part, batch_size or job.recipe.training.batch_size), seen)
+    batches = pipeline.evaluation(part, whole_shares(batch_size or job.recipe.training.batch_size, strategy.num_replicas_in_sync))
+    try:
+        scores, ensemble, examples = evaluator(batches, seen)
+    except Diverged as error:
+        raise Diverged(
+            f"{part} data: {error}. The newest checkpoint stays as it is; where training is not done, train --resume --set goes "
+            "on with a smaller training.optimizer.learning_rate"
+        ) from None
     return {
         "depths": [{"depth": depth, **values} for depth, values in scores.items()],
         "ensemble": {**(ensemble or {}), "on": network.ensemble_on},

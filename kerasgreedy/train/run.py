@@ -17,8 +17,10 @@ from kerasgreedy.files import user_path
 from kerasgreedy.spec.load import Document, load
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Distribute, Recipe
-from kerasgreedy.train.batches import check_batch, check_batches
+from kerasgreedy.train.batches import check_batches
+from kerasgreedy.train.changes import check_same_stages
 from kerasgreedy.train.devices import Devices, open_devices, own_devices
+from kerasgreedy.train.environment import environment
 from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.loop import Loop
@@ -35,12 +37,13 @@ from kerasgreedy.train.opening import (
     trained_network,
     trained_state,
 )
+from kerasgreedy.train.plan import compile_plan
 from kerasgreedy.train.progress import Reporter, duration
 from kerasgreedy.train.results import finish, score
 from kerasgreedy.train.signals import Asked, StopRequest
 from kerasgreedy.train.solvers.masked import Masks, masked_layers
-from kerasgreedy.train.state import RunState
-from kerasgreedy.train.workdir import Workdir, default_workdir, environment
+from kerasgreedy.train.state import Position, RunState
+from kerasgreedy.train.workdir import Workdir, default_workdir
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def resume_run(
     quiet: bool = False,
     devices: str | None = None,
     distribute: Distribute | None = None,
+    overrides: Sequence[str] = (),
 ) -> Run:
     """Goes on with a run from its newest whole checkpoint, and ends as if it had never stopped.
 
@@ -138,9 +142,12 @@ def resume_run(
 
     Args:
         distribute: instead of the recipe's.
+        overrides: `key.key=value` texts for settings of training, such as a smaller learning rate after the run diverged; see
+            `changes`. They hold from the checkpoint on, for good, and are written down in the run.
         strategy, devices: see `train_spec`.
     """
     folder = Workdir.open(workdir)
+    folder.ask_for(overrides)
     here = (
         Devices.of(strategy) if strategy else open_devices(distribute or folder.documents()[1].value.distribute, devices, quiet)
     )
@@ -179,7 +186,6 @@ def evaluate_run(
         instead = masked_layers(folder, job, network, state.position.kept, masks, rule, beta) if masks else None
     pipeline = open_pipeline(job, data, folder)
     with pipeline.named_failures():
-        check_batch(batch_size or job.recipe.training.batch_size, strategy.num_replicas_in_sync)
         return score(job, network, pipeline, strategy, part, batch_size, instead)
 
 
@@ -205,6 +211,7 @@ def _run(folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], here:
         stop = stack.enter_context(StopRequest())
         with here.strategy.scope():
             job, state = restore(folder, job, store, snapshot)
+        _take_changes(folder, job, state, here)
         results = folder.results()
         finished = results is not None and state.position.phase == len(job.phases)
         to_do = here.agree(not finished)[0]  # a worker may not see the chief's file yet
@@ -214,6 +221,25 @@ def _run(folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], here:
         network = _train(folder, job, state, make_pipeline, here, stop, quiet or not here.chief)
         here.agree(False)  # the chief has written everything
         return Run(shared.path, folder.results() or {}, network)
+
+
+def _take_changes(folder: Workdir, job: Job, state: RunState, here: Devices) -> None:
+    """Makes the changes that were asked for part of the run, if it can go on with them.
+
+    Raises:
+        InputError: it cannot.
+    """
+    position = state.position
+    if folder.documents()[1].value == folder.documents(asked=False)[1].value:
+        return
+    if position.phase == len(job.phases):
+        raise InputError(f"{folder.path}: training is done; to train further: a new run with start_from={folder.path}")
+    began = compile_plan(
+        job.spec, folder.documents(asked=False)[1].value, (job.train_images, job.validation_images), position.kept
+    )
+    check_same_stages(began, job.phases)
+    if here.chief:
+        folder.record_changes({"phase": position.phase, "epoch": position.epoch, "step": position.step})
 
 
 def _train(
@@ -227,7 +253,8 @@ def _train(
 ) -> Network:
     """Runs the loop from where the state stands, and writes what it comes to."""
     if state.position.spec is not None:
-        folder.keep_spec(job.spec)  # a kill may have come between checkpoint and file
+        # A kill may have come between checkpoint and files.
+        folder.keep_plan(job.spec, [stage.as_dict() for stage in job.phases])
     pipeline = make_pipeline()
     if job.recipe.start_from and not state.saved:
         take_weights(job, state.network)
@@ -236,7 +263,8 @@ def _train(
     if job.data.skipped and here.chief:
         reporter.warn(skipped_notice(job.data.skipped))
     _announce(reporter, folder, job, state, here)
-    log = MetricsLog(folder.path, state.position.log_bytes if here.chief else 0)
+    position = state.position if here.chief else Position()
+    log = MetricsLog(folder.path, position.log_bytes, position.log_sha256)
     try:
         with folder.readable_faults(), pipeline.named_failures():
             asked = Asked(stop, here)

@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt as Whole
 from pydantic import TypeAdapter, ValidationError
 
 from kerasgreedy.build import Network
-from kerasgreedy.errors import CheckpointError, Diverged, dotted
+from kerasgreedy.errors import CheckpointError, Diverged, dotted, tell
 from kerasgreedy.spec.load import as_plain
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.train.checkpoint import Arrays, CheckpointStore, Snapshot
@@ -58,7 +58,8 @@ class Position:
         best: best point of the running phase.
         kept: one entry a finished phase: epochs run, epoch kept, its score; or an action: what it did.
         spec: of the network, where an action changed it since the run began.
-        log_bytes: length of metrics.jsonl that belongs to this state.
+        log_bytes, log_sha256: length and digest of the part of metrics.jsonl that belongs to this state.
+        changes: how many times the run went on with other settings before.
         seconds: spent in training so far.
     """
 
@@ -70,6 +71,8 @@ class Position:
     best: Best | None = None
     kept: list[dict[str, Any]] = field(default_factory=list)
     log_bytes: Whole = 0
+    log_sha256: str = ""
+    changes: Whole = 0
     seconds: float = 0.0
     spec: dict[str, Any] | None = None
 
@@ -147,17 +150,29 @@ class RunState:
         """Whether there is a checkpoint of it."""
         return bool(self._saved)
 
-    def attach(self, optimizer: keras.optimizers.Optimizer, extras: Mapping[str, Extra] | None = None) -> None:
-        """Takes the optimiser of the running phase and what else it keeps, and gives them back what was restored."""
+    def attach(
+        self, optimizer: keras.optimizers.Optimizer, extras: Mapping[str, Extra] | None = None, changed: bool = False
+    ) -> bool:
+        """Takes the optimiser of the running phase and what else it keeps, and gives them back what was restored.
+
+        Args:
+            changed: the settings are others than those of the checkpoint.
+
+        Returns:
+            whether the optimiser is the checkpoint's; an optimiser of another kind begins anew where settings changed.
+        """
         self._optimizer, self._extras = optimizer, extras or {}
         stored, self._restored_optimizer = self._restored_optimizer, None
         if stored is None:
-            return
+            return True
         others, self._restored_extras = self._restored_extras, {}
         if set(others) != set(self._extras):
             raise CheckpointError(f"the checkpoint is of another kind of phase than the recipe's ({sorted(others)})")
         variables = self._slots()
-        if set(variables) != set(stored):
+        fits = set(variables) == set(stored)
+        if not fits and changed:
+            variables = {}
+        elif not fits:
             raise CheckpointError("the checkpoint's optimiser is of another kind than the recipe's")
         try:
             for name, extra in self._extras.items():
@@ -166,6 +181,15 @@ class RunState:
                 variable.assign(stored[key])
         except (KeyError, ValueError, TypeError) as error:  # another shape, or masks of other layers
             raise CheckpointError(f"the checkpoint's optimiser or masks do not fit the network ({error})") from None
+        return fits
+
+    def complete(self) -> None:
+        """Writes again what the newest checkpoint names and is not there, or damaged, any more."""
+        lost = self._store.lost()
+        if lost:
+            tell(f"written again, since the files of the newest checkpoint were damaged: {', '.join(sorted(lost))}")
+            self._saved -= lost
+            self.save(())
 
     def keep_best(self, phase: Phase) -> None:
         """Copies what the phase trains as its best point so far."""
@@ -205,6 +229,7 @@ class RunState:
             Diverged: a weight is not finite; nothing was written.
         """
         network = [NETWORK + name for name in self.network.names]
+        self._saved -= self._store.lost(quick=True)
         due = {*(NETWORK + name for name in changed), *(set(network) - self._saved)}
         arrays: dict[str, Arrays] = {group: self.network.arrays(group.removeprefix(NETWORK)) for group in sorted(due)}
         if self._optimizer is not None:

@@ -1,6 +1,5 @@
 """Looking at a phase from outside its steps: what is evaluated, and which point of its path is the better one."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from kerasgreedy.build import Network
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import Diverged
 from kerasgreedy.spec.training import Training
-from kerasgreedy.train.evaluation import Evaluator
+from kerasgreedy.train.evaluation import Evaluator, Scores
 from kerasgreedy.train.features import PhaseInput
 from kerasgreedy.train.stages import Phase
 
@@ -34,7 +33,8 @@ class Watch:
 
     Args:
         source: what the phase reads.
-        parts: of the data, see `watched_parts`.
+        parts: of the data, see `watched_parts`. Where there is none, the first batch of the epoch is looked at, for numbers that
+            are not finite only: a step shows those of the weights before it.
     """
 
     def __init__(self, phase: Phase, network: Network, strategy: tf.distribute.Strategy, source: PhaseInput, parts: list[Part]):
@@ -47,7 +47,7 @@ class Watch:
         """Scores of every part and head.
 
         Args:
-            epoch: that runs, for the message.
+            epoch: that runs.
             seen: called after each batch; what it raises ends the evaluation.
 
         Raises:
@@ -55,13 +55,21 @@ class Watch:
         """
         result: Looks = {}
         for part in self._parts:
-            scores, _, _ = self._evaluator(self._source.evaluation(part), seen)
-            result[part] = {}
-            for head, values in zip(self._phase.losses, scores.values(), strict=True):
-                if not math.isfinite(values["loss"]):
-                    raise diverged(self._phase, epoch, f"the {part} loss of {head} is {values['loss']}")
-                result[part][head] = {"loss": values["loss"], "accuracy": values["top1"], "top5": values["top5"]}
+            scores = self._scores(epoch, f"{part} data", self._source.evaluation(part), seen)
+            result[part] = {
+                head: {"loss": values["loss"], "accuracy": values["top1"], "top5": values["top5"]}
+                for head, values in zip(self._phase.losses, scores.values(), strict=True)
+            }
+        if not self._parts:
+            first = self._source.training(epoch, 0).take(1)
+            self._scores(epoch, "a training batch", first.map(lambda x, label: (x, label, tf.ones_like(label, tf.float32))), seen)
         return result
+
+    def _scores(self, epoch: int, where: str, batches: tf.data.Dataset, seen: Callable[[], None]) -> dict[int, Scores]:
+        try:
+            return self._evaluator(batches, seen)[0]
+        except Diverged as error:
+            raise diverged(self._phase, epoch, f"{where}: {error}") from None
 
     def score(self, looks: Looks) -> tuple[float, float]:
         """Larger is better: of the monitored part and the deepest head; the other figure decides a tie."""
@@ -76,5 +84,6 @@ def diverged(phase: Phase, epoch: int, what: Any) -> Diverged:
     """The error for figures that are not finite; epochs are counted from 0."""
     return Diverged(
         f"training diverged in phase {phase.name}, epoch {epoch + 1}: {what}. "
-        "The last good state is kept; a smaller training.optimizer.learning_rate or a warm-up usually helps"
+        "The last good state is kept: train --resume with --set training.optimizer.learning_rate=... goes on from there with a "
+        "smaller rate; a warm-up or clip_norm may help too"
     )

@@ -3,33 +3,36 @@
 import errno
 import fcntl
 import hashlib
-import importlib.metadata
 import json
-import platform
+import os
+import secrets
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import WorkdirError
-from kerasgreedy.files import read_json, refuse_links, storage_error, user_path, write_atomically
+from kerasgreedy.files import as_json, read_json, refuse_links, storage_error, user_path, write_atomically
 from kerasgreedy.reports.records import read_results
 from kerasgreedy.spec.load import Document, dump, load_recipe, load_spec
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.train.changes import check_changes
 from kerasgreedy.train.checkpoint import CheckpointStore
 from kerasgreedy.train.worker_folder import worker_folder
 
 # The spec of the network as it is, where it is not that of spec.yaml any more.
 PRUNED = "pruned_spec.yaml"
+# The recipe as the run goes on with it, where that is not recipe.yaml any more. For people: the run itself reads run.json.
+CHANGED = "changed_recipe.yaml"
 FIRST_FILES = ("spec.yaml", "recipe.yaml", "plan.json", "run.json")
+# What else a run writes; each is what it should be, or not there.
+FILES = (*FIRST_FILES, PRUNED, CHANGED, "metrics.jsonl", "results.json", "results.md", "model.keras", "data_files.json")
+FOLDERS = ("checkpoints", "checkpoints/objects", "cache", "plots", "pruning", "support", "tensorboard")
 # A shared file system may show a new folder to other machines late.
 SIGHT_SECONDS = 60.0
-PACKAGES = ("kerasgreedy", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
 class Workdir:
@@ -44,6 +47,7 @@ class Workdir:
     def __init__(self, path: str | Path):
         self.path = user_path(path)
         self._written_by: Path | None = None
+        self._asked: list[str] = []
 
     @contextmanager
     def private_copy(self) -> Iterator["Workdir"]:
@@ -66,7 +70,7 @@ class Workdir:
                 if (self.path / name).is_file():
                     shutil.copy(self.path / name, place)
             copy = Workdir(place)
-            copy._written_by = self.path
+            copy._written_by, copy._asked = self.path, self._asked
             yield copy
 
     @classmethod
@@ -84,8 +88,8 @@ class Workdir:
             beside.mkdir(parents=True)
             texts = {"spec.yaml": dump(spec), "recipe.yaml": dump(recipe)}
             facts = {**facts, "files": {name: _sha256(text) for name, text in texts.items()}}
-            texts |= {"plan.json": json.dumps(plan, indent=1)}
-            texts |= {"run.json": json.dumps({**facts, "sha256": _sha256(json.dumps(facts))}, indent=1)}
+            texts |= {"plan.json": as_json(plan, indent=1)}
+            texts |= {"run.json": _sealed(facts)}
             for name, text in texts.items():
                 write_atomically(beside / name, text.encode())
             beside.replace(real)
@@ -123,15 +127,25 @@ class Workdir:
         if missing:
             raise WorkdirError(f"{workdir.path}: not a run folder ({missing[0]} is missing)")
         refuse_links(workdir.path)
+        for names, right, what in ((FILES, Path.is_file, "a file"), (FOLDERS, Path.is_dir, "a folder")):
+            odd = next(
+                (workdir.path / name for name in names if (workdir.path / name).exists() and not right(workdir.path / name)), None
+            )
+            if odd is not None:
+                raise WorkdirError(f"{odd}: should be {what}; put it back, or take it away")
         return workdir
 
-    def documents(self) -> tuple[Document[ModelSpec], Document[Recipe]]:
-        """The spec and recipe that the run used.
+    def documents(self, asked: bool = True) -> tuple[Document[ModelSpec], Document[Recipe]]:
+        """The spec and recipe that the run uses: those that it began with, and the changes that it went on with.
+
+        Args:
+            asked: with the changes of `ask_for` too.
 
         Raises:
             WorkdirError: one of them is not what the run began with; it would go on as another run.
         """
-        documents = load_spec(self.path / "spec.yaml"), load_recipe(self.path / "recipe.yaml")
+        sets = [*(text for change in self.changes() for text in change["set"]), *(self._asked if asked else [])]
+        documents = load_spec(self.path / "spec.yaml"), load_recipe(self.path / "recipe.yaml", sets)
         began = self.facts().get("files")  # older folders have none
         for name in ("spec.yaml", "recipe.yaml"):
             if isinstance(began, dict) and _sha256((self.path / name).read_text()) != began.get(name):
@@ -140,6 +154,33 @@ class Workdir:
                     "or train a new run from it"
                 )
         return documents
+
+    def changes(self) -> list[dict[str, Any]]:
+        """Settings that the run went on with: for each time `set` (texts `key.key=value`) and where it stood then."""
+        changes = self.facts().get("changes", [])
+        if not (isinstance(changes, list) and all(isinstance(c, dict) and _are_texts(c.get("set")) for c in changes)):
+            raise WorkdirError(f"{self.path / 'run.json'}: damaged (changes: not a list of settings)")
+        return changes
+
+    def ask_for(self, sets: Sequence[str]) -> None:
+        """Lets `documents` give the recipe with these changes; `record_changes` makes them part of the run.
+
+        Raises:
+            InputError: no run could go on with them.
+        """
+        check_changes(sets)
+        self._asked = list(sets)
+        self.documents()
+
+    def record_changes(self, place: dict[str, Any]) -> None:
+        """Writes down the changes that were asked for, in `run.json` alone: a kill leaves the old or the new settings."""
+        if not self._asked:
+            return
+        facts = {key: value for key, value in self.facts().items() if key != "sha256"}
+        entry = {**place, "set": self._asked, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        self.write("run.json", _sealed({**facts, "changes": [*self.changes(), entry]}))
+        self._asked = []
+        self.write(CHANGED, dump(self.documents()[1].value))
 
     @property
     def checkpoints(self) -> CheckpointStore:
@@ -188,9 +229,10 @@ class Workdir:
         except OSError as error:
             raise storage_error(self.support(phase), error) from None
 
-    def keep_spec(self, spec: ModelSpec) -> None:
-        """Writes the spec of a network that changed."""
+    def keep_plan(self, spec: ModelSpec, plan: list[Any]) -> None:
+        """Writes the spec of a network that changed, and what the plan is now."""
         self.write(PRUNED, dump(spec))
+        self.write("plan.json", as_json(plan, indent=1))
 
     @contextmanager
     def readable_faults(self) -> Iterator[None]:
@@ -226,63 +268,46 @@ class Workdir:
             WorkdirError: another process holds it.
         """
         try:
-            lock = open(self.path / ".lock", "w")  # noqa: SIM115 (closed below)
+            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise storage_error(self.path, error) from None
-        with lock:
+        try:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 raise WorkdirError(f"{self.path}: another process is training in this folder") from None
+            except OSError:  # a file system of another machine, which locks files only
+                os.close(handle)
+                handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+                self._hold(handle)
             for place in (".", "pruning", "support"):  # those of checkpoints and cache go with the next checkpoint and phase
                 for path in (self.path / place).glob("*.tmp"):  # of a write that was killed
-                    path.unlink(missing_ok=True)
+                    if path.is_file():
+                        path.unlink(missing_ok=True)
             yield
+        finally:
+            os.close(handle)
+
+    def _hold(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WorkdirError(f"{self.path}: another process is training in this folder") from None
+
+
+def _sealed(facts: dict[str, Any]) -> str:
+    """Facts as the text of `run.json`, with their own checksum."""
+    return as_json({**facts, "sha256": _sha256(as_json(facts))}, indent=1)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def default_workdir(spec: str, recipe: str) -> Path:
-    """`runs/<spec>-<recipe>-<time>`."""
-    return Path("runs") / f"{spec}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and git state, for `run.json`."""
-    return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "platform": platform.platform(),
-        "command": sys.argv,
-        "git": _git_state(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    """`runs/<spec>-<recipe>-<time>-<chance>`: two runs that begin in the same second have two names."""
+    return Path("runs") / f"{spec}-{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Commit and cleanness of the checkout in the current folder; None outside one.
-
-    No program that the checkout's own settings name is run; where they name a filter, whether it is clean cannot be told (None).
-    """
-
-    def git(*arguments: str) -> str:
-        command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        own = git("config", "--local", "--includes", "--name-only", "--list").lower().splitlines()
-        if any(key.startswith(("filter.", "extensions.worktreeconfig")) for key in own):
-            return {"commit": commit, "clean": None}
-        changed = git("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")  # those have settings too
-        return {"commit": commit, "clean": not changed}
-    except (OSError, subprocess.SubprocessError):
-        return None
