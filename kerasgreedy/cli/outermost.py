@@ -109,7 +109,7 @@ def in_words(error: Exception) -> tuple[str, int]:
     if isinstance(error, MemoryError) or kind in _MEMORY:
         return "error: out of memory; smaller batches, images or networks need less", InputError.exit_code
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else "" if error.errno else "standard output or a file: "
+        place = f"{error.filename}: " if error.filename else "standard output, or a file: "
         return f"error: {place}{error.strerror or error}", InputError.exit_code
     if _FULL in text:
         return f"error: {_FULL}", InputError.exit_code

@@ -21,6 +21,8 @@ from kerasgreedy.errors import InputError, Stopped, tell
 # How long the other workers may take to notice that one is gone.
 PATIENCE_SECONDS = 90.0
 _LINES = 15
+# -P: the working folder, which may be anybody's, is no place to import from.
+WORKER = (sys.executable, "-P", "-m", "kerasgreedy")
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 STOPPED = Stopped.exit_code
 
@@ -60,8 +62,7 @@ def launch(
         arguments += ["--workdir", str(default_workdir(*names))]
     if distribute is None:
         arguments += ["--distribute", "multi_worker"]
-    # -P: the working folder, which may be anybody's, is no place to import from.
-    return _run([sys.executable, "-P", "-m", "kerasgreedy", *arguments], workers)
+    return _run([*WORKER, *arguments], workers)
 
 
 def _own_arguments() -> list[str]:
@@ -100,12 +101,17 @@ def _start(command: list[str], addresses: list[str], index: int, log: IO[str]) -
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     output = None if index == 0 else log
     # A session of its own: Ctrl-C reaches the workers once, through this process.
-    home = str(Path(kerasgreedy.__file__).resolve().parent.parent)  # a checkout that is not installed
-    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), home])
-    environment = {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONPATH": path}
+    environment = worker_environment(json.dumps(config))
     return subprocess.Popen(
         command, env=environment, text=True, start_new_session=True, stdout=output, stderr=output, preexec_fn=_dies_with_parent()
     )
+
+
+def worker_environment(tf_config: str) -> dict[str, str]:
+    """This process's, and where this very package is: a checkout may not be installed."""
+    home = str(Path(kerasgreedy.__file__).resolve().parent.parent)
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), home])
+    return {**os.environ, "TF_CONFIG": tf_config, "PYTHONPATH": path}
 
 
 def _dies_with_parent() -> Callable[[], None] | None:
