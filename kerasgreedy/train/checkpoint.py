@@ -191,4 +191,5 @@ class CheckpointStore:
                 continue  # damaged: it cannot be loaded, so what it named is not needed
         unnamed = (path for path in self._objects.iterdir() if path.name.partition(".")[0] not in named)
         for path in (*unnamed, *self._folder.rglob("*.tmp")):  # a killed write leaves a .tmp file
-            path.unlink(missing_ok=True)
+            if path.is_file():
+                path.unlink(missing_ok=True)
