@@ -79,17 +79,19 @@ def test_a_damaged_log_is_set_aside(runs, tmp_path, what, capsys):
     content = (runs[1] / "metrics.jsonl").read_bytes()
     damaged = "\n".join(LOGS[what](lines(runs[1]))) + "\n"
     (tmp_path / "metrics.jsonl").write_text(damaged)
-    MetricsLog(tmp_path, len(content), hashlib.sha256(content).hexdigest()).close()
+    half = content[: content.index(b'"phase": 1') - 1]
+    MetricsLog(tmp_path, len(content), [(len(part), hashlib.sha256(part).hexdigest()) for part in (half, content)]).close()
     assert "damaged" in capsys.readouterr().err
     assert (tmp_path / "metrics_set_aside_1.jsonl").read_text() == damaged
-    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+    kept = (tmp_path / "metrics.jsonl").read_bytes()
+    assert kept == (half if what == "a foreign one" else b"")  # the last record alone is another one
 
 
 @pytest.mark.parametrize("more", [b"", b'{"half": ', b'{"whole": 1}\n'])
 def test_a_log_that_belongs_to_the_state_stays(runs, tmp_path, more, capsys):
     content = (runs[1] / "metrics.jsonl").read_bytes()
     (tmp_path / "metrics.jsonl").write_bytes(content + more)
-    log = MetricsLog(tmp_path, len(content), hashlib.sha256(content).hexdigest())
+    log = MetricsLog(tmp_path, len(content), [(len(content), hashlib.sha256(content).hexdigest())])
     assert log.digest == hashlib.sha256(content).hexdigest() and log.length == len(content)
     log.write(json.loads(lines(runs[1])[0]), 7)
     log.close()
@@ -99,7 +101,7 @@ def test_a_log_that_belongs_to_the_state_stays(runs, tmp_path, more, capsys):
 def test_the_weights_decide_where_the_log_is_damaged(runs, part, capsys):
     (part / "metrics.jsonl").write_text("\n".join(LOGS["two swapped"](lines(part))) + "\n")
     done = resume_run(part, quiet=True)
-    assert "set aside as metrics_set_aside_1.jsonl" in capsys.readouterr().err
+    assert "what was there is in metrics_set_aside_1.jsonl" in capsys.readouterr().err
     same_weights(weights(done.workdir), weights(runs[0]))
     assert without_time(part) == [r for r in without_time(runs[0]) if (r["phase"], r["epoch"]) == (1, 2)]
     assert evaluate_run(part)["depths"] == done.results["depths"]

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ class MetricsLog:
     Args:
         workdir: the run folder.
         length: bytes of `metrics.jsonl` that belong to the restored state; what follows them is left out.
-        digest: their SHA-256, where the state knows it. The weights decide: records that are not those of the state are set aside
-            in a file of their own, and the run goes on without them and says so.
+        marks: (length, SHA-256) of the file at the end of each stage, and of those bytes, where the state knows them. The weights
+            decide: records that are not those of the state are set aside in a file of their own, and the run goes on without
+            them and says so.
     """
 
-    def __init__(self, workdir: Path, length: int = 0, digest: str = ""):
+    def __init__(self, workdir: Path, length: int = 0, marks: Sequence[tuple[int, str]] = ()):
         path = workdir / "metrics.jsonl"
-        content = self._restored(path, length, digest)
+        content = self._restored(path, length, marks)
         # A new file, never one that is cut: a snapshot of the folder may share it by a hard link.
         write_atomically(path, content)
         self._file = open(path, "ab")  # noqa: SIM115 (lives as long as the run)
@@ -34,23 +36,26 @@ class MetricsLog:
         self._writer = tf.summary.create_file_writer(str(workdir / "tensorboard"))
 
     @staticmethod
-    def _restored(path: Path, length: int, digest: str) -> bytes:
-        """The records that belong to the state."""
+    def _restored(path: Path, length: int, marks: Sequence[tuple[int, str]]) -> bytes:
+        """The records that belong to the state; after damage, those up to the end of a stage that are as they were."""
         content = path.read_bytes() if path.exists() else b""
-        lost = length - len(content)
         kept = content[:length]
-        if lost > 0:
+        lost = length - len(kept)
+        if marks:
+            whole = (n for n, digest in reversed(marks) if n <= len(kept) and hashlib.sha256(kept[:n]).hexdigest() == digest)
+            kept = kept[: next(whole, 0)]
+            fault = "" if len(kept) == length else "other records than the checkpoint's"
+        else:  # an older version's checkpoint
             kept = b"".join(kept.rpartition(b"\n")[:2])
-        fault = records_fault(kept)
-        if lost <= 0 and digest and hashlib.sha256(kept).hexdigest() != digest:
-            fault = fault or "other records than the checkpoint's"
+            fault = records_fault(kept)
+            kept = b"" if fault else kept
+        fault = f"{lost:,} bytes are missing" if lost else fault
         if fault:
             beside = next(p for n in itertools.count(1) if not (p := path.with_name(f"metrics_set_aside_{n}.jsonl")).exists())
-            path.rename(beside)
-            tell(f"{path}: damaged ({fault}): set aside as {beside.name}; goes on without these records")
-            return b""
-        if lost > 0:
-            tell(f"{path}: damaged ({lost:,} bytes are missing): goes on without these records")
+            aside = f"; what was there is in {beside.name}" if content else ""
+            if content:
+                path.rename(beside)
+            tell(f"{path}: damaged ({fault}): goes on without these records{aside}")
         return kept
 
     @property

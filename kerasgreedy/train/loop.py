@@ -312,7 +312,9 @@ class Loop:
     def _save(self, changed: tuple[str, ...]) -> None:
         before = time.monotonic()
         self.log.flush()
-        self.state.position.log_bytes, self.state.position.log_sha256 = self.log.length, self.log.digest
+        position = self.state.position
+        position.log_bytes = self.log.length
+        position.log_marks = [*position.log_marks[: position.phase], (self.log.length, self.log.digest)]
         self.state.save(changed)
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - before

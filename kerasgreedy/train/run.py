@@ -264,7 +264,7 @@ def _train(
         reporter.warn(skipped_notice(job.data.skipped))
     _announce(reporter, folder, job, state, here)
     position = state.position if here.chief else Position()
-    log = MetricsLog(folder.path, position.log_bytes, position.log_sha256)
+    log = MetricsLog(folder.path, position.log_bytes, position.log_marks)
     try:
         with folder.readable_faults(), pipeline.named_failures():
             asked = Asked(stop, here)

@@ -58,7 +58,8 @@ class Position:
         best: best point of the running phase.
         kept: one entry a finished phase: epochs run, epoch kept, its score; or an action: what it did.
         spec: of the network, where an action changed it since the run began.
-        log_bytes, log_sha256: length and digest of the part of metrics.jsonl that belongs to this state.
+        log_bytes: length of metrics.jsonl that belongs to this state.
+        log_marks: that length at the end of each stage, and now, with the SHA-256 of what was there.
         changes: how many times the run went on with other settings before.
         seconds: spent in training so far.
     """
@@ -71,7 +72,7 @@ class Position:
     best: Best | None = None
     kept: list[dict[str, Any]] = field(default_factory=list)
     log_bytes: Whole = 0
-    log_sha256: str = ""
+    log_marks: list[tuple[int, str]] = field(default_factory=list)
     changes: Whole = 0
     seconds: float = 0.0
     spec: dict[str, Any] | None = None
