@@ -134,7 +134,7 @@ def _set_ranges(model: Any, twin: Any, pipeline: Pipeline, batch_size: int) -> N
                 ranges.setdefault(source, {})[end] = variable
     shown = tf_keras.Model(twin.input, [twin.get_layer(name).output for name in ranges])
 
-    @tf.function
+    # Not as a graph: of that TensorFlow makes operations that it has no kernel for (see nn/activations.py).
     def extremes(images: tf.Tensor) -> tf.Tensor:
         outputs = tf.nest.flatten(shown(images, training=False))
         return tf.stack([[tf.minimum(tf.reduce_min(y), 0.0), tf.maximum(tf.reduce_max(y), 0.0)] for y in outputs])
