@@ -1,7 +1,5 @@
 """`finish`: from a run folder to a new folder with the quantised or clustered network."""
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,12 +11,12 @@ import tensorflow as tf
 from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.errors import InputError, WorkdirError, did_you_mean
+from kerasgreedy.errors import InputError, WorkdirError, did_you_mean, tell
 from kerasgreedy.export import finishing
 from kerasgreedy.export.finishing import FineTuning
 from kerasgreedy.export.lite import open_tflite
 from kerasgreedy.export.twin import Method
-from kerasgreedy.files import new_folder, user_path
+from kerasgreedy.files import as_json, new_folder, plain_temporary, user_path
 from kerasgreedy.train.evaluation import Evaluator, Scores
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.opening import open_job, open_pipeline, trained_network
@@ -59,6 +57,7 @@ class Finish:
             raise InputError(f"learning_rate: received {self.learning_rate}; allowed: a positive number")
 
 
+@plain_temporary()
 def finish_run(
     workdir: str | Path, out: str | Path, settings: Finish, data: ImageArrays | None = None, quiet: bool = False
 ) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def finish_run(
         }
         finish = _quantized if settings.method == "quantize" else _clustered
         results |= finish(network, depth, settings, pipeline, tuning, folder)
-        (folder / "results.json").write_text(json.dumps(results, indent=1))
+        (folder / "results.json").write_text(as_json(results, indent=1))
     return results
 
 
@@ -120,7 +119,7 @@ def _tuning(job: Job, settings: Finish, quiet: bool) -> FineTuning:
 
     def say(line: str) -> None:
         if not quiet:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     return FineTuning(
         settings.epochs,

@@ -31,11 +31,14 @@ def prune_rows(stages: Entries) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def draw_pruning(stages: Entries) -> Any:
-    """Validation accuracy after every stage: trained, pruned, fine-tuned; None where nothing was pruned or looked at."""
+def pruning_points(stages: Entries) -> list[tuple[dict[str, Any], float]]:
+    """The stages that were looked at, each with its accuracy; empty where nothing was pruned."""
     points = [(entry, seen) for entry in stages if (seen := _seen(entry)) is not None]
-    if not any(entry.get("action") == "prune" for entry, _ in points):
-        return None
+    return points if any(entry.get("action") == "prune" for entry, _ in points) else []
+
+
+def draw_pruning(points: Sequence[tuple[dict[str, Any], float]]) -> Any:
+    """Validation accuracy after every stage: trained, pruned, fine-tuned."""
     figure = new_figure(max(6.0, 0.75 * len(points) + 2), 4.2)
     axes = figure.subplots()
     places = range(len(points))

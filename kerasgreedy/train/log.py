@@ -4,11 +4,13 @@ import json
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from kerasgreedy.files import plain_path
 from kerasgreedy.reports.records import read_metrics
 
 
@@ -35,7 +37,10 @@ class MetricsLog:
             length = len(whole[0]) + len(whole[1])
         self._file.truncate(length)
         read_metrics(workdir)
-        self._writer = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+        self._open = ExitStack()
+        (workdir / "tensorboard").mkdir(exist_ok=True)
+        place = self._open.enter_context(plain_path(workdir / "tensorboard"))
+        self._writer = tf.summary.create_file_writer(str(place))
 
     @property
     def length(self) -> int:
@@ -56,6 +61,7 @@ class MetricsLog:
         """Flushes and closes both."""
         self._file.close()
         self._writer.close()
+        self._open.close()
 
     def flush(self) -> None:
         """Brings `metrics.jsonl` to the disk; a checkpoint that names its length relies on it."""
