@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.errors import CheckpointError
-from kerasgreedy.nn.activations import PositiveHardThreshold
+from kerasgreedy.nn.activations import PositiveHardThreshold, activation
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
@@ -287,7 +287,7 @@ def _pad(layer: L.Conv | L.MaxPool, node: Node) -> keras.layers.Layer:
 
 def _activation(layer: L.Activation, name: str) -> keras.layers.Layer:
     if layer.threshold is None:
-        return keras.layers.Activation(layer.activation, name=name)
+        return activation(layer.activation, name=name)
     return PositiveHardThreshold(**layer.threshold.model_dump(exclude_none=True), name=name)
 
 

@@ -6,17 +6,29 @@ import fcntl
 import json
 import math
 import os
+import re
+import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kerasgreedy.errors import Diverged, InputError, WorkdirError
+from kerasgreedy.errors import Diverged, InputError, KerasgreedyError, WorkdirError
 
 # The largest of them name each class of a data set, or each file of it that was left out.
 MAX_JSON_BYTES = 64_000_000
 MAX_DIGITS = 300
+# Names of what is written beside its place begin with it, and nothing else of that name is touched without the mark inside.
+OWN = ".kerasgreedy-"
+_MARK, MAX_NAME = b"scratch folder of kerasgreedy for ", 8192
+_OLD_TEMPORARY = re.compile(r".*\.\d+\.tmp")
+_PLAIN = re.compile(r"[\w./ ,@%+=~-]*", re.ASCII)
+_WRITING_FAULTS = (
+    ((errno.ENOSPC, errno.EDQUOT), ("No space left on device", "Disk quota exceeded"), "the disk is full"),
+    ((errno.EFBIG,), ("File too large",), "a file may not grow that large (ulimit -f)"),
+)
 
 
 def user_path(place: str | Path) -> Path:
@@ -145,20 +157,78 @@ def refuse_links(folder: Path) -> None:
                     raise WorkdirError(f"{path}: is {what}; allowed in a run folder: files and folders of its own")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that at any moment either the old or the whole new one is there."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+@contextlib.contextmanager
+def replacing(path: Path, ending: str = "") -> Iterator[Path]:
+    """A file to write to, which stands at `path` when all has been written; until then, and if something fails, the old one does.
+
+    Its name is unique: `.kerasgreedy-<random>.tmp` and the ending, in the same folder. What a kill leaves of it, `sweep` removes.
+    """
+    beside = path.with_name(f"{OWN}{secrets.token_hex(8)}.tmp{ending}")
     try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield beside
+        _to_disk(beside)
         os.replace(beside, path)
         _to_disk(path.parent)  # the new name too
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that at any moment either the old or the whole new one is there."""
+    with replacing(path) as beside, open(beside, "wb") as file:
+        file.write(content)
+
+
+def sweep(folder: Path) -> None:
+    """Removes the files that killed writes left in a folder that is this package's own, older versions' too; folders stay."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            ours = path.name.startswith(OWN) and ".tmp" in path.name
+            if (ours or _OLD_TEMPORARY.fullmatch(path.name)) and not path.is_dir():
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """An empty folder for what shall stand at `beside`: whoever asked renames it; what has not been renamed is removed.
+
+    It lies in a folder of a unique name, `.kerasgreedy-<random>`, which is locked as long as it is in use. Those that a kill
+    left there are removed, and nothing else is.
+
+    Raises:
+        WorkdirError: another process has such a folder for the same place.
+        OSError: none can be made.
+    """
+    name = os.fsencode(beside.name)
+    for place in beside.parent.glob(f"{OWN}*/"):
+        _remove_abandoned(place, name, beside)
+    place = Path(tempfile.mkdtemp(prefix=OWN, dir=beside.parent))
+    try:
+        with open(place / "marker.tmp", "wb") as marker:
+            with contextlib.suppress(OSError):  # a file system without locks: nobody else can take it then
+                fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            marker.write(_MARK + name)
+            marker.flush()
+            (place / "marker.tmp").rename(place / "marker")  # not before it is locked
+            (place / "new").mkdir()
+            yield place / "new"
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _remove_abandoned(place: Path, name: bytes, beside: Path) -> None:
+    """Removes a scratch folder whose writer is gone; refuses to go on beside one that writes to the same place."""
+    with contextlib.suppress(OSError), open_regular(place / "marker") as marker:
+        if not place.is_symlink() and (mark := marker.read(MAX_NAME)).startswith(_MARK):
+            try:
+                fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if mark == _MARK + name:
+                    raise WorkdirError(f"{beside}: another process is writing it; give another place") from None
+                return
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -168,52 +238,26 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         WorkdirError: `out` is there already, cannot be written, or is being written by another process.
     """
-    beside = out.with_name(f".{out.name}.new")
     try:
         _refuse_existing(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        handle = _held(beside, out)
-        done = False
-        try:
-            yield beside
-            for path in [*beside.rglob("*"), beside]:
+        with scratch_folder(out) as new:
+            yield new
+            for path in [*new.rglob("*"), new]:
                 _to_disk(path)
             _refuse_existing(out)
-            beside.rename(out)
-            done = True
+            try:
+                new.rename(out)
+            except OSError:
+                _refuse_existing(out)  # one that another process has put there since
+                raise
             _to_disk(out.parent)
-        finally:
-            if not done:
-                shutil.rmtree(beside, ignore_errors=True)
-            os.close(handle)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise WorkdirError(f"{out}: {'the disk is full' if full else f'cannot be written ({error.strerror or error})'}") from None
-
-
-def _held(beside: Path, out: Path) -> int:
-    """Makes a folder, or empties one that a kill left, and locks it.
-
-    Returns:
-        its descriptor; closing it unlocks the folder.
-    """
-    while True:
-        beside.mkdir(exist_ok=True)
-        handle = os.open(beside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Not one that its writer has renamed or removed meanwhile.
-            if beside.exists() and os.path.samestat(os.fstat(handle), beside.lstat()):
-                for path in beside.iterdir():
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-                return handle
-        except BlockingIOError:
-            os.close(handle)
-            raise WorkdirError(f"{out}: another process is writing it; give another place") from None
-        except OSError:
-            os.close(handle)
-            raise
-        os.close(handle)
+    except KerasgreedyError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) or writing_fault(error):
+            raise WorkdirError(f"{out}: {writing_fault(error) or f'cannot be written ({error})'}") from None
+        raise
 
 
 def _refuse_existing(out: Path) -> None:
@@ -229,8 +273,47 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """A path to the same folder for TensorFlow, which takes `[ ] * ? { } \\` in a path for patterns and knows UTF-8 only."""
+    if _PLAIN.fullmatch(os.fspath(folder)):
+        yield folder
+        return
+    with contextlib.ExitStack() as stack:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, handle)
+        place = Path(f"/proc/self/fd/{handle}")
+        if not place.exists():  # not Linux
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory()), "folder")
+            place.symlink_to(folder.absolute(), target_is_directory=True)
+        yield place
+
+
+@contextlib.contextmanager
+def plain_temporary() -> Iterator[None]:
+    """Temporary folders and files are made below a plain path: TensorFlow saves and loads there, and compiles what it traces."""
+    before = tempfile.tempdir
+    with plain_path(Path(tempfile.gettempdir())) as place:
+        tempfile.tempdir = str(place)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+def writing_fault(error: BaseException) -> str | None:
+    """What kept a file from being written, in words for people; None where it was something else.
+
+    Errors of TensorFlow and HDF5, which carry no number of the system's, are known by its words.
+    """
+    number, text = getattr(error, "errno", None), str(error)
+    for numbers, words, said in _WRITING_FAULTS:
+        if number in numbers or any(word in text for word in words):
+            return said
+    return f"cannot be written ({error.strerror})" if isinstance(error, OSError) and error.strerror else None
+
+
 def storage_error(place: Path, error: OSError) -> WorkdirError:
     """A readable error for a write into a run folder that failed."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
+    what = writing_fault(error) or f"cannot be written ({error})"
     return WorkdirError(f"{place}: {what}; what was saved before is whole: make room, then train --resume")

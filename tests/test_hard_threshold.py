@@ -249,3 +249,14 @@ def test_counts_are_those_of_keras_and_of_hand(per, learn):
     for component in arch.components.values():
         model = network.component(component.name)
         assert sum(math.prod(v.shape) for v in model.trainable_variables) == component.parameters
+
+
+def test_an_infinite_argument_adds_nothing_to_the_gradient_of_a_trained_threshold():
+    layer = PositiveHardThreshold(0.5, learn="surrogate", width=0.2)
+    q = tf.constant([[-np.inf, 0.4, 2.0]], tf.float32)
+    layer.build(q.shape)
+    with tf.GradientTape() as tape:
+        y = tf.reduce_sum(layer(q))
+    s = 1 / (1 + np.exp(-(np.array([0.4, 2.0]) - 0.5) / 0.2))
+    expected = -(np.array([0.4, 2.0]) * s * (1 - s)).sum() / 0.2
+    np.testing.assert_allclose(tape.gradient(y, layer.beta.value), expected, rtol=1e-5)

@@ -11,7 +11,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "kerasgreedy"
 # From the bottom up. A module may import its own layer and the layers below.
 LAYERS = [
-    {"errors", "files"},
+    {"errors", "files", "pictures"},
     {"nn", "spec"},
     {"pruning", "build", "walk", "data"},
     {"train", "export", "analysis", "reports"},

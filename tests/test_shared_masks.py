@@ -1,15 +1,18 @@
 """One mask for a batch (eq. 41), the beta that a warm-up leaves, and connections that no active path crosses: against NumPy."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import two_devices
 from masked import Images, Masked, same_conv
 
+from kerasgreedy.spec.solver import Alternation
 from kerasgreedy.spec.training import Sgd
 from kerasgreedy.train.solvers.betas import estimate_betas, smallest_left_out
 from kerasgreedy.train.solvers.connections import used_connections
-from kerasgreedy.train.solvers.support import Estimated
+from kerasgreedy.train.solvers.layout import Unit
+from kerasgreedy.train.solvers.support import Estimated, Shared
 
 RNG = np.random.default_rng(21)
 X = RNG.normal(size=(8, 8, 8, 2)).astype(np.float32)
@@ -259,3 +262,12 @@ def test_used_weights_of_a_convolution(mode):
     np.testing.assert_array_equal(found["block_2/conv_1/kernel"], second)
     np.testing.assert_array_equal(found["head_2/dense_1/kernel"], np.repeat(m2.any((0, 1, 2))[:, None], 3, 1))
     assert 0 < first.sum() < first.size / 2 and 0 < second.sum() < second.size and not first[..., 1].any()
+
+
+@pytest.mark.parametrize(("weights", "kept"), [([1, 0, 0], [False, True, True]), ([0, 1, 0], [False, False, False])])
+def test_what_is_infinite_outside_of_the_mask_or_in_a_filler_is_zero(weights, kept):
+    """Energies over 4 are in: of the first image 1, inf, 9, of the second all at most 1; the other images are fillers."""
+    settings = Alternation(name="alternation", mode="batch", rule="energy", under_mask="linear")
+    q = np.array([[1.0, -np.inf, 3.0], [0.5, 1.0, 1.0], [np.inf, 1.0, 2.0]], np.float32)
+    shared = Shared({"block_1/relu": Unit((3,), 0)}, settings, {"block_1/relu": 4.0}, 1.0, tf.constant(weights, tf.float32))
+    np.testing.assert_array_equal(shared("block_1/relu", keras.layers.ReLU(), tf.constant(q)), np.where(kept, q, 0))

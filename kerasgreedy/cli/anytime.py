@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import Json, quiet_tensorflow
+from kerasgreedy.cli.options import Json, Overwrite, quiet_tensorflow
 from kerasgreedy.errors import InputError
 from kerasgreedy.files import user_path
 
@@ -24,19 +24,20 @@ def anytime(
         Path | None, typer.Option("--plot", metavar="FILE.png", help="The picture. Default: WORKDIR/plots/anytime.png.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Default: the recipe's.")] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy against multiply-adds when the first confident head answers."""
     thresholds = None if threshold is None else [_threshold(text) for texts in threshold for text in texts.split(",")]
-    from kerasgreedy.reports.figures import picture_path
+    from kerasgreedy.pictures import picture_path
 
-    picture = picture_path(user_path(workdir) / "plots" / "anytime.png" if plot is None else plot)
+    picture = picture_path(user_path(workdir) / "plots" / "anytime.png" if plot is None else plot, overwrite)
     quiet_tensorflow()
     from kerasgreedy.analysis.anytime import anytime_of
     from kerasgreedy.reports.anytime_plot import plot_anytime
 
     result = anytime_of(workdir, part, thresholds=thresholds, batch_size=batch_size)  # type: ignore[arg-type]
-    plot_anytime(result, picture)
+    plot_anytime(result, picture, overwrite)
     if as_json:
         output.put_json({**result, "plot": str(picture)})
         return

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import Json
+from kerasgreedy.cli.options import Json, Overwrite
 from kerasgreedy.reports.tables import percent
 
 # key of a run and of its group -> name of the column and how its figures are written
@@ -45,19 +45,20 @@ def convergence(
     phase: Annotated[
         str | None, typer.Option("--phase", metavar="NAME", help="Only this phase, from its own start. Default: all.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Compare how many iterations runs need for the training loss at which a reference run ends."""
+    from kerasgreedy.pictures import picture_path
     from kerasgreedy.reports.convergence import comparison, read_groups
-    from kerasgreedy.reports.figures import picture_path
 
-    target = picture_path(plot) if plot is not None else None
+    target = picture_path(plot, overwrite) if plot is not None else None
     groups = read_groups(runs)
     result = comparison(groups, reference, split, head, phase)
     if target is not None:
         from kerasgreedy.reports.convergence_plot import plot_convergence
 
-        plot_convergence(groups, result, target)
+        plot_convergence(groups, result, target, overwrite)
     if as_json:
         output.put_json({**result, "plot": str(target) if target else None})
         return

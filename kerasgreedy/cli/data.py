@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import Json, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import Json, Overwrite, Sets, quiet_tensorflow
 from kerasgreedy.errors import tell
 
 data_app = typer.Typer(
@@ -55,6 +55,7 @@ def show(
     target: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Contact sheet. Default: <dataset>.png.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Print counts and figures of a data set and draw a sheet of its images."""
@@ -65,9 +66,9 @@ def show(
     from kerasgreedy.data.sheet import sheet_path, write_sheet
 
     chosen = recipe_for(dataset, recipe, sets or [])
-    path = sheet_path(dataset, target)
+    path = sheet_path(dataset, target, overwrite)
     seen = overview(chosen)
-    write_sheet(seen, path)
+    write_sheet(seen, path, overwrite)
     if seen.info.skipped:
         tell(skipped_notice(seen.info.skipped))
     if as_json:

@@ -15,7 +15,7 @@ from kerasgreedy.cli.convergence import convergence
 from kerasgreedy.cli.data import data_app
 from kerasgreedy.cli.export import export, predict
 from kerasgreedy.cli.finish import finish
-from kerasgreedy.cli.options import DevicesOption, Json, RecipeOption, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import DevicesOption, Json, Overwrite, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune import prune
 from kerasgreedy.cli.sensitivity import sensitivity
 from kerasgreedy.errors import InputError, did_you_mean, tell
@@ -154,17 +154,20 @@ def _one_of(option: str, received: str | None, allowed: tuple[str, ...]) -> None
 def compare(
     workdirs: Annotated[list[Path], typer.Argument(metavar="WORKDIR...", help="Run folders.")],
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw accuracy by depth.")] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Put finished runs side by side."""
+    from kerasgreedy.pictures import picture_path
     from kerasgreedy.reports.records import read_run
     from kerasgreedy.reports.tables import compare_rows
 
+    target = picture_path(plot, overwrite) if plot is not None else None
     runs = [read_run(path) for path in workdirs]
-    if plot is not None:
+    if target is not None:
         from kerasgreedy.reports.plots import plot_comparison
 
-        plot_comparison(runs, plot)
+        plot_comparison(runs, target, overwrite)
     if as_json:
         output.put_json({"runs": [{"workdir": str(run.path), **run.results} for run in runs]})
     else:

@@ -26,6 +26,7 @@ DevicesOption = Annotated[
         help="One copy of the network on each of so many GPUs (without GPUs: parts of the CPU), or of GPU:0,GPU:1.",
     ),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there though kerasgreedy did not make it.")]
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
 
 

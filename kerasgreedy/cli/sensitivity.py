@@ -6,9 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import DevicesOption, Json, quiet_tensorflow
+from kerasgreedy.cli.options import DevicesOption, Json, Overwrite, quiet_tensorflow
 from kerasgreedy.errors import InputError, tell
-from kerasgreedy.files import user_path
 
 Names = list[str] | None
 
@@ -33,16 +32,17 @@ def sensitivity(
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for the files. Default: the run folder.")
     ] = None,
     devices: DevicesOption = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy against removed filters, block by block, without fine-tuning."""
     numbers = [_number(text) for text in _listed(shares)]
-    place = user_path(workdir if out is None else out)
-    if place.exists() and not place.is_dir():
-        raise InputError(f"--out: {place} is a file; allowed: a folder")
+    from kerasgreedy.reports.sensitivity_plot import sensitivity_files, write_sensitivity
+
+    place = workdir if out is None else out
+    sensitivity_files(place, overwrite)
     quiet_tensorflow()
     from kerasgreedy.analysis.sensitivity import SHARES, sensitivity_of
-    from kerasgreedy.reports.sensitivity_plot import write_sensitivity
 
     result = sensitivity_of(
         workdir,
@@ -56,7 +56,7 @@ def sensitivity(
         say=tell,
         devices=devices,
     )
-    data, picture = write_sensitivity(place, result)
+    data, picture = write_sensitivity(place, result, overwrite)
     if as_json:
         output.put_json({**result, "files": [str(data), str(picture)]})
         return

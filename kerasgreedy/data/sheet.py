@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from kerasgreedy.data.named import kind_of
 from kerasgreedy.data.overview import Overview
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import InputError, printable
 from kerasgreedy.files import user_path
+from kerasgreedy.pictures import MADE_BY, matplotlib, picture_path, write_picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,38 +23,35 @@ MARGIN, GAP, LINE, NAMES = 14, 4, 16, 130
 INK, PAPER, FAINT = (20, 20, 20), (255, 255, 255), (110, 110, 110)
 
 
-def sheet_path(dataset: str, output: Path | None) -> Path:
+def sheet_path(dataset: str, output: Path | None, overwrite: bool = False) -> Path:
     """Where the sheet will be written; default `<dataset>.png` in the current folder.
 
+    Args:
+        overwrite: it may be a file that was not made here.
+
     Raises:
-        InputError: it is no PNG file, or is there already.
+        InputError: it is no PNG file, or is there and was not made here.
     """
     kind, place = kind_of(dataset)
     stem = Path(place).stem if kind == "npz" else Path(place).resolve().name if kind == "folder" else place.replace("/", "_")
     path = user_path(output) if output else Path(f"{stem or 'dataset'}.png")
     if path.is_dir() or path.suffix.lower() != ".png":
         raise InputError(f"--output: received {path}; allowed: a PNG file, such as {stem or 'dataset'}.png")
-    if path.exists():
-        raise InputError(f"{path}: already exists; give another --output")
-    return path
+    return picture_path(path, overwrite)
 
 
-def write_sheet(seen: Overview, path: Path) -> None:
-    """Draws the contact sheet into a new file.
+def write_sheet(seen: Overview, path: Path, overwrite: bool = False) -> None:
+    """Draws the contact sheet into a file.
 
     Raises:
-        InputError: the file is there already, or cannot be written.
+        InputError: it is there and was not made here.
+        WorkdirError: it cannot be written.
     """
-    content = io.BytesIO()
-    draw_sheet(seen).save(content, "PNG")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "xb") as file:
-            file.write(content.getvalue())
-    except FileExistsError:
-        raise InputError(f"{path}: already exists; give another --output") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    content, about = io.BytesIO(), PngInfo()
+    for key, value in MADE_BY.items():
+        about.add_text(key, value)
+    draw_sheet(seen).save(content, "PNG", pnginfo=about)
+    write_picture(path, content.getvalue(), overwrite)
 
 
 def draw_sheet(seen: Overview) -> Image.Image:
@@ -105,7 +104,7 @@ def _write(
 ) -> None:
     """A line of text, cut with an ellipsis where it is wider than `room` pixels."""
     font = _font(points)
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     if font.getlength(text) > room:
         while text and font.getlength(text + "…") > room:
             text = text[:-1]
@@ -115,6 +114,4 @@ def _write(
 
 def _font(points: int) -> ImageFont.FreeTypeFont:
     """Matplotlib's own font: it is there on every machine and knows more letters than Pillow's."""
-    from matplotlib import get_data_path
-
-    return ImageFont.truetype(str(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), points)
+    return ImageFont.truetype(str(Path(matplotlib().get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), points)

@@ -1,6 +1,5 @@
 """The model card: what an exported network is, for people and programs that never see this package."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from kerasgreedy.data.named import NAMED
 from kerasgreedy.errors import InputError
-from kerasgreedy.files import read_json
+from kerasgreedy.files import as_json, read_json
 from kerasgreedy.spec.load import dump
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.workdir import Workdir
@@ -114,7 +113,7 @@ def write_assets(folder: Path, card: Mapping[str, Any], job: Job) -> list[Path]:
     start = job.recipe.start_from
     recipe = job.recipe.model_copy(update={"data": data, "start_from": start and Path(start).name})
     contents = {
-        CARD: json.dumps(card, indent=1),
+        CARD: as_json(card, indent=1),
         CARD_TEXT: card_text(card),
         NAMES: "".join(f"{name}\n" for name in names),
         "spec.yaml": dump(job.spec),

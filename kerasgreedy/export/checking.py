@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kerasgreedy.build import Network
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import Diverged, InputError
 from kerasgreedy.nn.activations import PositiveHardThreshold
 
 if TYPE_CHECKING:
@@ -35,6 +35,16 @@ def jumps(network: Network) -> bool:
     return any(np.any(layer.threshold()) and not np.any(layer.shift()) for layer in thresholds)
 
 
+def check_finite(name: str, *arrays: "NDArray") -> None:
+    """Refuses figures of a network, or of what was made of it, that are no numbers.
+
+    Raises:
+        Diverged: one is infinite or not a number.
+    """
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise Diverged(f"{name} is not finite everywhere: the training has diverged; nothing was written")
+
+
 def check_same(name: str, expected: "NDArray", received: "NDArray", tolerance: float, jumps: bool = False) -> None:
     """Refuses logits that are not those of the network.
 
@@ -46,12 +56,14 @@ def check_same(name: str, expected: "NDArray", received: "NDArray", tolerance: f
             images have to keep to the tolerance, and the others to a tenth.
 
     Raises:
-        InputError: the shapes differ, a logit differs by more than that, or is not finite.
+        Diverged: a logit is not finite.
+        InputError: the shapes differ, or a logit differs by more than that.
     """
     if expected.shape != received.shape:
         raise InputError(
             f"the exported {name} gives logits of shape {received.shape}, the network {expected.shape}; nothing was written"
         )
+    check_finite(f"what the {name} gives", expected, received)
     differences, scale = np.abs(received - expected).max(1), max(1.0, np.abs(expected).max())
     difference = differences.max()
     same = difference <= tolerance * scale

@@ -1,6 +1,5 @@
 """`export`: from a run folder to a version that others load without this package."""
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from kerasgreedy.export.image_bytes import Preprocessing
 from kerasgreedy.export.onnx import require_packages
 from kerasgreedy.export.sealed import FACTS, checksums
 from kerasgreedy.export.warmup import write_warm_up
-from kerasgreedy.files import new_folder, user_path
+from kerasgreedy.files import as_json, new_folder, plain_path, plain_temporary, user_path
 from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.opening import open_job, stored_info, trained_network
 from kerasgreedy.train.workdir import Workdir
@@ -62,6 +61,7 @@ class Export:
                 )
 
 
+@plain_temporary()
 def export_run(
     workdir: str | Path, out: str | Path, settings: Export | None = None, data: ImageArrays | None = None, quiet: bool = False
 ) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def export_run(
             say(f"writing and comparing {name}")
             written.append(write_format(name, beside, Source(network, answer, folder, data)))
         facts_of_files = {"signatures": signatures, "formats": written, "files": checksums(beside)}
-        (beside / FACTS).write_text(json.dumps(facts_of_files, indent=1))
+        (beside / FACTS).write_text(as_json(facts_of_files, indent=1))
     return {
         "out": str(target),
         "version": version,
@@ -178,7 +178,7 @@ def _endpoints(job: Job, network: Network, answer: Answer, settings: Export) -> 
 
 def _save(folder: Path, endpoints: Endpoints, features_depth: int, job: Job, about: dict[str, Any]) -> dict[str, Any]:
     """Writes the SavedModel with its assets and warm-up requests; returns its signatures."""
-    with tempfile.TemporaryDirectory() as place:
+    with plain_path(folder) as plain, tempfile.TemporaryDirectory(dir=plain) as place:
         assets = card.write_assets(Path(place), about, job)
         weight_decay = job.recipe.training.optimizer.weight_decay
         saved = reusable.saved_object(endpoints, features_depth, weight_decay, assets)

@@ -1,6 +1,5 @@
 """`finish`: from a run folder to a new folder with the quantised or clustered network."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +16,7 @@ from kerasgreedy.export import finishing
 from kerasgreedy.export.finishing import FineTuning
 from kerasgreedy.export.lite import open_tflite
 from kerasgreedy.export.twin import Method
-from kerasgreedy.files import new_folder, user_path
+from kerasgreedy.files import as_json, new_folder, plain_temporary, user_path
 from kerasgreedy.train.evaluation import Evaluator, Scores
 from kerasgreedy.train.job import Job
 from kerasgreedy.train.opening import open_job, open_pipeline, trained_network
@@ -58,6 +57,7 @@ class Finish:
             raise InputError(f"learning_rate: received {self.learning_rate}; allowed: a positive number")
 
 
+@plain_temporary()
 def finish_run(
     workdir: str | Path, out: str | Path, settings: Finish, data: ImageArrays | None = None, quiet: bool = False
 ) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def finish_run(
         }
         finish = _quantized if settings.method == "quantize" else _clustered
         results |= finish(network, depth, settings, pipeline, tuning, folder)
-        (folder / "results.json").write_text(json.dumps(results, indent=1))
+        (folder / "results.json").write_text(as_json(results, indent=1))
     return results
 
 

@@ -12,6 +12,8 @@ import tensorflow as tf
 from kerasgreedy.build import Network
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import Diverged, InputError
+from kerasgreedy.export.checking import check_finite
+from kerasgreedy.export.lite import open_tflite
 from kerasgreedy.export.twin import check_twin, copy_back, make_twin
 from kerasgreedy.spec.training import Adam, Sgd
 
@@ -69,7 +71,7 @@ def quantize(network: Network, depth: int, pipeline: Pipeline, tuning: FineTunin
 
     Raises:
         InputError: TFMOT or TFLite cannot do that to the network; found before training.
-        Diverged: the loss is no longer finite.
+        Diverged: the loss or the weights are no longer finite, or so large that TFLite cannot take them.
     """
     import tensorflow_model_optimization as tfmot
 
@@ -82,7 +84,13 @@ def quantize(network: Network, depth: int, pipeline: Pipeline, tuning: FineTunin
         raise InputError(f"TFMOT cannot quantise this network, nothing was trained; cluster may work ({error})") from error
     _set_ranges(model, twin, pipeline, tuning.batch_size)
     _fine_tune(model, pipeline, tuning)
-    return to_tflite(model, normalization)
+    try:
+        content = to_tflite(model, normalization)
+        open_tflite(content)
+    except Exception as error:  # it could before
+        why = "TFLite cannot take what the fine-tuning made of the weights; nothing was written. A smaller learning rate helps"
+        raise Diverged(f"{why} ({error})") from error
+    return content
 
 
 def cluster(network: Network, depth: int, clusters: int, pipeline: Pipeline, tuning: FineTuning) -> None:
@@ -134,7 +142,7 @@ def _set_ranges(model: Any, twin: Any, pipeline: Pipeline, batch_size: int) -> N
                 ranges.setdefault(source, {})[end] = variable
     shown = tf_keras.Model(twin.input, [twin.get_layer(name).output for name in ranges])
 
-    @tf.function
+    # Not as a graph: of that TensorFlow makes operations that it has no kernel for (see nn/activations.py).
     def extremes(images: tf.Tensor) -> tf.Tensor:
         outputs = tf.nest.flatten(shown(images, training=False))
         return tf.stack([[tf.minimum(tf.reduce_min(y), 0.0), tf.maximum(tf.reduce_max(y), 0.0)] for y in outputs])
@@ -160,6 +168,7 @@ def _fine_tune(model: Any, pipeline: Pipeline, tuning: FineTuning) -> None:
         figures = model.fit(pipeline.training(tuning.phase, epoch, tuning.batch_size), verbose=0).history
         if not np.isfinite(figures["loss"][-1]):
             raise Diverged("the loss is no longer finite; nothing was written. A smaller learning rate helps")
+        check_finite("what the fine-tuning made of the weights", *model.get_weights())
         about = f"loss {figures['loss'][-1]:.4f}, accuracy {figures['accuracy'][-1]:.4f}"
         tuning.say(f"epoch {epoch + 1}/{tuning.epochs}: {about}")
 

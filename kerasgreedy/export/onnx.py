@@ -11,6 +11,7 @@ from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, some_images
 from kerasgreedy.export.converting import convertible, network_logits
+from kerasgreedy.files import plain_temporary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +21,7 @@ OPSET = 17
 _STANDARD = ("", "ai.onnx")
 
 
+@plain_temporary()
 def onnx(network: Network, depth: int | str) -> bytes:
     """An ONNX file: `images` (n, height, width, channels) float32, raw 0..255, to `logits` (n, classes) float32.
 

@@ -23,6 +23,7 @@ from keras import layers, ops
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, some_images
+from kerasgreedy.nn.activations import ApartActivation
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.dropout import ReplicaDropout
@@ -32,7 +33,12 @@ from kerasgreedy.spec import lower
 from kerasgreedy.spec.architecture import Component
 from kerasgreedy.spec.lower import Node
 
-STOCK = {RowGradientConv2D: layers.Conv2D, FusedBatchNormalization: layers.BatchNormalization, ReplicaDropout: layers.Dropout}
+STOCK = {
+    RowGradientConv2D: layers.Conv2D,
+    FusedBatchNormalization: layers.BatchNormalization,
+    ApartActivation: layers.Activation,  # Keras's batch norm is not fused
+    ReplicaDropout: layers.Dropout,
+}
 
 
 def portable_model(network: Network, depths: Sequence[int] | None = None) -> keras.Model:

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from kerasgreedy.export.endpoints import Endpoints, as_declared, pooled
+from kerasgreedy.files import plain_path
 
 
 def saved_object(endpoints: Endpoints, features_depth: int, weight_decay: float, assets: list[Path]) -> tf.train.Checkpoint:
@@ -58,7 +59,8 @@ def save(result: tf.train.Checkpoint, endpoints: Endpoints, folder: Path) -> dic
         signature -> {`inputs`, `outputs`}: name -> [shape, dtype name].
     """
     functions = {name: function.get_concrete_function() for name, function in endpoints.signatures().items()}
-    tf.saved_model.save(result, str(folder), signatures=functions)
+    with plain_path(folder) as place:
+        tf.saved_model.save(result, str(place), signatures=functions)
     return {name: _description(function) for name, function in functions.items()}
 
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
+from kerasgreedy.export.checking import check_finite
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import lower
 from kerasgreedy.spec.lower import Node
@@ -67,11 +68,13 @@ def check_twin(model: Any, network: Network, depth: int, seed: int) -> None:
     """Refuses a twin whose logits on random images are not those of the network.
 
     Raises:
+        Diverged: they are not finite.
         InputError: they differ by more than 1e-5 times the largest logit (or 1, if that is larger).
     """
     images = np.random.default_rng(seed).standard_normal((4, *network.architecture.input_shape), np.float32)
     expected = np.asarray(network.logits(images, [depth])[0])
     received = np.asarray(model(images, training=False))
+    check_finite("what the network gives", expected, received)
     difference, scale = np.abs(received - expected).max(), max(1.0, np.abs(expected).max())
     if not difference <= TOLERANCE * scale:
         raise InputError(

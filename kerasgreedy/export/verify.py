@@ -8,7 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.errors import InputError
+from kerasgreedy.export.checking import check_finite
 from kerasgreedy.export.endpoints import Endpoints, pooled
+from kerasgreedy.files import plain_path
 from kerasgreedy.nn.ensemble import ensemble_weights
 
 if TYPE_CHECKING:
@@ -34,14 +36,18 @@ def verify_saved_model(folder: Path, endpoints: Endpoints, features_depth: int) 
         The largest difference from the network, in parts of the largest value (or of 1, if that is larger).
 
     Raises:
+        Diverged: a figure of the network is not finite.
         InputError: one differs by more than 1e-5.
     """
     images = check_images(endpoints)
     expected = _expected(endpoints, images)
+    for name, outputs in expected.items():
+        check_finite(f"what the network gives ({name})", *outputs.values())
     files = tf.stack([tf.io.encode_png(image) for image in images])
     if endpoints.preprocessing.shorter:  # the centre of an image of the network's size is another image
         expected["serve_encoded"] = _expected(endpoints, endpoints.preprocessing(files).numpy())["serve"]
-    loaded = tf.saved_model.load(str(folder))
+    with plain_path(folder) as place:
+        loaded = tf.saved_model.load(str(place))
     given = tf.constant(images)
     received: dict[str, Any] = {}
     for name, signature in loaded.signatures.items():
@@ -148,6 +154,7 @@ def _difference(what: str, expected: Any, received: Any) -> float:
         if not np.array_equal(expected, received):
             raise InputError(f"the exported model gives another {what} than the network; nothing was written")
         return 0.0
+    check_finite(f"what the exported model gives ({what})", received)
     scale = max(1.0, float(np.abs(expected).max()))
     difference = float(np.abs(expected - received).max()) / scale
     if not difference <= TOLERANCE:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from kerasgreedy.files import plain_path
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -24,7 +26,7 @@ def write_warm_up(folder: Path, requests: Sequence[tuple[str, Mapping[str, "Arra
     """
     target = folder / WARM_UP_FILE
     target.parent.mkdir()
-    with tf.io.TFRecordWriter(str(target)) as file:
+    with plain_path(target.parent) as place, tf.io.TFRecordWriter(str(place / target.name)) as file:
         for signature, inputs in requests:
             file.write(_prediction_log(signature, inputs))
 

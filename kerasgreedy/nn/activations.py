@@ -1,4 +1,4 @@
-"""Positive hard thresholding: an activation that separates weights from support."""
+"""Activations: positive hard thresholding, which separates weights from support, and those that must not be fused."""
 
 from typing import Any
 
@@ -9,6 +9,23 @@ from kerasgreedy.nn.downsampling import PACKAGE
 
 PER = ("layer", "channel")
 LEARN = ("fixed", "warm_up", "surrogate")
+# With oneDNN, TensorFlow's graph rewriting fuses convolution, batch norm and tanh, and then has no kernel for the three ("Fusion
+# is not implemented: [FusedBatchNorm,Tanh]"). For relu, elu and leaky_relu it has one; all others are left alone.
+NO_KERNEL = ("tanh",)
+
+
+def activation(which: str, **kwargs: Any) -> keras.layers.Layer:
+    """The layer of one of Keras's activations."""
+    return (ApartActivation if which in NO_KERNEL else keras.layers.Activation)(which, **kwargs)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ApartActivation(keras.layers.Activation):
+    """`keras.layers.Activation` that is never fused with the layers before it, here or where a SavedModel is loaded."""
+
+    def call(self, inputs: Any) -> Any:
+        # Costs nothing, and unlike an identity the rewriting keeps it.
+        return super().call(tf.ensure_shape(inputs, inputs.shape))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -119,7 +136,9 @@ def _surrogate(q: tf.Tensor, beta: tf.Tensor, width: float) -> tf.Tensor:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             wide = tf.cast(q, tf.float32)
             s = tf.sigmoid((wide - beta) / width)
-            return _where_above(q, beta, dy), -_sum_to(beta, tf.cast(dy, tf.float32) * wide * s * (1 - s) / width)
+            # An infinite q is where the slope is zero, and the product with it has to be zero too.
+            slope = tf.math.multiply_no_nan(tf.cast(dy, tf.float32) * wide / width, s * (1 - s))
+            return _where_above(q, beta, dy), -_sum_to(beta, slope)
 
         return _where_above(q, beta, q), gradient
 

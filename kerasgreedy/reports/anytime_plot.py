@@ -4,28 +4,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kerasgreedy.pictures import picture_path
 from kerasgreedy.reports.costs import count
-from kerasgreedy.reports.figures import new_figure, picture_path, write_figure
+from kerasgreedy.reports.figures import new_figure, plain_numbers, write_figure
 
 # Of the panel's width and height: labels of points nearer to a labelled one are left out.
 NEAR = 0.055
 
 
-def plot_anytime(result: dict[str, Any], target: str | Path) -> Path:
-    """Draws the curve over thresholds, the fixed depths and the ensemble into a PNG file; one that is there is replaced.
+def plot_anytime(result: dict[str, Any], target: str | Path, overwrite: bool = False) -> Path:
+    """Draws the curve over thresholds, the fixed depths and the ensemble into a PNG file; one that was made here is replaced.
 
     Args:
         result: of `analysis.anytime.anytime_of`.
+        overwrite: a file that was not made here too.
 
     Returns:
         the file.
 
     Raises:
-        InputError: the target is a folder.
+        InputError: the target is a folder, or is there and was not made here.
         WorkdirError: it cannot be written.
     """
-    place = picture_path(Path(target))
-    write_figure(place, _draw(result))
+    place = picture_path(Path(target), overwrite)
+    write_figure(place, lambda: _draw(result), overwrite)
     return place
 
 
@@ -39,7 +41,7 @@ def _draw(result: dict[str, Any]) -> Any:
     shares = [entry["multiply_adds_share"] for entry in (*points, *depths, vote)]
     if max(shares) > 20 * min(shares):
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
+        plain_numbers(axes.xaxis)
     axes.set_xlabel(
         f"mean multiply-adds of an image, % of depth {depths[-1]['depth']} alone ({count(depths[-1]['multiply_adds'])})"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from kerasgreedy.reports.convergence import Group
 from kerasgreedy.reports.courses import Curve, Series, mean_series, refreshes, series, value_at
-from kerasgreedy.reports.figures import new_figure, write_figure
+from kerasgreedy.reports.figures import new_figure, plain_numbers, write_figure
 
 LOSS_NAMES = {
     "train_exact": "training loss (training data in inference mode)",
@@ -16,7 +16,7 @@ LOSS_NAMES = {
 SOLID, DASHED = "-", (0, (4, 2))
 
 
-def plot_convergence(groups: Sequence[Group], result: dict[str, Any], target: Path) -> None:
+def plot_convergence(groups: Sequence[Group], result: dict[str, Any], target: Path, overwrite: bool = False) -> None:
     """Writes the figure as PNG.
 
     One colour a group: a run's own curve, or of several seeds their mean, thick, above the seeds, thin. Dashed: the training loss
@@ -25,11 +25,13 @@ def plot_convergence(groups: Sequence[Group], result: dict[str, Any], target: Pa
 
     Args:
         result: of `comparison` for these groups.
+        overwrite: in the place of a file that was not made here too.
 
     Raises:
+        InputError: the file is there and was not made here.
         WorkdirError: it cannot be written.
     """
-    write_figure(target, _draw(groups, result))
+    write_figure(target, lambda: _draw(groups, result), overwrite)
 
 
 def _draw(groups: Sequence[Group], result: dict[str, Any]) -> Any:
@@ -128,21 +130,14 @@ def _legend(groups: Sequence[Group], result: dict[str, Any]) -> list[Any]:
 
 def _logarithmic(axes: Any, values: Sequence[float]) -> None:
     """A log scale with plain numbers, more of them where it spans few decades; linear below its smallest value if some are 0."""
-    from matplotlib.ticker import FuncFormatter, LogFormatter
-
-    class Plain(LogFormatter):
-        """`0.02` instead of `2e-02`, at the ticks that matplotlib labels."""
-
-        def __call__(self, x: float, pos: int | None = None) -> str:
-            return f"{x:g}" if super().__call__(x, pos) else ""
+    from matplotlib.ticker import FuncFormatter
 
     least = min((value for value in values if value > 0), default=None)
     if least is None:
         return
     if min(values) > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(Plain())
-        axes.yaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.6)))
+        plain_numbers(axes.yaxis)
     else:
         axes.set_yscale("symlog", linthresh=least)
         axes.set_ylim(0, 1.3 * max(values))

@@ -1,44 +1,63 @@
-"""Figures: made without touching the caller's matplotlib, written atomically as PNG."""
+"""Figures: drawn without touching the caller's matplotlib, with texts that show as what they are."""
 
+import io
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import InputError, WorkdirError
-from kerasgreedy.files import user_path
-
-
-def picture_path(target: Path) -> Path:
-    """The file that a user named for a picture.
-
-    Raises:
-        InputError: it is a folder, or its ending is that of another format.
-    """
-    target = user_path(target)
-    if target.is_dir() or not target.name:
-        raise InputError(f"{target}: is a folder; allowed: a PNG file")
-    if target.suffix.lower() not in ("", ".png"):
-        raise InputError(f"{target}: pictures are PNG files; allowed: a name that ends in .png")
-    return target
+from kerasgreedy.errors import printable
+from kerasgreedy.pictures import MADE_BY, plain_matplotlib, write_picture
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure of that size in inches."""
+    """An empty figure of that size in inches; for use in what `write_figure` calls."""
     # The object interface leaves the caller's matplotlib backend and open figures alone.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=130, layout="constrained")
 
 
-def write_figure(target: Path, figure: Any) -> None:
-    """Writes a figure as PNG; at any moment the old or the whole new file is there.
+def write_figure(target: Path, draw: Callable[[], Any], overwrite: bool = False) -> None:
+    """Draws a figure and writes it as PNG; at any moment the old or the whole new file is there.
+
+    Args:
+        draw: gives the figure.
+        overwrite: in the place of a file that was not made here too.
 
     Raises:
-        WorkdirError: it cannot be written.
+        InputError, WorkdirError: see `pictures.write_picture`.
     """
-    beside = target.with_name(f".{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(beside, format="png")
-        beside.replace(target)
-    except OSError as error:
-        raise WorkdirError(f"{target}: cannot be written ({error.strerror or error})") from None
+    with plain_matplotlib(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that its font has not: they show as boxes
+        figure = draw()
+        _show_texts(figure)
+        content = io.BytesIO()
+        figure.savefig(content, format="png", metadata=MADE_BY)
+    write_picture(target, content.getvalue(), overwrite)
+
+
+def _show_texts(figure: Any) -> None:
+    """Spells out what would not show as itself, in every text of a figure; numbers at ticks are matplotlib's own."""
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
+    for axis in figure.findobj(Axis):
+        names = axis.get_major_formatter()
+        if isinstance(names, FixedFormatter):
+            names.seq = [printable(name) for name in names.seq]
+
+
+def plain_numbers(axis: Any) -> None:
+    """Labels a logarithmic axis `0.02` instead of `2e-02`, at the ticks that matplotlib labels."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain(minor_thresholds=(2, 0.6)))

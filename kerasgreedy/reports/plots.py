@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.reports.figures import new_figure, picture_path, write_figure
-from kerasgreedy.reports.pruning import draw_pruning
+from kerasgreedy.pictures import picture_path
+from kerasgreedy.reports.figures import new_figure, plain_numbers, write_figure
+from kerasgreedy.reports.pruning import draw_pruning, pruning_points
 from kerasgreedy.reports.records import REFRESH, RunRecord, read_metrics
 from kerasgreedy.reports.tables import run_names
 
@@ -13,17 +14,26 @@ from kerasgreedy.reports.tables import run_names
 def plot_run(path: Path, results: dict[str, Any]) -> None:
     """Writes `plots/accuracy_by_depth.png`, `plots/loss.png` and, where filters were removed, `plots/pruning.png`."""
     folder = path / "plots"
-    write_figure(folder / "accuracy_by_depth.png", _draw_depths([(path.name, results)]))
-    write_figure(folder / "loss.png", _draw_losses(read_metrics(path)))
-    pruning = draw_pruning(results["phases"])
-    if pruning is not None:
-        write_figure(folder / "pruning.png", pruning)
+    metrics = read_metrics(path)
+    write_figure(folder / "accuracy_by_depth.png", lambda: _draw_depths([(path.name, results)]))
+    write_figure(folder / "loss.png", lambda: _draw_losses(metrics))
+    points = pruning_points(results["phases"])
+    if points:
+        write_figure(folder / "pruning.png", lambda: draw_pruning(points))
 
 
-def plot_comparison(runs: Sequence[RunRecord], target: Path) -> None:
-    """Accuracy by depth of several runs in one picture."""
-    target = picture_path(target)
-    write_figure(target, _draw_depths(list(zip(run_names(runs), (run.results for run in runs), strict=True))))
+def plot_comparison(runs: Sequence[RunRecord], target: Path, overwrite: bool = False) -> None:
+    """Accuracy by depth of several runs in one picture.
+
+    Args:
+        overwrite: in the place of a file that was not made here too.
+
+    Raises:
+        InputError: the target is a folder, or is there and was not made here.
+        WorkdirError: it cannot be written.
+    """
+    named = list(zip(run_names(runs), (run.results for run in runs), strict=True))
+    write_figure(picture_path(target, overwrite), lambda: _draw_depths(named), overwrite)
 
 
 def _draw_depths(runs: Sequence[tuple[str, dict[str, Any]]]) -> Any:
@@ -83,6 +93,7 @@ def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
         axis.grid(alpha=0.3)
     if series:
         axes[0].set_yscale("log")
+        plain_numbers(axes[0].yaxis)
         axes[0].legend(fontsize=8, ncols=4)
     axes[1].set_xlabel("epoch (line: training, dashed: validation, dotted: training data in inference mode)")
     return figure

@@ -1,7 +1,7 @@
 """What pruning did to a network while it was trained: table and plot, from the stages in `results.json`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from kerasgreedy.reports.costs import count
 from kerasgreedy.reports.figures import new_figure
@@ -31,11 +31,18 @@ def prune_rows(stages: Entries) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def draw_pruning(stages: Entries) -> Any:
-    """Validation accuracy after every stage: trained, pruned, fine-tuned; None where nothing was pruned or looked at."""
+# A stage that was looked at: its entry, what it did (`trained`, `filters removed`, `fine-tuned`), and its accuracy.
+Point: TypeAlias = tuple[dict[str, Any], str, float]
+
+
+def pruning_points(stages: Entries) -> list[Point]:
+    """The stages that were looked at; empty where nothing was pruned."""
     points = [(entry, _kind(stages, i), seen) for i, entry in enumerate(stages) if (seen := _seen(entry)) is not None]
-    if not any(entry.get("action") == "prune" for entry, _, _ in points):
-        return None
+    return points if any(entry.get("action") == "prune" for entry, _, _ in points) else []
+
+
+def draw_pruning(points: Sequence[Point]) -> Any:
+    """Validation accuracy after every stage: trained, pruned, fine-tuned."""
     figure = new_figure(max(6.0, 0.75 * len(points) + 2), 4.2)
     axes = figure.subplots()
     places = range(len(points))

@@ -1,12 +1,12 @@
 """Files of a sensitivity analysis: its JSON, and the picture that is drawn from it."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import WorkdirError
-from kerasgreedy.files import read_json, user_path, write_atomically
+from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.files import as_json, read_json, user_path, write_atomically, writing_fault
+from kerasgreedy.pictures import picture_path, refuse_foreign
 from kerasgreedy.reports.figures import new_figure, write_figure
 
 DATA, PICTURE = "sensitivity.json", "plots/sensitivity.png"
@@ -16,43 +16,75 @@ COLUMNS = 5
 Curve = dict[str, Any]
 
 
-def write_sensitivity(folder: str | Path, result: dict[str, Any]) -> tuple[Path, Path]:
-    """Writes `sensitivity.json` and `plots/sensitivity.png` into a folder; those that are there are replaced.
+def sensitivity_files(folder: str | Path, overwrite: bool = False) -> tuple[Path, Path]:
+    """Where the JSON and the picture of a folder go.
+
+    Args:
+        overwrite: they may be there and not be of this analysis. A run folder's own are replaced always.
+
+    Raises:
+        InputError: the folder is a file, or one of them is there and was not made here.
+    """
+    place = user_path(folder)
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place}: is a file; allowed: a folder")
+    if not overwrite:
+        refuse_foreign(place / DATA, lambda file: (place / "run.json").is_file() or _is_ours(file))
+    return place / DATA, picture_path(place / PICTURE, overwrite)
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        return {"spec", "part", "baseline", "curves"} <= set(read_json(file))
+    except WorkdirError:
+        return False
+
+
+def write_sensitivity(folder: str | Path, result: dict[str, Any], overwrite: bool = False) -> tuple[Path, Path]:
+    """Writes `sensitivity.json` and `plots/sensitivity.png` into a folder; those of an earlier analysis are replaced.
 
     Args:
         result: of `analysis.sensitivity.sensitivity_of`.
+        overwrite: see `sensitivity_files`.
 
     Returns:
         the two files.
 
     Raises:
+        InputError: see `sensitivity_files`.
+        Diverged: a figure is not finite; nothing is written.
         WorkdirError: they cannot be written.
     """
-    place = user_path(folder)
+    data, _ = sensitivity_files(folder, overwrite)
+    content = as_json(result, indent=1).encode()
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        write_atomically(place / DATA, json.dumps(result, indent=1).encode())
+        data.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(data, content)
     except OSError as error:
-        raise WorkdirError(f"{place / DATA}: cannot be written ({error.strerror or error})") from None
-    return place / DATA, plot_sensitivity(place)
+        raise WorkdirError(f"{data}: {writing_fault(error) or f'cannot be written ({error})'}") from None
+    return data, plot_sensitivity(data.parent, overwrite)
 
 
-def plot_sensitivity(folder: Path) -> Path:
+def plot_sensitivity(folder: Path, overwrite: bool = False) -> Path:
     """Draws `plots/sensitivity.png` from the `sensitivity.json` of a folder.
 
     Of one criterion: one panel with a curve for each component. Of several: a panel for `all` that compares them, and a small
     one for each component.
 
     Raises:
+        InputError: the picture is there and was not made here.
         WorkdirError: the JSON is missing or damaged, or the picture cannot be written.
     """
     file = folder / DATA
     result = read_json(file)
-    try:
-        figure = _draw(result)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WorkdirError(f"{file}: damaged ({error!r})") from None
-    write_figure(folder / PICTURE, figure)
+
+    def draw() -> Any:
+        try:
+            return _draw(result)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WorkdirError(f"{file}: damaged ({error!r})") from None
+
+    write_figure(folder / PICTURE, draw, overwrite)
     return folder / PICTURE
 
 

@@ -5,13 +5,14 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from kerasgreedy.errors import tell
-from kerasgreedy.files import as_json, write_atomically
+from kerasgreedy.files import as_json, plain_path, write_atomically
 from kerasgreedy.reports.records import records_fault
 
 
@@ -33,7 +34,10 @@ class MetricsLog:
         write_atomically(path, content)
         self._file = open(path, "ab")  # noqa: SIM115 (lives as long as the run)
         self._sum = hashlib.sha256(content)
-        self._writer = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+        self._open = ExitStack()
+        (workdir / "tensorboard").mkdir(exist_ok=True)
+        place = self._open.enter_context(plain_path(workdir / "tensorboard"))
+        self._writer = tf.summary.create_file_writer(str(place))
 
     @staticmethod
     def _restored(path: Path, length: int, marks: Sequence[tuple[int, str]]) -> bytes:
@@ -84,6 +88,7 @@ class MetricsLog:
         """Flushes and closes both."""
         self._file.close()
         self._writer.close()
+        self._open.close()
 
     def flush(self) -> None:
         """Brings `metrics.jsonl` to the disk; a checkpoint that names its length relies on it."""

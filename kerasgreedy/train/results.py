@@ -9,7 +9,7 @@ from kerasgreedy.analysis.latency import measure_latency, weights_bytes
 from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import Diverged, InputError
-from kerasgreedy.files import as_json, parse_json
+from kerasgreedy.files import as_json, parse_json, replacing
 from kerasgreedy.reports.plots import plot_run
 from kerasgreedy.reports.records import read_metrics
 from kerasgreedy.reports.tables import results_markdown
@@ -136,6 +136,5 @@ def _before_and_after(folder: Workdir, network: Network) -> dict[str, Any]:
 
 
 def _save_model(folder: Workdir, network: Network) -> None:
-    beside = folder.path / ".model.new.keras"
-    network.model().save(beside)
-    beside.replace(folder.path / "model.keras")
+    with replacing(folder.path / "model.keras", ".keras") as beside:
+        network.model().save(beside)

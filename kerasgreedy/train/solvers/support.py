@@ -145,8 +145,7 @@ class Shared(Support):
             mask = self._mean(tf.cast(self._in_support(key, layer, q), tf.float32)) > 0.5
         else:
             mask = self._mean(tf.square(tf.cast(self._energy_root(layer, q), tf.float32))) > self._betas[key]
-        value = q if self._settings.is_linear else layer(q)
-        return value * tf.cast(mask, value.dtype)
+        return self._under(mask, layer, q)
 
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
         """The place of its window with the largest mean square over the batch."""
@@ -154,7 +153,8 @@ class Shared(Support):
 
     def _mean(self, score: tf.Tensor) -> tf.Tensor:
         if self._weights is not None:
-            score *= tf.reshape(self._weights, (-1, *[1] * (len(score.shape) - 1)))
+            # Of fillers too: an infinite score times 0 is not a number.
+            score = tf.math.multiply_no_nan(score, tf.reshape(self._weights, (-1, *[1] * (len(score.shape) - 1))))
         return self._everywhere(tf.reduce_sum(tf.stop_gradient(score), axis=0)) / self._examples
 
     @staticmethod
