@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from documents import page, shared  # noqa: F401
 
 from kerasgreedy.reports.records import read_metrics
 from kerasgreedy.spec.load import Document, check

@@ -3,29 +3,15 @@
 import re
 import shlex
 
-import numpy as np
 import pytest
-import typer
 from conftest import ROOT
+from documents import COMMANDS
 
-from kerasgreedy.cli.main import app
 from kerasgreedy.data.named import FORMS, NAMED
 from kerasgreedy.spec.load import load_recipe, load_spec, shipped_files
 from kerasgreedy.spec.reference import pages
 
 DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))]
-
-
-def all_commands(group, before=()):
-    """`train` -> command, and `data list` -> command of a group."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from all_commands(command, (*before, name))
-        else:
-            yield " ".join((*before, name)), command
-
-
-COMMANDS = dict(all_commands(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("name", pages())
@@ -85,36 +71,3 @@ def test_shipped_documents_are_listed_and_say_where_their_figures_come_from(kind
         assert header.startswith("# ")
         needed = ("20",) if kind == "spec" else ("Command:", "Hardware:", "Expected:")
         assert all(word in header for word in needed), name
-
-
-SMALL = ["data.image_size=8", "data.train_examples=120", "data.test_examples=40", "training.epochs=1"]
-
-
-def test_python_of_the_documents_runs(tmp_path, monkeypatch):
-    """As it stands, but on few and small images, with narrow blocks."""
-    import kerasgreedy as kg
-    from kerasgreedy.train import run
-
-    monkeypatch.chdir(tmp_path)
-    spec = (ROOT / "model_specs/simcnn_k3_cifar.yaml").read_text().replace("input_shape: [32, 32, 3]\n", "")
-    (tmp_path / "narrow.yaml").write_text(re.sub(r"conv: \d+", "conv: 4", spec))
-
-    def train_small(name, recipe="quickstart", overrides=(), **more):
-        kept = [text for text in overrides if not text.startswith(("blocks", "training.epochs"))]
-        small = [text for text in SMALL if "data" not in more or text.startswith("training")]
-        return run.train_spec("narrow.yaml", recipe, [*kept, *small], quiet=True, **more)
-
-    monkeypatch.setattr(kg, "train_spec", train_small, raising=False)
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (80, 8, 8, 3)).astype(np.uint8), rng.integers(0, 2, 80)
-    names = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels, "kg": kg}
-    blocks = [
-        code
-        for path in (ROOT / "README.md", ROOT / "docs/python.md")
-        for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.S)
-    ]
-    assert len(blocks) >= 4
-    for code in blocks:
-        if "MirroredStrategy" not in code:  # its devices are not those of every machine
-            exec(code, names)
-    assert names["scores"]["part"] == "validation" and names["model"].output["ensemble"].shape == (None, 10)
