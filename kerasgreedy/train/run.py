@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,9 +118,10 @@ def _opened(
     _check_batches(job, here)
     source = None
     if job.recipe.start_from:
-        check_start(job)
         source = Workdir.open(job.recipe.start_from)
-    return job, open_pipeline(job, data, source)
+        job = check_start(job)
+    pipeline = open_pipeline(job, data, source)
+    return replace(job, by_class=pipeline.by_class), pipeline
 
 
 def resume_run(
@@ -235,6 +236,9 @@ def _train(
     reporter = Reporter(job.phases, len(pipeline.parts["train"]), quiet)
     if job.data.skipped and here.chief:
         reporter.warn(skipped_notice(job.data.skipped))
+    if here.chief:
+        for notice in pipeline.notices:
+            reporter.warn(notice)
     _announce(reporter, folder, job, state, here)
     log = MetricsLog(folder.path, state.position.log_bytes if here.chief else 0)
     try:
