@@ -24,6 +24,10 @@ DevicesOption = Annotated[
         help="One copy of the network on each of so many GPUs (without GPUs: parts of the CPU), or of GPU:0,GPU:1.",
     ),
 ]
+CheckData = Annotated[
+    bool,
+    typer.Option("--check-data", help="Compare the contents of all data files, not only of those that look changed."),
+]
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
 
 

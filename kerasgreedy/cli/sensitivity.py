@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import DevicesOption, Json, quiet_tensorflow
+from kerasgreedy.cli.options import CheckData, DevicesOption, Json, quiet_tensorflow
 from kerasgreedy.errors import InputError
 from kerasgreedy.files import user_path
 
@@ -34,6 +34,7 @@ def sensitivity(
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for the files. Default: the run folder.")
     ] = None,
     devices: DevicesOption = None,
+    check_data: CheckData = False,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy against removed filters, block by block, without fine-tuning."""
@@ -56,6 +57,7 @@ def sensitivity(
         examples=examples,
         say=lambda line: print(line, file=sys.stderr, flush=True),
         devices=devices,
+        check_data=check_data,
     )
     data, picture = write_sensitivity(place, result)
     if as_json:

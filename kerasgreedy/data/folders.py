@@ -150,5 +150,9 @@ def _size(file: str) -> tuple[int, int]:
 
 def unreadable_image(file: str, error: Exception) -> DataError:
     """What is said of a file that cannot be decoded."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(f"{file}: not a readable image (no {', '.join(IMAGE_FORMATS)} file)")
     why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return DataError(f"{file}: not a readable image ({why})")

@@ -12,11 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
+from kerasgreedy.data.contents import check_contents, data_files, stamped
 from kerasgreedy.data.fetch import fetch
 from kerasgreedy.data.info import DataInfo
 from kerasgreedy.data.opening import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, dotted
+from kerasgreedy.files import as_json
 from kerasgreedy.pruning.groups import walk
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import Architecture
@@ -28,7 +30,7 @@ from kerasgreedy.train.checkpoint import CheckpointStore, Snapshot
 from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.stages import PruneAction
 from kerasgreedy.train.state import NETWORK, RunState
-from kerasgreedy.train.workdir import PRUNED, Workdir
+from kerasgreedy.train.workdir import DATA_FILES, PRUNED, Workdir
 
 BY_CLASS = "by_class"
 
@@ -48,8 +50,12 @@ def _info(recipe: Document[Recipe], data: ImageArrays | None) -> DataInfo | None
     return data.info(recipe.value.data.channel_axis) if data else None
 
 
-def open_job(folder: Workdir, data: ImageArrays | None) -> Job:
-    """The job of a run folder; refuses data that changed since the run began."""
+def open_job(folder: Workdir, data: ImageArrays | None, check_data: bool = False) -> Job:
+    """The job of a run folder; refuses data that changed since the run began.
+
+    Args:
+        check_data: hash all files of the data set, not only those that look changed.
+    """
     spec, recipe = folder.documents()
     facts = folder.facts()
     if facts.get("arrays") and data is None:
@@ -66,7 +72,27 @@ def open_job(folder: Workdir, data: ImageArrays | None) -> Job:
             if key == "fingerprint":
                 what = "files were added, removed or renamed" if job.data.dataset.startswith("folder:") else "other contents"
             raise DataError(f"{folder.path}: the data changed since the run began ({what})")
+    if data is None:
+        _check_contents(folder, job, check_data)
     return job
+
+
+def noted_contents(job: Job) -> str | None:
+    """The contents of the data set's files as text, for `data_files.json`; None where it has no files of its own."""
+    files = data_files(job.recipe.data, job.data.skipped or ())
+    return as_json(stamped(files)) if files else None
+
+
+def _check_contents(folder: Workdir, job: Job, everything: bool) -> None:
+    stamps = folder.data_files()
+    files = data_files(job.recipe.data, job.data.skipped or ())
+    if stamps is not None:
+        try:
+            check_contents(files, stamps, everything)
+        except DataError as error:
+            raise DataError(f"{folder.path}: {error}") from None
+    elif everything and files:
+        raise InputError(f"{folder.path}: {DATA_FILES} is missing, so that there is nothing to check the data against")
 
 
 def stored_info(folder: Workdir) -> DataInfo:

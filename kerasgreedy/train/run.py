@@ -1,6 +1,7 @@
 """Train, resume, evaluate: the functions behind the commands, for notebooks too."""
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from kerasgreedy.train.opening import (
     check_start,
     data_facts,
     newest,
+    noted_contents,
     open_job,
     open_pipeline,
     restore,
@@ -40,7 +42,7 @@ from kerasgreedy.train.results import finish, score
 from kerasgreedy.train.signals import Asked, StopRequest
 from kerasgreedy.train.solvers.masked import Masks, masked_layers
 from kerasgreedy.train.state import RunState
-from kerasgreedy.train.workdir import Workdir, default_workdir, environment
+from kerasgreedy.train.workdir import DATA_FILES, Workdir, default_workdir, environment
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,12 @@ def train_spec(
                 "devices": {"replicas": here.replicas, "workers": here.workers},
                 "normalization": normalization,
             }
-            Workdir.create(place, job.spec, job.recipe, facts, [phase.as_dict() for phase in job.phases])
+            contents = None if data else noted_contents(job)
+            if contents:
+                facts["data_files"] = hashlib.sha256(contents.encode()).hexdigest()
+            folder = Workdir.create(place, job.spec, job.recipe, facts, [phase.as_dict() for phase in job.phases])
+            if contents:
+                folder.write(DATA_FILES, contents)
     return _run(Workdir(place), job, lambda: pipeline, here, quiet)
 
 
@@ -131,6 +138,7 @@ def resume_run(
     quiet: bool = False,
     devices: str | None = None,
     distribute: Distribute | None = None,
+    check_data: bool = False,
 ) -> Run:
     """Goes on with a run from its newest whole checkpoint, and ends as if it had never stopped.
 
@@ -140,13 +148,14 @@ def resume_run(
     Args:
         distribute: instead of the recipe's.
         strategy, devices: see `train_spec`.
+        check_data: compare the contents of all files of the data set, not only of those whose size or times changed.
     """
     folder = Workdir.open(workdir)
     here = (
         Devices.of(strategy) if strategy else open_devices(distribute or folder.documents()[1].value.distribute, devices, quiet)
     )
     with here.together():
-        job = open_job(folder, data)
+        job = open_job(folder, data, check_data)
         _check_batches(job, here)
     return _run(folder, job, lambda: open_pipeline(job, data, folder), here, quiet)
 
@@ -161,18 +170,20 @@ def evaluate_run(
     rule: Literal["positive", "energy"] | None = None,
     beta: float | None = None,
     devices: str | None = None,
+    check_data: bool = False,
 ) -> dict[str, Any]:
     """Top-1, top-5 and loss of every trained depth and of their ensemble.
 
     Args:
         masks, rule, beta: evaluate the last phase that alternated under masks instead of activations, see `masked_layers`.
         strategy, devices: see `train_spec`.
+        check_data: see `resume_run`.
 
     Returns:
         `depths` (depth, top1, top5, loss), `ensemble` (top1, top5, loss), `examples`, `part`.
     """
     folder = Workdir.open(workdir)
-    job = open_job(folder, data)
+    job = open_job(folder, data, check_data)
     strategy = strategy or own_devices(folder.documents()[1].value.distribute, devices).strategy
     with strategy.scope():
         job, state = trained_state(folder, job)
