@@ -31,8 +31,9 @@ class _Range:
     @classmethod
     def of(cls, images: "NDArray[Any]", name: str) -> "_Range":
         low, high = float(images.min()), float(images.max())
-        broken = np.issubdtype(images.dtype, np.floating) and any((block % 1).any() for block in _blocks(images))
-        return cls(name, low, high, bool(broken))
+        real = np.issubdtype(images.dtype, np.floating) and bool(np.isfinite([low, high]).all())
+        broken = real and any((block % 1).any() for block in _blocks(images))
+        return cls(name, low, high, broken)
 
     @property
     def words(self) -> str:
