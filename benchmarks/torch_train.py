@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from benchmarks.specs import architecture_of, open_spec
 from benchmarks.torch_simcnn import GreedyStep, SimCNN, SimCNNNet
+from kerasgreedy.data.parts import divide_by_class
 
 PAD = 4
 
@@ -99,8 +100,7 @@ class Images:
         images, labels = _decode(place / "train")
         self.classes = int(labels.max()) + 1
         order = np.random.default_rng((seed, 1)).permutation(len(labels))
-        count = round(validation * len(order))
-        held, kept = np.sort(order[:count]), np.sort(order[count:])
+        kept, held = divide_by_class(order, labels, len(order), round(validation * len(order)))
         self.train, self.validation = (images[kept], labels[kept]), (images[held], labels[held])
         self.test = _decode(place / "test")
         fitted = np.random.default_rng((seed, 3)).permutation(len(self.train[0]))[:10_000]  # the files are sorted by class

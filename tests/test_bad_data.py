@@ -74,7 +74,7 @@ NAMES = [
     Case("variant_without_mnist", PLAN + "mnist_rotated", ("mnist_rotated is made from mnist, which is not here", "idx files")),
     Case("skip_of_no_folder", PLAN + "digits -s data.corrupt=skip", ("--set data.corrupt=skip", "folder:PATH", "'digits'")),
     Case("corrupt_word", PLAN + "digits -s data.corrupt=skipp", ("received 'skipp'", "'error' or 'skip'", "?skip")),
-    Case("all_of_a_class", TRAIN + "folder:d -s data.corrupt=skip", ("d/train/b: none of its 4 images can be read",),
+    Case("all_of_a_class", TRAIN + "folder:d -s data.corrupt=skip", ("class 'b' has no readable training image",),
          {**FOLDER, **{f"d/train/b/{i}.jpg": JPG[:400] for i in range(4)}}),
     Case("batch_after_skip", TRAIN + "folder:d -s data.corrupt=skip -s training.batch_size=8", ("received 8; only 7 images",),
          {**FOLDER, "d/train/a/0.jpg": b"x"}),

@@ -37,7 +37,7 @@ def folder(tmp_path):
 def test_what_cannot_be_read_is_found_and_left_out(folder, augment, kind):
     data = Data(dataset=f"folder:{folder}", corrupt="skip", augment=augment)
     assert describe(data).train_examples == 16  # before it was looked for them
-    found = unreadable(data, (8, 8), 3)
+    found = unreadable(data, 3)
     assert sorted(found) == sorted(BAD)
     info = describe(data, found)
     assert (info.train_examples, info.test_examples, info.image_shape) == (14, 5, (8, 8, 3))
@@ -55,6 +55,9 @@ def test_error_is_the_default_and_names_the_file(folder):
     with pytest.raises(DataError, match="train/cat/0.png: not a readable image"):
         describe(data)
     (folder / BAD[1]).unlink()
+    with pytest.raises(DataError, match="test/dog/1.png: not a readable image"):  # the heads of all files are read
+        describe(data)
+    (folder / BAD[0]).unlink()
     with pytest.raises(DataError, match="train/dog/3.png: not a readable image"):
         open_data(data, describe(data), (8, 8), 3)
 
@@ -105,7 +108,11 @@ def test_a_class_or_a_split_without_a_readable_image_is_an_error(folder, files, 
         train_spec(files[0], recipe, workdir=tmp_path / "run", quiet=True)
     for i in range(8):
         (folder / f"train/cat/{i}.png").write_bytes(b"x")
-    with pytest.raises(DataError, match="train/cat: none of its 8 images can be read"):
+    with pytest.raises(DataError, match="class 'cat' has no readable training image"):
+        train_spec(files[0], recipe, workdir=tmp_path / "run", quiet=True)
+    for path in folder.glob("*/*/*.png"):
+        path.write_bytes(b"x")
+    with pytest.raises(DataError, match="images: none of its 22 images can be read"):
         train_spec(files[0], recipe, workdir=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 

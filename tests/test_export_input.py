@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exports import noise, picture
+from PIL import Image
 
 import kerasgreedy as kg
 from kerasgreedy.cli.main import app, main
+from kerasgreedy.data.decode import read_image
 from kerasgreedy.errors import DataError, InputError, KerasgreedyError
 from kerasgreedy.export import image_bytes
 from kerasgreedy.export.export_run import Export
-from kerasgreedy.export.image_bytes import Preprocessing
+from kerasgreedy.export.image_bytes import MOST_SIDE, Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ def test_predict_says_which_files_are_bad_and_predicts_the_others(out, finished,
     assert {fault["file"].rsplit("/", 1)[-1] for fault in result["faults"]} == {"cut.jpg", "text.png", "none.png"}
     assert (
         "cut.jpg: not a readable image" in err
-        and "text.png: images must be JPEG, PNG or BMP files of at most 67108864 pixels and 65536 a side\n" in err
+        and "text.png: not a readable image (no JPEG, PNG, BMP, GIF file)\n" in err
         and "No such file" in err
     )
 
@@ -204,11 +206,38 @@ def test_predict_does_not_wait_for_a_pipe_or_read_without_end(out, tmp_path, cap
     os.mkfifo(tmp_path / "pipe")
     code, text, _ = call(capsys, "predict", out, tmp_path / "pipe", "/dev/zero", "--json")
     faults = json.loads(text.splitlines()[-1])["faults"]
-    assert code == 2 and [fault["error"] for fault in faults] == ["no ordinary file"] * 2
+    assert code == 2 and [fault["error"] for fault in faults] == ["not a readable image (no ordinary file)"] * 2
     with open(tmp_path / "large.bmp", "wb") as file:
         file.truncate(2**29)
     code, _, err = call(capsys, "predict", out, tmp_path / "large.bmp")
-    assert code == 2 and "large.bmp: larger than 268,439,552 bytes" in err
+    assert code == 2 and "large.bmp: not a readable image (no JPEG, PNG, BMP, GIF file)" in err
+    strip = Image.new("L", (MOST_SIDE + 1, 2))
+    strip.save(tmp_path / "strip.png")
+    code, _, err = call(capsys, "predict", out, tmp_path / "strip.png")
+    assert code == 2 and "strip.png: has 2x65537 pixels; allowed: 67,108,864, and 65,536 a side" in err
+
+
+@pytest.mark.parametrize("kind", ["gif", "cmyk", "bmp of 1 bit", "16 bits", "png of 4 bits", "grey jpeg"])
+def test_predict_takes_what_training_takes(kind, out, finished, tmp_path, capsys):
+    """The same pixels: what is predicted of a file is what is predicted of the image that training decodes it to."""
+    height, width, channels = finished.network.architecture.input_shape
+    image = Image.fromarray(picture(height, width, 3, seed=3))
+    deep = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000)
+    save = {
+        "gif": lambda: image.quantize(32).save(path := tmp_path / "a.gif", transparency=3) or path,
+        "cmyk": lambda: image.convert("CMYK").save(path := tmp_path / "a.jpg") or path,
+        "bmp of 1 bit": lambda: image.convert("1").save(path := tmp_path / "a.bmp") or path,
+        "16 bits": lambda: deep.save(path := tmp_path / "a.png") or path,
+        "png of 4 bits": lambda: image.quantize(9).save(path := tmp_path / "a.png") or path,
+        "grey jpeg": lambda: image.convert("L").save(path := tmp_path / "a.JPEG") or path,
+    }  # fmt: skip
+    path = save[kind]()
+    code, text, err = call(capsys, "predict", out, tmp_path, "--top", "1", "--json")
+    assert code == 0, err
+    (entry,) = json.loads(text.splitlines()[-1])["predictions"]
+    served = tf.saved_model.load(str(out / "1")).signatures["serve"](images=read_image(str(path), channels)[None])
+    assert entry["classes"][0]["id"] == served["top_ids"].numpy()[0, 0]
+    assert entry["classes"][0]["probability"] == pytest.approx(float(served["top_probabilities"][0, 0]), abs=1e-6)
 
 
 def test_a_damaged_export_is_an_error(out, tmp_path, capsys):

@@ -249,7 +249,7 @@ def test_no_code_of_the_package_can_run_what_it_reads():
     assert found == {
         "__init__.py": ["import_module(_HOMES[name]), name)"],
         "cli/workers.py": ["subprocess.Popen"] * 4,  # this very command
-        "data/npz.py": ["np.load(path, allow_pickle=False) as archive:"],
+        "data/npz.py": ["np.load(file, allow_pickle=False) as archive:"],
         "export/formats.py": ["load_model"],  # of the file just written, safe mode on
         "export/portable.py": ["load_model"],  # in a sentence
         "export/predicting.py": ["saved_model.load"],  # a program, as docs/export.md says

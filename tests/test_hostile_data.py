@@ -17,6 +17,7 @@ from test_bad_input import COLUMNS, CORE, FEATURES, FOLDER, INFO, SPLITS, assert
 from kerasgreedy.data import decode, npz
 from kerasgreedy.data.npz import describe_npz, read_npz
 from kerasgreedy.errors import DataError
+from kerasgreedy.spec.recipe import Data
 
 TRAIN = "train s.yaml -q -r r.yaml -w run -s data.image_size=8 -s "
 
@@ -94,7 +95,7 @@ def test_arrays_are_numbers_or_refused(name, kind, tmp_path):
         np.load("d.npz", allow_pickle=True)[name]
         assert fired(tmp_path / "MARKER")
     with pytest.raises(DataError, match=r"d\.npz: "):
-        describe_npz("d.npz", "npz:d.npz")
+        describe_npz("d.npz", Data(dataset="npz:d.npz"))
         read_npz("d.npz")
     with pytest.raises(DataError, match=r"d\.npz: "):
         read_npz("d.npz")

@@ -44,6 +44,7 @@ def sensitivity_of(
     examples: int | None = None,
     say: Callable[[str], None] | None = None,
     devices: str | None = None,
+    check_data: bool = False,
 ) -> dict[str, Any]:
     """Top-1 and loss at the deepest trained head when the weakest filters of a component, or of all, are gone.
 
@@ -63,6 +64,7 @@ def sensitivity_of(
         strategy, devices: default: as the recipe's `distribute` says, on this machine; see `open_devices`.
         examples: images of the part that accuracy is measured on, drawn by the run's seed; default: all.
         say: takes a line of progress for each curve.
+        check_data: see `resume_run`.
 
     Returns:
         `workdir`, `spec` (its name), `depth` (of the head), `part`, `examples`, `ranking`, `losses` (heads), `images` (as given),
@@ -78,7 +80,7 @@ def sensitivity_of(
     criteria = _unique(importance)
     _check(criteria, shares, part, images, ranking, examples)
     folder = Workdir.open(workdir)
-    job = open_job(folder, data)
+    job = open_job(folder, data, check_data)
     strategy = strategy or own_devices(job.recipe.distribute, devices).strategy
     with strategy.scope():
         job, network = trained_network(folder, job)

@@ -15,7 +15,7 @@ from kerasgreedy.cli.convergence import convergence
 from kerasgreedy.cli.data import data_app
 from kerasgreedy.cli.export import export, predict
 from kerasgreedy.cli.finish import finish
-from kerasgreedy.cli.options import DevicesOption, Json, Overwrite, RecipeOption, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Overwrite, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune import prune
 from kerasgreedy.cli.sensitivity import sensitivity
 from kerasgreedy.errors import InputError, did_you_mean, tell
@@ -77,6 +77,7 @@ def train(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Start so many worker processes on this machine, to try things out.")
     ] = None,
+    check_data: CheckData = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -86,6 +87,8 @@ def train(
         stray = [name for name, value in (("SPEC", spec), ("--recipe", recipe), ("--workdir", workdir)) if value]
         if stray:
             raise InputError(f"--resume takes spec and recipe from the run folder and cannot stand beside {', '.join(stray)}")
+    elif check_data:
+        raise InputError("--check-data compares the data with what a run began with; give it with --resume WORKDIR")
     elif spec is None:
         raise InputError("train needs a SPEC, or --resume WORKDIR")
     if workers:
@@ -100,7 +103,8 @@ def train(
     from kerasgreedy.train import run
 
     if resume:
-        done = run.resume_run(resume, None, None, quiet, devices, distribute, sets or [])  # type: ignore[arg-type]
+        chosen = {"devices": devices, "distribute": distribute, "check_data": check_data, "overrides": sets or []}
+        done = run.resume_run(resume, quiet=quiet, **chosen)  # type: ignore[arg-type]
     else:
         overrides = [*(sets or []), *([f"recipe.distribute={distribute}"] if distribute else [])]
         done = run.train_spec(str(spec), recipe, overrides, workdir, quiet=quiet, devices=devices)
@@ -125,6 +129,7 @@ def evaluate(
     rule: Annotated[str | None, typer.Option("--rule", help="With --masks: positive or energy. Default: the run's.")] = None,
     beta: Annotated[float | None, typer.Option("--beta", min=0, help="With --masks: per example. Default: the run's.")] = None,
     devices: DevicesOption = None,
+    check_data: CheckData = False,
     as_json: Json = False,
 ) -> None:
     """Print top-1 and top-5 of every trained depth and of the ensemble."""
@@ -136,7 +141,7 @@ def evaluate(
     quiet_tensorflow()
     from kerasgreedy.train import run
 
-    chosen = {"masks": masks, "rule": rule, "beta": beta}
+    chosen = {"masks": masks, "rule": rule, "beta": beta, "check_data": check_data}
     scores = run.evaluate_run(workdir, part, batch_size=batch_size, devices=devices, **chosen)  # type: ignore[arg-type]
     if as_json:
         output.put_json({"workdir": str(workdir), **scores})

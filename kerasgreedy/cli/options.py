@@ -27,6 +27,10 @@ DevicesOption = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there though kerasgreedy did not make it.")]
+CheckData = Annotated[
+    bool,
+    typer.Option("--check-data", help="Compare the contents of all data files, not only of those that look changed."),
+]
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
 
 

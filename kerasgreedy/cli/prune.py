@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import DevicesOption, Json, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Sets, quiet_tensorflow
 from kerasgreedy.errors import InputError
 
 
@@ -39,6 +39,7 @@ def prune(
     fine_tune: Annotated[str, typer.Option("--fine-tune", help="What it trains: all or head.")] = "all",
     sets: Sets = None,
     devices: DevicesOption = None,
+    check_data: CheckData = False,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -64,6 +65,7 @@ def prune(
         out=out,
         quiet=quiet,
         devices=devices,
+        check_data=check_data,
     )
     if as_json:
         output.put_json({"workdir": str(done.workdir), **done.results})

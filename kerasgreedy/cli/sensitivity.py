@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import DevicesOption, Json, Overwrite, quiet_tensorflow
+from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Overwrite, quiet_tensorflow
 from kerasgreedy.errors import InputError, tell
 
 Names = list[str] | None
@@ -33,6 +33,7 @@ def sensitivity(
     ] = None,
     devices: DevicesOption = None,
     overwrite: Overwrite = False,
+    check_data: CheckData = False,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy against removed filters, block by block, without fine-tuning."""
@@ -55,6 +56,7 @@ def sensitivity(
         examples=examples,
         say=tell,
         devices=devices,
+        check_data=check_data,
     )
     data, picture = write_sensitivity(place, result, overwrite)
     if as_json:

@@ -76,6 +76,19 @@ def random_resized_crop(image: tf.Tensor, draws: tf.Tensor, size: tuple[int, int
     return tf.image.resize(cut, size, antialias=True)
 
 
+def whole_image(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Images resized to `size`, antialiased and rounded: the same numbers in memory, streamed and in an export.
+
+    Args:
+        images: (height, width, c) or (b, height, width, c) in 0..255, of any type.
+
+    Returns:
+        float32 of whole numbers in 0..255.
+    """
+    resized = tf.image.resize(images, size, antialias=True)
+    return tf.clip_by_value(tf.round(tf.cast(resized, tf.float32)), 0.0, 255.0)
+
+
 def center_cut(image: tf.Tensor, shorter: int, size: tuple[int, int]) -> tf.Tensor:
     """Resizes the shorter side to `shorter` and cuts `size` out of the centre (padding where it is smaller); float32.
 

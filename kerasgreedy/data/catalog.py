@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kerasgreedy.data.folders import describe_folder
 from kerasgreedy.data.idx import STEMS, idx_files, idx_folder, idx_shape
-from kerasgreedy.data.info import DataInfo
+from kerasgreedy.data.info import DataInfo, common_size
 from kerasgreedy.data.named import FORMS, NAMED, VARIANT_TEST, VARIANT_TRAIN, NamedSet, kind_of
 from kerasgreedy.data.prepared import describe_copy, tfds_folders, tfds_missing, tfds_root
 from kerasgreedy.errors import DataError, did_you_mean
@@ -43,6 +43,9 @@ def inapplicable(data: Data, dataset: str) -> tuple[str, str] | None:
     kind, _ = kind_of(dataset)
     if data.test_resize and kind not in ("folder", "tfds"):
         return "test_resize", f"'{dataset}' is held in memory at the network's size and is not cut; leave it out"
+    for key, given in (("scale", data.scale != "auto"), ("channel_axis", data.channel_axis is not None)):
+        if given and kind not in ("npz", "arrays"):
+            return key, f"is for npz:PATH and for arrays of a program's own, and '{dataset}' is neither; leave it out"
     if data.corrupt == "skip" and kind != "folder":
         return "corrupt", f"received 'skip', which is for the files of folder:PATH; '{dataset}' has none: leave it out"
     if kind in ("embedded", "folder", "npz"):
@@ -139,7 +142,7 @@ def _describe_idx(name: str, entry: NamedSet, files: dict[str, Path]) -> DataInf
         if len(shape) != 3:
             raise DataError(f"{files[f'{split}_images']}: received sizes {shape}; allowed: images, height, width")
     train, test = shapes["train"], shapes["test"]
-    return DataInfo(name, (train[1], train[2], 1), entry.names, train[0], test[0], origin="idx files")
+    return DataInfo(name, (*common_size(train[1:], test[1:]), 1), entry.names, train[0], test[0], origin="idx files")
 
 
 def _describe_tfds(name: str, data: Data) -> DataInfo:
@@ -159,7 +162,7 @@ def _describe_tfds(name: str, data: Data) -> DataInfo:
 def _describe_npz(place: str, data: Data) -> DataInfo:
     from kerasgreedy.data.npz import describe_npz  # NumPy, which the other kinds do without
 
-    return describe_npz(place, data.dataset)
+    return describe_npz(place, data)
 
 
 _FORMS: dict[str, Callable[[str, Data], DataInfo]] = {"tfds": _describe_tfds, "npz": _describe_npz}

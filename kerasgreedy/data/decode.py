@@ -1,41 +1,69 @@
 """Files to pixels."""
 
-import gzip
 import math
+import os
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from kerasgreedy.data.folders import IMAGE_FORMATS
-from kerasgreedy.data.idx import idx_shape
+from kerasgreedy.data.folders import IMAGE_FORMATS, unreadable_image
+from kerasgreedy.data.idx import idx_shape, open_idx
 from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import DataError
+from kerasgreedy.files import open_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def read_image(file: str, channels: int, size: tuple[int, int] | None) -> "NDArray[np.uint8]":
-    """One image file as (height, width, channels) uint8.
+def read_image(file: str, channels: int) -> "NDArray[np.uint8]":
+    """The one decoder of training and of `predict`: an image file as (height, width, channels) uint8.
+
+    Of an animation it is the first picture; what is transparent has the colour that is stored for it.
+
+    Args:
+        channels: 1 (luminance) or 3.
 
     Raises:
         DataError: naming the file.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(file, formats=IMAGE_FORMATS) as image:
+        with open_regular(file) as content, Image.open(content, formats=IMAGE_FORMATS) as image:
+            if image.format == "PNG":
+                _check_end(content)
+            image.load()
+            image.info.pop("transparency", None)  # Pillow would warn that it is passed over
             picture: Image.Image = image
             if image.mode.startswith("I"):  # 16 bits; `convert` alone would cut them off at 255
                 picture = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-            picture = picture.convert("L" if channels == 1 else "RGB")
-            if size is not None and picture.size != (size[1], size[0]):
-                picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            mode = "L" if channels == 1 else "RGB"
+            if picture.mode != mode:
+                picture = picture.convert(mode)
             return np.asarray(picture).reshape(picture.height, picture.width, channels)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{file}: not a readable image ({error})") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files raise whatever their reader raises
+        raise unreadable_image(file, error) from None
+
+
+def _check_end(file: BinaryIO) -> None:
+    """Refuses a PNG file whose last chunk is missing, which Pillow does not. The position in the file stays as it is.
+
+    Raises:
+        OSError: it is cut off.
+    """
+    before = file.tell()
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        if head[4:] == b"IEND":
+            file.seek(before)
+            return
+        file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)
+    raise OSError("the file is cut off")
 
 
 def read_idx(path: Path) -> "NDArray[np.uint8]":
@@ -45,7 +73,7 @@ def read_idx(path: Path) -> "NDArray[np.uint8]":
     if size > free:
         raise DataError(f"{path}: its {size / 1e9:,.1f} GB do not fit into the {free / 1e9:,.1f} GB of memory that are free")
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with open_idx(path) as file:
             content = file.read(size + 1)  # no more than it says it holds, however much a few bytes unpack to
         return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
     except (OSError, EOFError, ValueError, zlib.error) as error:

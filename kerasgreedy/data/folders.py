@@ -3,34 +3,34 @@
 import hashlib
 import os
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kerasgreedy.data.info import DataInfo
 from kerasgreedy.errors import DataError, did_you_mean
-from kerasgreedy.files import user_path
+from kerasgreedy.files import open_regular, user_path
 from kerasgreedy.spec.recipe import Data
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 # Whatever a file is called, nothing else is read: Pillow would hand a PostScript file to Ghostscript, which runs it.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF")
+# Heads of files are read by so many threads, so many files at a time: what takes time is a slow disk, or one far away.
+_THREADS, _AT_ONCE = 8, 128
 
 
 def describe_folder(place: str, data: Data, skipped: Collection[str] | None) -> DataInfo:
-    """Facts of a folder; the size is that of the first image of each class, where they agree.
+    """Facts of a folder; its images have a size if all of them have the same, as the head of each file says.
 
     Args:
         skipped: files that are left out, see `DataInfo`.
 
     Raises:
-        DataError: see `folder_files`; or the first image of a class cannot be read and `data.corrupt` is not `skip`.
+        DataError: see `folder_files`; or a file cannot be read and `data.corrupt` is not `skip`.
     """
     files, class_names = folder_files(place, skipped or ())
-    by_class: dict[int, list[str]] = {label: [] for label in range(len(class_names))}
-    for file, label in files["train"]:
-        by_class[label].append(file)
-    sizes = {_first_size(of_class, skip=data.corrupt == "skip" and skipped is None) for of_class in by_class.values()}
-    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
-    names = "\n".join(relative(file, place) for split in files.values() for file, _ in split)
+    listed = [file for split in files.values() for file, _ in split]
+    height, width = _size_of_all(listed, skip=data.corrupt == "skip" and skipped is None)
+    names = "\n".join(map(relative, listed))
     return DataInfo(
         data.dataset,
         (height, width, 3),
@@ -70,8 +70,9 @@ def folder_files(place: str, skipped: Collection[str] = ()) -> tuple[dict[str, l
         elif set(names) - set(class_names):
             extra = sorted(set(names) - set(class_names))[0]
             raise DataError(f"folder:{place}: class '{extra}' is in test but not in train{did_you_mean(extra, class_names)}")
+        labels = {name: label for label, name in enumerate(class_names)}
         splits[split] = [
-            (file.path, class_names.index(name))
+            (file.path, labels[name])
             for name in names
             for file in sorted(os.scandir(root / split / name), key=lambda entry: entry.name)
             if _is_image(file.name) and f"{split}/{name}/{file.name}" not in left_out
@@ -84,9 +85,9 @@ def folder_files(place: str, skipped: Collection[str] = ()) -> tuple[dict[str, l
     return splits, class_names
 
 
-def relative(file: str, place: str) -> str:
+def relative(file: str) -> str:
     """A file of a folder as `train/cat/1.jpg`."""
-    return Path(file).relative_to(user_path(place)).as_posix()
+    return "/".join(file.rsplit("/", 3)[-3:])
 
 
 def _class_folders(root: Path, split: str, place: str) -> tuple[str, ...]:
@@ -101,22 +102,57 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_ENDINGS) and not name.startswith(".")
 
 
-def _first_size(files: list[str], skip: bool) -> tuple[int, int]:
-    """Height and width of the first file, or with `skip` of the first one that has any."""
+def _size_of_all(files: list[str], skip: bool) -> tuple[int, int] | tuple[None, None]:
+    """Height and width of all the images, None twice where they differ; looks no further than the first that differs.
+
+    Args:
+        skip: files that cannot be read are passed over.
+    """
+    parts = [files[start : start + _AT_ONCE] for start in range(0, len(files), _AT_ONCE)]
+    found: set[tuple[int, int]] = set()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        # A few parts ahead and no more: where sizes differ, that shows early.
+        for group in [parts[start : start + _THREADS] for start in range(0, len(parts), _THREADS)]:
+            for sizes in pool.map(lambda part: _sizes(part, skip), group):
+                found |= sizes
+            if len(found) > 1:
+                return None, None
+    if not found:
+        raise DataError(f"{Path(files[0]).parents[2]}: none of its {len(files):,} images can be read")
+    return found.pop()
+
+
+def _sizes(files: list[str], skip: bool) -> set[tuple[int, int]]:
+    """The sizes of some files, up to the second one."""
+    found: set[tuple[int, int]] = set()
     for file in files:
         try:
-            return _size(file)
+            found.add(_size(file))
         except DataError:
             if not skip:
                 raise
-    raise DataError(f"{Path(files[0]).parent}: none of its {len(files)} images can be read")
+        if len(found) > 1:
+            break
+    return found
 
 
 def _size(file: str) -> tuple[int, int]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(file, formats=IMAGE_FORMATS) as image:
+        with open_regular(file) as content, Image.open(content, formats=IMAGE_FORMATS) as image:
             return image.height, image.width
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: not a readable image ({error})") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files raise whatever their reader raises
+        raise unreadable_image(file, error) from None
+
+
+def unreadable_image(file: str, error: Exception) -> DataError:
+    """What is said of a file that cannot be decoded."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(f"{file}: not a readable image (no {', '.join(IMAGE_FORMATS)} file)")
+    why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return DataError(f"{file}: not a readable image ({why})")

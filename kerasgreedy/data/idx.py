@@ -1,13 +1,16 @@
 """The idx files of MNIST and Fashion-MNIST: where they are and what their headers say. Imports no TensorFlow."""
 
+import contextlib
 import gzip
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from kerasgreedy.data.named import NAMED
 from kerasgreedy.errors import DataError
-from kerasgreedy.files import user_path
+from kerasgreedy.files import open_regular, user_path
 
 STEMS = {
     "train_images": "train-images-idx3-ubyte",
@@ -47,7 +50,7 @@ def idx_shape(path: Path) -> tuple[int, ...]:
         DataError: it is none.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with open_idx(path) as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:3] != b"\0\0\x08":
                 raise DataError(f"{path}: not an idx file of bytes (it starts with {magic.hex()})")
@@ -56,5 +59,16 @@ def idx_shape(path: Path) -> tuple[int, ...]:
         raise DataError(f"{path}: damaged idx file ({error})") from None
 
 
+@contextlib.contextmanager
+def open_idx(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """Such a file to be read, unpacked where its name ends in .gz."""
+    with open_regular(path) as file:
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield unpacked
+        else:
+            yield file
+
+
 def _first(*paths: Path) -> Path | None:
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if path.exists()), None)

@@ -1,5 +1,6 @@
 """Facts of a data set, as they are known before its images are read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MOST_CLASSES = 1_000_000  # a label beyond it is a mistake, and as a number of classes it would fill the memory
@@ -32,6 +33,12 @@ class DataInfo:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+
+def common_size(train: Sequence[int], test: Sequence[int]) -> tuple[int | None, int | None]:
+    """Height and width of all images, from those of the two splits; None twice where they differ."""
+    height, width = train
+    return (height, width) if tuple(test) == (height, width) else (None, None)
 
 
 def skipped_notice(skipped: tuple[str, ...], most: int = 3) -> str:

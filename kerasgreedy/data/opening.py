@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.data.arrays import ImageArrays
+from kerasgreedy.data.arrays import ImageArrays, channels_last, check_classes, check_images
+from kerasgreedy.data.augment import whole_image
 from kerasgreedy.data.decode import read_idx, read_image
 from kerasgreedy.data.fetch import open_copy
 from kerasgreedy.data.folders import folder_files, relative
@@ -15,6 +16,7 @@ from kerasgreedy.data.idx import idx_files
 from kerasgreedy.data.info import DataInfo
 from kerasgreedy.data.named import kind_of
 from kerasgreedy.data.npz import read_npz
+from kerasgreedy.data.scale import to_bytes
 from kerasgreedy.data.splits import ArraySplit, FileSplit, Split, TfdsSplit, to_channels
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Data
@@ -36,53 +38,58 @@ def open_data(data: Data, info: DataInfo, size: tuple[int, int], channels: int) 
     """
     kind, place = kind_of(data.dataset)
     if kind == "folder":
-        return _folder(place, data, info, size, channels)
+        return _checked(*_folder(place, data, info, size, channels), info)
     if kind == "tfds":
-        return _tfds(data, info, size, channels)
+        return _checked(*_tfds(data, info, size, channels), info)
     if kind == "npz":
-        arrays = read_npz(place)
+        arrays = read_npz(place, data.channel_axis)
     elif kind == "embedded":
         arrays = _digits()
     elif kind == "variant":
         arrays = _variant(data, info)
     else:
         arrays = _idx_or_copy(data.dataset, data)
-    return prepare_arrays(arrays, info, size, channels)
+    return prepare_arrays(arrays, data, info, size, channels)
 
 
-def prepare_arrays(arrays: ImageArrays, info: DataInfo, size: tuple[int, int], channels: int) -> tuple[Split, Split]:
+def prepare_arrays(arrays: ImageArrays, data: Data, info: DataInfo, size: tuple[int, int], channels: int) -> tuple[Split, Split]:
     """Arrays, ready for the network's input.
 
     Raises:
-        DataError: they are no images or no labels of the classes that `info` names.
+        DataError: they are no images or no labels of the classes that `info` names, or their scale cannot be told.
     """
-    train, test = (_fit(ArraySplit(*part, info.classes, info.dataset), size, channels) for part in (arrays.train, arrays.test))
+    given = [channels_last(check_images(images, info.dataset), data.channel_axis) for images, _ in (arrays.train, arrays.test)]
+    images = to_bytes(given[0], given[1], data.scale, info.dataset)
+    labels = arrays.train[1], arrays.test[1]
+    splits = [ArraySplit(*part, info.classes, info.dataset) for part in zip(images, labels, strict=True)]
+    train, test = (_fit(split, size, channels) for split in splits)
+    return _checked(train, test, info)
+
+
+def _checked(train: Split, test: Split, info: DataInfo) -> tuple[Split, Split]:
+    """The splits of a data set of any kind; refuses classes without training images."""
+    if train.labels_at_hand and test.labels_at_hand:
+        check_classes(train.labels, test.labels, info.class_names, info.dataset)
     return train, test
 
 
-def unreadable(data: Data, size: tuple[int, int], channels: int) -> tuple[str, ...]:
-    """The files of a folder that cannot be decoded, as `train/cat/1.jpg`, by the decoder that training would use.
+def unreadable(data: Data, channels: int) -> tuple[str, ...]:
+    """The files of a folder that cannot be decoded, as `train/cat/1.jpg`.
 
     Args:
         data: the recipe's data section; its data set is a folder.
-        size, channels: of the network's input.
+        channels: of the network's input.
     """
-    place = kind_of(data.dataset)[1]
-    splits, _ = folder_files(place)
-    found: list[str] = []
-    for files in splits.values():
-        if _fits_memory(splits, data, size, channels):
-            with ThreadPoolExecutor() as pool:
-                good = list(pool.map(lambda item: _is_readable(item[0], channels), files, chunksize=256))
-            found += [file for (file, _), whole in zip(files, good, strict=True) if not whole]
-        else:
-            found += FileSplit(files, channels).unreadable()
-    return tuple(relative(file, place) for file in found)
+    splits, _ = folder_files(kind_of(data.dataset)[1])
+    files = [file for split in splits.values() for file, _ in split]
+    with ThreadPoolExecutor() as pool:
+        good = pool.map(lambda file: _is_readable(file, channels), files)
+        return tuple(relative(file) for file, whole in zip(files, good, strict=True) if not whole)
 
 
 def _is_readable(file: str, channels: int) -> bool:
     try:
-        read_image(file, channels, None)
+        read_image(file, channels)
     except DataError:
         return False
     return True
@@ -138,9 +145,18 @@ def _fits_memory(splits: dict[str, list[tuple[str, int]]], data: Data, size: tup
 
 
 def _decode_all(files: Sequence[tuple[str, int]], info: DataInfo, size: tuple[int, int], channels: int) -> ArraySplit:
+    images = np.empty((len(files), *size, channels), np.uint8)
+
+    def decode(index: int) -> None:
+        image = read_image(files[index][0], channels)
+        images[index] = image if image.shape[:2] == size else resize(image)
+
+    spec = tf.TensorSpec((None, None, channels), tf.uint8)
+    resize = tf.function(lambda image: whole_image(image, size), input_signature=[spec])
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda item: read_image(item[0], channels, size), files, chunksize=256))
-    return ArraySplit(np.stack(images), np.array([label for _, label in files]), info.classes, info.dataset)
+        for _ in pool.map(decode, range(len(files))):
+            pass
+    return ArraySplit(images, np.array([label for _, label in files]), info.classes, info.dataset)
 
 
 def _tfds(data: Data, info: DataInfo, size: tuple[int, int], channels: int) -> tuple[Split, Split]:
@@ -149,8 +165,8 @@ def _tfds(data: Data, info: DataInfo, size: tuple[int, int], channels: int) -> t
     examples = sum(int(builder.info.splits[split].num_examples) for split in ("train", test))
     cut = data.augment.random_resized_crop or data.test_resize is not None
     if None not in shape and examples * int(np.prod(shape)) <= IN_MEMORY_BYTES and not cut:
-        return prepare_arrays(_copy_arrays(data, builder, test), info, size, channels)
-    return TfdsSplit(builder, "train", channels), TfdsSplit(builder, test, channels)
+        return prepare_arrays(_copy_arrays(data, builder, test), data, info, size, channels)
+    return TfdsSplit(builder, "train", channels, info.classes), TfdsSplit(builder, test, channels, info.classes)
 
 
 def _copy_arrays(data: Data, builder: Any, test: str) -> ImageArrays:
@@ -171,8 +187,8 @@ def _copy_arrays(data: Data, builder: Any, test: str) -> ImageArrays:
 def _fit(split: ArraySplit, size: tuple[int, int], channels: int) -> ArraySplit:
     images = split.images
     if images.shape[1:3] != size:
-        parts = [tf.image.resize(images[i : i + 1024], size, antialias=True).numpy() for i in range(0, len(images), 1024)]
-        images = np.round(np.concatenate(parts)).clip(0, 255).astype(np.uint8)
+        parts = [whole_image(images[i : i + 1024], size).numpy().astype(np.uint8) for i in range(0, len(images), 1024)]
+        images = np.concatenate(parts)
     if images is split.images and images.shape[-1] == channels:
         return split
     return ArraySplit(to_channels(tf.constant(images), channels).numpy(), split.labels)

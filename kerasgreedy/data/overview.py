@@ -111,7 +111,7 @@ def overview(recipe: Recipe) -> Overview:
     height, width = wanted or info.image_shape[:2]
     size, channels = (height or USUAL_SIDE, width or USUAL_SIDE), info.image_shape[2]
     if data.corrupt == "skip":
-        info = describe(data, unreadable(data, size, channels))
+        info = describe(data, unreadable(data, channels))
     train, test = open_data(data, info, size, channels)
     # Figures of the pixels are wanted however the recipe normalises, and of all training images.
     whole = data.model_copy(update={"normalize": "per_channel", "validation": 0, "train_examples": None, "test_examples": None})

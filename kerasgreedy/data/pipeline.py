@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop
+from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop, whole_image
+from kerasgreedy.data.parts import divide_at_random, divide_by_class
 from kerasgreedy.data.splits import ArraySplit, FileSplit, Split, TfdsSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Data
@@ -44,6 +45,13 @@ class Pipeline:
         size: height and width that the network takes.
         seed: of split, order and augmentation.
         fitted: (mean, deviation) by channel to normalise with; default: fitted on the training part.
+        by_class: draw the images that are used and those that validate class by class, where labels are at hand; runs of
+            older versions drew them from all alike.
+
+    Attributes:
+        parts: part -> (n,) its examples, sorted.
+        by_class: whether they were drawn so.
+        notices: what people should know of how they were drawn.
     """
 
     def __init__(
@@ -54,17 +62,41 @@ class Pipeline:
         size: tuple[int, int],
         seed: int,
         fitted: tuple[Sequence[float], Sequence[float]] | None = None,
+        by_class: bool = True,
     ):
         self._train, self._test, self._data, self._size, self._seed = train, test, data, size, seed
-        order = np.random.default_rng((seed, _SPLIT)).permutation(train.size)[: data.train_examples]
-        count = data.validation if isinstance(data.validation, int) else round(data.validation * len(order))
+        self.by_class = by_class and train.labels_at_hand
+        self.notices: tuple[str, ...] = ()
+        used, held = self._divide(by_class)
         test_order = np.random.default_rng((seed, _LIMIT)).permutation(test.size)[: data.test_examples]
         self.parts: dict[Part, NDArray[np.int64]] = {
-            "train": np.sort(order[count:]),
-            "validation": np.sort(order[:count]),
+            "train": used,
+            "validation": held,
             "test": np.sort(test_order),
         }
         self.mean, self.deviation = [np.asarray(part, np.float32) for part in fitted] if fitted else self._fit()
+
+    def _divide(self, by_class: bool) -> tuple["NDArray[np.int64]", "NDArray[np.int64]"]:
+        """The examples that are trained on, and those that validate."""
+        train, data = self._train, self._data
+        limit = min(data.train_examples or train.size, train.size)
+        count = data.validation if isinstance(data.validation, int) else round(data.validation * limit)
+        order = np.random.default_rng((self._seed, _SPLIT)).permutation(train.size)
+        if not self.by_class:
+            if by_class and (count or limit < train.size):
+                self.notices = (
+                    f"{data.dataset}: validation images are drawn from all alike, not class by class: to know the classes, all "
+                    "of the copy would have to be read",
+                )
+            return divide_at_random(order, limit, count)
+        used, held = divide_by_class(order, train.labels, limit, count)
+        there, left = np.unique(train.labels), np.unique(train.labels[used])
+        if len(left) < len(there):
+            self.notices = (
+                f"{data.dataset}: {len(there) - len(left):,} of {len(there):,} classes have no training image: only "
+                f"{len(used):,} images are left for training",
+            )
+        return used, held
 
     @property
     def augments(self) -> bool:
@@ -90,7 +122,7 @@ class Pipeline:
         views = self._data.augment_views
         draws = self._draws((phase, epoch) if views is None else (epoch % views,))
         batches = self._train.batches(order, batch_size, drop_remainder=True, first=first_step * batch_size, seed=seed)
-        return self._images(self._train, batches, draws, batch_size).map(self._with_rows("train"), **_PARALLEL)
+        return self._images(self._train, batches, draws, batch_size, full=True).map(self._with_rows("train"), **_PARALLEL)
 
     def _with_rows(self, part: Part) -> Callable[..., tuple[tf.Tensor, ...]]:
         """(index in the split, ...) to (row of the part, ...)."""
@@ -125,9 +157,10 @@ class Pipeline:
             rows, image, label = with_rows(index, image, label)
             image = tf.pad(image, [*missing, [0, 0], [0, 0], [0, 0]])
             shape = (batch_size, *self._size, image.shape[-1])
-            return tf.pad(rows, missing, constant_values=-1), tf.ensure_shape(image, shape), tf.pad(label, missing)
+            rows, label = tf.pad(rows, missing, constant_values=-1), tf.pad(label, missing)
+            return tf.ensure_shape(rows, batch_size), tf.ensure_shape(image, shape), tf.ensure_shape(label, batch_size)
 
-        return self._images(source, batches, draws, batch_size).map(fill, **_PARALLEL).prefetch(2)
+        return self._images(source, batches, draws, batch_size, full=False).map(fill, **_PARALLEL).prefetch(2)
 
     def _sharded_view(self, part: Part, view: int | None, batch_size: int, shards: int) -> tf.data.Dataset:
         """`view` in the order of `sharded_rows`; a place to be filled up holds the first image again, as row -1."""
@@ -142,7 +175,7 @@ class Pipeline:
             _, image, label = batch
             return rows, tf.ensure_shape(image, (*shape, image.shape[-1])), tf.ensure_shape(label, batch_size)
 
-        images = self._images(source, batches, draws, batch_size)
+        images = self._images(source, batches, draws, batch_size, full=True)
         return tf.data.Dataset.zip(places, images).map(number, **_PARALLEL).prefetch(2)
 
     @property
@@ -165,11 +198,10 @@ class Pipeline:
         """Turns a failure to decode into an error that names the file."""
         try:
             yield
-        except UNREADABLE as error:  # not all of TensorFlow's errors: looking for the file decodes every one
+        except UNREADABLE as error:
             for source in (self._train, self._test):
-                found = source.first_unreadable() if isinstance(source, FileSplit) else None
-                if found:
-                    raise found from None
+                if isinstance(source, FileSplit) and source.fault:
+                    raise source.fault from None
             if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
                 raise DataError(f"{self._data.dataset}: the images cannot be read ({type(error).__name__}, {error.op})") from None
             raise
@@ -188,11 +220,17 @@ class Pipeline:
         """The random numbers of one view: of a (phase, epoch), or of a numbered (view,) for the whole run."""
         return tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, *place)).uniform)
 
-    def _images(self, source: Split, batches: tf.data.Dataset, draws: tf.Tensor | None, batch_size: int) -> tf.data.Dataset:
-        """Batches (index, image, label) at the network's size, changed by `draws` if there are any, and normalised."""
+    def _images(
+        self, source: Split, batches: tf.data.Dataset, draws: tf.Tensor | None, batch_size: int, full: bool
+    ) -> tf.data.Dataset:
+        """Batches (index, image, label) at the network's size, changed by `draws` if there are any, and normalised.
+
+        Args:
+            full: all batches are full, so that their size is known before they are read.
+        """
         augment = self._data.augment
         if not source.uniform:
-            batches = self._cut(batches, draws if augment.random_resized_crop else None).batch(batch_size)
+            batches = self._cut(batches, draws if augment.random_resized_crop else None).batch(batch_size, full)
 
         def prepare(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             if draws is not None:
@@ -217,7 +255,7 @@ class Pipeline:
             elif shorter:
                 image = center_cut(image, shorter, self._size)
             else:
-                image = tf.image.resize(image, self._size, antialias=True)
+                image = whole_image(image, self._size)
             return index, image, label
 
         return examples.map(cut, **_PARALLEL)

@@ -57,6 +57,10 @@ def describe_copy(folder: Path, name: str, dataset: str) -> DataInfo:
     try:
         info, columns = (parse_json(read_bytes(folder / name, MAX_JSON_BYTES)) for name in ("dataset_info.json", "features.json"))
         _check_classes(columns)
+        kept = info.get("fileFormat", "tfrecord")  # older copies do not say
+        if kept != "tfrecord":
+            raise ValueError(f"its files are in the format {kept!r}; allowed: tfrecord")
+        _check_files(folder)
         for part in (info.get("name", ""), *(split[key] for split in info["splits"] for key in _IN_PATHS if key in split)):
             if not isinstance(part, str) or "/" in part:
                 raise ValueError(f"{part!r} is part of a file's name; allowed: files of that folder")
@@ -64,16 +68,27 @@ def describe_copy(folder: Path, name: str, dataset: str) -> DataInfo:
         features = columns["featuresDict"]["features"]
         shape = _shape(features["image"])
         count = int(features["label"]["classLabel"]["numClasses"])
-        if not 0 < count <= MOST_CLASSES:
-            raise ValueError(f"{count} classes")
+        if not 1 < count <= MOST_CLASSES:
+            raise ValueError(f"{count} class(es); allowed: 2 to {MOST_CLASSES:,}")
         names_file = folder / "label.labels.txt"
         listed = read_bytes(names_file, MAX_JSON_BYTES).decode().split("\n") if names_file.is_file() else map(str, range(count))
         names = tuple(listed)[:count]
         test = tfds_test_split(name, list(sizes))
         origin = f"TFDS copy {name.partition('/')[0]} {folder.name}"
         return DataInfo(dataset, shape, names, sizes["train"], sizes[test], origin=origin)
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise DataError(f"{dataset}: {folder} is not a prepared image classification set ({error!r})") from None
+
+
+def _check_files(folder: Path) -> None:
+    """TensorFlow would wait for a pipe without end.
+
+    Raises:
+        ValueError: something in a copy's folder is no ordinary file.
+    """
+    for path in folder.iterdir():
+        if not (path.is_file() or (path.is_dir() and ".tfrecord" not in path.name)):
+            raise ValueError(f"{path.name} is no ordinary file")
 
 
 def _check_classes(columns: Any) -> None:
@@ -103,6 +118,20 @@ def tfds_test_split(name: str, splits: list[str]) -> str:
     raise DataError(f"tfds:{name}: has no test or validation split (it has {', '.join(splits)})")
 
 
-def _shape(feature: dict[str, dict[str, dict[str, list[str]]]]) -> tuple[int | None, int | None, int]:
-    sizes = [int(size) for size in feature["image"]["shape"]["dimensions"]]
-    return (sizes[0] if sizes[0] > 0 else None, sizes[1] if sizes[1] > 0 else None, sizes[2] if sizes[2] > 0 else 3)
+def _shape(feature: dict[str, Any]) -> tuple[int | None, int | None, int]:
+    """Height, width (None: images differ) and channels, from the feature `image`.
+
+    Raises:
+        ValueError: its images have other axes, an unknown number of channels, or are no bytes.
+    """
+    about = feature["image"]
+    kind = about.get("dtype", "uint8")
+    if kind != "uint8":
+        raise ValueError(f"its images are of type {kind}; allowed: uint8")
+    sizes = [int(size) for size in about["shape"]["dimensions"]]
+    if len(sizes) != 3:
+        raise ValueError(f"its images have {len(sizes)} axes; allowed: height, width, channels")
+    height, width, channels = (size if size > 0 else None for size in sizes)
+    if channels is None:
+        raise ValueError("its images are of an unknown number of channels; allowed: a number, such as 1 or 3")
+    return height, width, channels

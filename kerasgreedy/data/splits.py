@@ -3,13 +3,14 @@
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.data.arrays import check_images, check_labels, to_bytes
-from kerasgreedy.data.image_files import decode_file
+from kerasgreedy.data.arrays import check_images, check_labels
+from kerasgreedy.data.decode import read_image
 from kerasgreedy.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ class Split(ABC):
         size: number of examples.
         labels: (size,) int32.
         uniform: whether all images have the network's size.
+        labels_at_hand: whether `labels` can be had without reading very much.
     """
 
     size: int
     labels: "NDArray[np.int32]"
     uniform: bool = True
+    labels_at_hand: bool = True
 
     @abstractmethod
     def batches(
@@ -48,7 +51,7 @@ class ArraySplit(Split):
     """Images that are held in memory.
 
     Args:
-        images: (n, height, width, channels) uint8, or float in 0..1 or 0..255.
+        images: (n, height, width, channels) uint8.
         labels: (n,) whole numbers from 0.
         classes: number of classes; None: not known.
         what: names the images in a message.
@@ -58,7 +61,9 @@ class ArraySplit(Split):
     """
 
     def __init__(self, images: Any, labels: Any, classes: int | None = None, what: str = "images"):
-        self.images = to_bytes(check_images(images, what), what)
+        self.images = check_images(images, what)
+        if self.images.dtype != np.uint8:
+            raise DataError(f"{what}: received {self.images.dtype}; allowed: uint8")
         self.labels = check_labels(labels, len(self.images), classes, what)
         self.size = len(self.images)
 
@@ -81,11 +86,16 @@ class ArraySplit(Split):
 
 
 class FileSplit(Split):
-    """Image files that are decoded anew each time, at their own size."""
+    """Image files that are decoded anew each time, at their own size.
+
+    Attributes:
+        fault: of a file that could not be decoded, which ended the batches.
+    """
 
     uniform = False
 
     def __init__(self, files: Sequence[tuple[str, int]], channels: int):
+        self.fault: DataError | None = None
         self.files = [file for file, _ in files]
         self.labels = np.array([label for _, label in files], np.int32)
         self.channels = channels
@@ -96,34 +106,21 @@ class FileSplit(Split):
     ) -> tf.data.Dataset:
         count = len(order) // batch_size * batch_size if drop_remainder else len(order)
         with tf.device("CPU:0"):
-            files, labels = tf.constant(self.files), tf.constant(self.labels)
+            labels = tf.constant(self.labels)
 
         def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            return index, decode_file(tf.io.read_file(files[index]), self.channels), labels[index]
+            image = tf.numpy_function(self._decode, [index], tf.uint8, stateful=False)
+            return index, tf.ensure_shape(image, (None, None, self.channels)), labels[index]
 
         indices = tf.data.Dataset.from_tensor_slices(order[first:count])
         return indices.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-    def unreadable(self) -> list[str]:
-        """The files that cannot be decoded, found in parallel by the very decoder that batches go through."""
-
-        def number(index: tf.Tensor, image: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return index, tf.size(image)  # the size keeps the decoding in the graph
-
-        decoded = self.batches(np.arange(self.size), 1, False).map(number).ignore_errors()
-        bad = np.ones(self.size, bool)
-        for index, _ in decoded.batch(1024):
-            bad[index.numpy()] = False
-        return [self.files[index] for index in np.flatnonzero(bad)]
-
-    def first_unreadable(self) -> DataError | None:
-        """Looks for the file that stopped a run; slow, used only after a failure."""
-        for file in self.files:
-            try:
-                decode_file(tf.io.read_file(file), self.channels)
-            except tf.errors.OpError as error:
-                return DataError(f"{file}: not a readable image ({str(error.message).partition('[Op')[0].strip()})")
-        return None
+    def _decode(self, index: "NDArray[np.int64]") -> "NDArray[np.uint8]":
+        try:
+            return read_image(self.files[int(index)], self.channels)
+        except DataError as error:
+            self.fault = self.fault or error
+            raise
 
 
 class PictureSplit(Split):
@@ -153,16 +150,23 @@ class PictureSplit(Split):
 
 
 class TfdsSplit(Split):
-    """A TFDS split too large for memory. Order is shuffled within a buffer by the seed."""
+    """A TFDS split too large for memory. Order is shuffled within a buffer by the seed.
+
+    Args:
+        classes: number of classes.
+    """
 
     uniform = False
     BUFFER = 10_000
+    # Reading the labels of more bytes than these would take minutes each time that a run is opened.
+    MOST_BYTES = 20_000_000_000
 
-    def __init__(self, builder: Any, split: str, channels: int):
+    def __init__(self, builder: Any, split: str, channels: int, classes: int):
         self._builder = builder
         self._split = split
-        self.channels = channels
+        self.channels, self.classes = channels, classes
         self.size = int(builder.info.splits[split].num_examples)
+        self.labels_at_hand = sum(Path(file).stat().st_size for file in builder.info.splits[split].filepaths) <= self.MOST_BYTES
 
     @functools.cached_property
     def labels(self) -> "NDArray[np.int32]":  # type: ignore[override]
@@ -173,7 +177,7 @@ class TfdsSplit(Split):
         data = self._builder.as_dataset(split=self._split, shuffle_files=False, decoders=encoded)
         batches = data.map(lambda example: example["label"]).batch(4096)
         labels = np.concatenate([batch.numpy() for batch in batches])
-        return check_labels(labels, self.size, None, f"{self._builder.name}, split {self._split}")
+        return check_labels(labels, self.size, self.classes, f"{self._builder.name}, split {self._split}")
 
     def batches(
         self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool, first: int = 0, seed: int | None = None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from kerasgreedy.data.augment import center_cut
+from kerasgreedy.data.augment import center_cut, whole_image
 from kerasgreedy.data.image_files import BMP, JPEG, PNG, decode_file, file_head, number, starts
 
 # A file of a few kilobytes can declare an image of many gigabytes: it is refused before anything is decoded. So is a strip:
@@ -50,8 +50,7 @@ class Preprocessing:
         image = decode_file(content, self.channels)
         if self.shorter:
             return tf.ensure_shape(center_cut(image, self.shorter, self.size), (*self.size, self.channels))
-        resized = tf.image.resize(image, self.size, antialias=True)
-        return tf.clip_by_value(tf.round(resized), 0.0, 255.0)
+        return whole_image(image, self.size)
 
     @property
     def words(self) -> str:

@@ -1,6 +1,5 @@
 """Predictions of an exported version for image files."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +7,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.data.decode import read_image
+from kerasgreedy.data.folders import IMAGE_ENDINGS
+from kerasgreedy.errors import DataError, InputError, WorkdirError
 from kerasgreedy.export.card import CARD, read_card
-from kerasgreedy.export.image_bytes import MOST_PIXELS
+from kerasgreedy.export.image_bytes import MOST_PIXELS, MOST_SIDE
 from kerasgreedy.export.sealed import FACTS, check_files
-from kerasgreedy.files import read_bytes, user_path
+from kerasgreedy.files import user_path
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 BATCH = 32
-# A bitmap of as many pixels as the model takes, at four bytes each, and its head.
-MOST_BYTES = 4 * MOST_PIXELS + 4096
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,13 @@ class Exported:
         path: its folder.
         card: its model card.
         serve: files (n,) to probabilities and names.
+        channels: that its images have: 1 or 3.
     """
 
     path: Path
     card: dict[str, Any]
     serve: Any
+    channels: int
 
 
 def open_export(place: str | Path) -> Exported:
@@ -55,7 +55,9 @@ def open_export(place: str | Path) -> Exported:
     card = read_card(path)
     check_files(path)
     try:
-        serve = tf.saved_model.load(str(path)).signatures["serve_encoded"]
+        signatures = tf.saved_model.load(str(path)).signatures
+        serve = signatures["serve_encoded"]
+        channels = signatures["serve"].structured_input_signature[1]["images"].shape[-1]
         classes = serve.structured_outputs["probabilities"].shape[-1]
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
         raise WorkdirError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
@@ -64,7 +66,7 @@ def open_export(place: str | Path) -> Exported:
         raise WorkdirError(f"{path / 'assets' / CARD}: damaged (name or answer is missing)")
     if not (isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)):
         raise WorkdirError(f"{path / 'assets' / CARD}: damaged (class_names are not the names of {classes} classes)")
-    return Exported(path, card, serve)
+    return Exported(path, card, serve, channels)
 
 
 def _is_version(path: Path) -> bool:
@@ -75,7 +77,7 @@ def _is_version(path: Path) -> bool:
 def predict_files(
     model: Exported, places: Sequence[str | Path], top: int = 3
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Predicts for files, and for the images of folders.
+    """Predicts for files, and for the images of folders. They are decoded as training decodes them.
 
     Returns:
         For each readable file `file` and `classes` (up to `top` of `name`, `id`, `probability`, best first); and for each other
@@ -86,17 +88,25 @@ def predict_files(
     good: list[tuple[str, bytes]] = []
     for file in _files(places):
         try:
-            if file.exists() and not file.is_file():  # a pipe would be waited for
-                raise OSError("no ordinary file")
-            good.append((str(file), read_bytes(file, MOST_BYTES)))
-        except OSError as error:
-            faults.append({"file": str(file), "error": error.strerror or str(error)})
+            good.append((str(file), _lossless(file, model.channels)))
+        except DataError as error:
+            faults.append({"file": str(file), "error": str(error).removeprefix(f"{file}: ")})
         if len(good) == BATCH:
-            _predict(model, good, top, predictions, faults)
+            _predict(model, good, top, predictions)
             good = []
     if good:
-        _predict(model, good, top, predictions, faults)
+        _predict(model, good, top, predictions)
     return predictions, faults
+
+
+def _lossless(file: Path, channels: int) -> bytes:
+    """The pixels of a file, by the decoder of training, as a PNG file."""
+    image = read_image(str(file), channels)
+    if image.shape[0] * image.shape[1] > MOST_PIXELS or max(image.shape) > MOST_SIDE:
+        raise DataError(
+            f"{file}: has {image.shape[0]}x{image.shape[1]} pixels; allowed: {MOST_PIXELS:,}, and {MOST_SIDE:,} a side"
+        )
+    return bytes(tf.io.encode_png(image, compression=1).numpy())
 
 
 def _files(places: Sequence[str | Path]) -> list[Path]:
@@ -104,39 +114,19 @@ def _files(places: Sequence[str | Path]) -> list[Path]:
     for place in places:
         path = user_path(place)
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGE_ENDINGS and each.is_file())
             if not inside:
-                raise InputError(f"{path}: holds no {', '.join(SUFFIXES)} file")
+                raise InputError(f"{path}: holds no {', '.join(IMAGE_ENDINGS)} file")
             files += inside
         else:
             files.append(path)
     return files
 
 
-def _predict(
-    model: Exported, files: Sequence[tuple[str, bytes]], top: int, predictions: list[dict[str, Any]], faults: list[dict[str, str]]
-) -> None:
-    """A batch that holds a bad file fails as a whole: its files are then asked one by one."""
-    try:
-        probabilities = model.serve(image_bytes=tf.constant([content for _, content in files]))["probabilities"].numpy()
-    except tf.errors.InvalidArgumentError as error:
-        if len(files) == 1:
-            faults.append({"file": files[0][0], "error": _reason(str(error))})
-            return
-        for each in files:
-            _predict(model, [each], top, predictions, faults)
-        return
+def _predict(model: Exported, files: Sequence[tuple[str, bytes]], top: int, predictions: list[dict[str, Any]]) -> None:
+    probabilities = model.serve(image_bytes=tf.constant([content for _, content in files]))["probabilities"].numpy()
     names = model.card["class_names"]
     for (file, _), row in zip(files, probabilities, strict=True):
         best = (-row).argsort(kind="stable")[:top]
         classes = [{"name": names[index], "id": int(index), "probability": float(row[index])} for index in best]
         predictions.append({"file": file, "classes": classes})
-
-
-def _reason(text: str) -> str:
-    """The message of an assertion or of the decoder, without TensorFlow's account of the graph."""
-    asserted = re.search(r"assertion failed: \[(.*?)[. ]*\]", text)
-    if asserted:
-        return asserted[1]
-    plain = text.split("<stack traces unavailable>")[-1].strip().split("\n")[0].split("[[")[0].strip()
-    return f"not a readable image ({plain})"

@@ -49,6 +49,16 @@ class Data(Strict):
     corrupt: Literal["error", "skip"] = Field(
         "error", description="a file of `folder:PATH` that cannot be read stops the run, or is left out and counted"
     )
+    scale: Literal["auto", "unit", "bytes"] = Field(
+        "auto",
+        description="what the numbers of `npz:PATH` and of arrays are: `unit`, 0..1; `bytes`, 0..255; `auto`: told from both "
+        "splits together, and refused where it could be either",
+    )
+    channel_axis: Literal["first", "last"] | None = Field(
+        None,
+        description="where the images of `npz:PATH` and of arrays have their channels: `first`, (n, channels, height, width), or "
+        "`last`; default: last, and refused where they look like the other",
+    )
     image_size: Size | None = Field(None, description="images are resized to this; default: the spec's, else their own")
     test_resize: Count | None = Field(
         None,

@@ -29,6 +29,7 @@ class Job:
         architecture: the network's shapes and costs.
         phases: the plan.
         train_images, validation_images, test_images: examples in each part, after limits.
+        by_class: whether the images that are used, and those that validate, are drawn class by class.
     """
 
     spec: ModelSpec
@@ -39,6 +40,7 @@ class Job:
     train_images: int
     validation_images: int
     test_images: int
+    by_class: bool = True
 
     def at(self, spec: ModelSpec, done: Sequence[Mapping[str, Any]]) -> "Job":
         """The job when some stages of its plan are done, with these entries, and have left the network of `spec`."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
+from kerasgreedy.data.contents import check_contents, data_files, stamped
 from kerasgreedy.data.fetch import fetch
 from kerasgreedy.data.info import DataInfo
 from kerasgreedy.data.opening import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, dotted, tell
+from kerasgreedy.files import as_json
 from kerasgreedy.pruning.groups import walk
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.architecture import Architecture
@@ -26,36 +29,69 @@ from kerasgreedy.train.checkpoint import CheckpointStore, Snapshot
 from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.stages import PruneAction
 from kerasgreedy.train.state import NETWORK, RunState
-from kerasgreedy.train.workdir import PRUNED, Workdir
+from kerasgreedy.train.workdir import DATA_FILES, PRUNED, Workdir
+
+BY_CLASS = "by_class"
 
 
 def start_job(documents: tuple[Document[ModelSpec], Document[Recipe]], data: ImageArrays | None) -> Job:
     """The job of a new run, with its data here and, where the recipe says so, its unreadable files left out."""
-    job = prepare(*documents, info=data.info() if data else None)
+    job = prepare(*documents, info=_info(documents[1], data))
     if data is None and fetch(job.recipe.data):
         job = prepare(*documents)  # the names of the classes are known now
     if data is None and job.recipe.data.corrupt == "skip":
-        height, width, channels = job.architecture.input_shape
-        job = prepare(*documents, skipped=unreadable(job.recipe.data, (height, width), channels))
+        job = prepare(*documents, skipped=unreadable(job.recipe.data, job.architecture.input_shape[-1]))
     return job
 
 
-def open_job(folder: Workdir, data: ImageArrays | None) -> Job:
-    """The job of a run folder; refuses data that changed since the run began."""
+def _info(recipe: Document[Recipe], data: ImageArrays | None) -> DataInfo | None:
+    """Facts of a caller's own images."""
+    return data.info(recipe.value.data.channel_axis) if data else None
+
+
+def open_job(folder: Workdir, data: ImageArrays | None, check_data: bool = False) -> Job:
+    """The job of a run folder; refuses data that changed since the run began.
+
+    Args:
+        check_data: hash all files of the data set, not only those that look changed.
+    """
     spec, recipe = folder.documents()
     facts = folder.facts()
     if facts.get("arrays") and data is None:
         raise DataError(f"{folder.path}: this run was trained on arrays of its caller; give them again")
     # Files that were left out stay out, even if they can be read by now: the examples are those that the run began with.
-    job = prepare(spec, recipe, data.info() if data else None, _skipped(facts["data"]), begins=False)
+    job = prepare(spec, recipe, _info(recipe, data), _skipped(facts["data"]), begins=False)
+    job = replace(job, by_class=_by_class(facts["data"]))
     now = json.loads(json.dumps(data_facts(job)))
     for key, value in facts["data"].items():
+        if key == "image_shape" and "split" not in facts["data"]:
+            continue  # older folders have the size of some of the images
         if now.get(key) != value:
             what = f"{key} was {value} and is {now.get(key)}"
             if key == "fingerprint":
                 what = "files were added, removed or renamed" if job.data.dataset.startswith("folder:") else "other contents"
             raise DataError(f"{folder.path}: the data changed since the run began ({what})")
+    if data is None:
+        _check_contents(folder, job, check_data)
     return job
+
+
+def noted_contents(job: Job) -> str | None:
+    """The contents of the data set's files as text, for `data_files.json`; None where it has no files of its own."""
+    files = data_files(job.recipe.data, job.data.skipped or ())
+    return as_json(stamped(files)) if files else None
+
+
+def _check_contents(folder: Workdir, job: Job, everything: bool) -> None:
+    stamps = folder.data_files()
+    files = data_files(job.recipe.data, job.data.skipped or ())
+    if stamps is not None:
+        try:
+            check_contents(files, stamps, everything)
+        except DataError as error:
+            raise DataError(f"{folder.path}: {error}") from None
+    elif everything and files:
+        raise InputError(f"{folder.path}: {DATA_FILES} is missing, so that there is nothing to check the data against")
 
 
 def stored_info(folder: Workdir) -> DataInfo:
@@ -68,6 +104,11 @@ def stored_info(folder: Workdir) -> DataInfo:
         raise WorkdirError(f"{folder.path / 'run.json'}: damaged (data.{dotted(line['loc'])}: {line['msg']})") from None
 
 
+def _by_class(facts: dict[str, Any]) -> bool:
+    """Whether the images of a run were drawn class by class; older folders do not say, and theirs were not."""
+    return facts.get("split") == BY_CLASS
+
+
 def _skipped(facts: dict[str, Any]) -> tuple[str, ...] | None:
     names = facts.get("skipped")
     return tuple(map(str, names)) if isinstance(names, list) else None
@@ -76,11 +117,14 @@ def _skipped(facts: dict[str, Any]) -> tuple[str, ...] | None:
 def data_facts(job: Job) -> dict[str, Any]:
     """What `run.json` says of the data."""
     images = {"train_images": job.train_images, "validation_images": job.validation_images, "test_images": job.test_images}
-    return {**vars(job.data), **images}
+    return {**vars(job.data), **images, "split": BY_CLASS if job.by_class else "random"}
 
 
-def check_start(job: Job) -> None:
+def check_start(job: Job) -> Job:
     """Refuses a run to start from whose network is another one than the job's.
+
+    Returns:
+        the job; on the same data it splits as that run did.
 
     Raises:
         WorkdirError, CheckpointError: there is no finished run.
@@ -95,13 +139,13 @@ def check_start(job: Job) -> None:
             spec = folder.path / (PRUNED if changed else "spec.yaml")
             raise InputError(f"start_from: {name} {which} {folder.path} and this spec; that run's network is described by {spec}")
     _check_heads(job, source)
-    _check_same_split(job, source)
+    return _with_same_split(job, source)
 
 
-def _check_same_split(job: Job, source: Job) -> None:
+def _with_same_split(job: Job, source: Job) -> Job:
     """On the data that the weights were trained on, another split would make validation images of training images."""
     if (job.data.dataset, job.data.fingerprint) != (source.data.dataset, source.data.fingerprint) or not job.validation_images:
-        return
+        return job
     ours, theirs = ((j.recipe.seed, j.recipe.data.validation, j.recipe.data.train_examples) for j in (job, source))
     if ours != theirs:
         names = ("seed", "data.validation", "data.train_examples")
@@ -110,6 +154,7 @@ def _check_same_split(job: Job, source: Job) -> None:
             f"start_from: that run split the same data otherwise, so most validation images would be ones that its weights were "
             f"trained on; give {', '.join(odd)} as there, or data.validation=0"
         )
+    return replace(job, by_class=source.by_class)
 
 
 def _check_heads(job: Job, source: Job) -> None:
@@ -140,7 +185,8 @@ def _source(job: Job) -> tuple[Workdir, Job, Snapshot]:
             + ("; or take what it has so far: start_unfinished=true" if snapshot else "")
         )
     spec, recipe = folder.documents()
-    return folder, _at(folder, prepare(spec, recipe, stored_info(folder), begins=False), snapshot), snapshot
+    job = replace(prepare(spec, recipe, stored_info(folder), begins=False), by_class=_by_class(folder.facts()["data"]))
+    return folder, _at(folder, job, snapshot), snapshot
 
 
 def _shapes(arch: Architecture) -> dict[str, list[Any]]:
@@ -164,9 +210,10 @@ def open_pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = N
     """Batches of a job; those of an existing run are normalised as it was when the run began."""
     height, width, channels = job.architecture.input_shape
     size = height, width
-    splits = prepare_arrays(data, job.data, size, channels) if data else open_data(job.recipe.data, job.data, size, channels)
+    about = job.recipe.data, job.data, size, channels
+    splits = prepare_arrays(data, *about) if data else open_data(*about)
     fitted = _normalization(folder, channels) if folder else None
-    return Pipeline(*splits, job.recipe.data, size, job.recipe.seed, fitted)
+    return Pipeline(*splits, job.recipe.data, size, job.recipe.seed, fitted, job.by_class)
 
 
 def _normalization(folder: Workdir, channels: int) -> tuple[list[float], list[float]]:

@@ -38,6 +38,7 @@ def prune_run(
     strategy: tf.distribute.Strategy | None = None,
     quiet: bool = False,
     devices: str | None = None,
+    check_data: bool = False,
 ) -> Run:
     """Removes filters of a finished run's network and fine-tunes what is left, in a new run folder; the old one stays as it is.
 
@@ -53,6 +54,7 @@ def prune_run(
         out: the new run folder; default: the old one's name and `-pruned`.
         data: own images, where the run was trained on such.
         strategy, devices: see `train_spec`.
+        check_data: see `resume_run`.
 
     Raises:
         KerasgreedyError: see `errors`; an amount that cannot be reached says what can.
@@ -61,7 +63,7 @@ def prune_run(
         raise InputError(f"epochs: received {epochs}; allowed: 0 or more")
     folder = Workdir.open(workdir)
     here = folder.path.resolve()
-    job = open_job(folder, data)
+    job = open_job(folder, data, check_data)
     heads = heads or ("all" if len(job.trained_depths()) > 1 else "last")
     training = job.recipe.training
     settings = {

@@ -1,8 +1,9 @@
 """Train, resume, evaluate: the functions behind the commands, for notebooks too."""
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from kerasgreedy.train.opening import (
     check_start,
     data_facts,
     newest,
+    noted_contents,
     open_job,
     open_pipeline,
     restore,
@@ -43,7 +45,7 @@ from kerasgreedy.train.results import finish, score
 from kerasgreedy.train.signals import Asked, StopRequest
 from kerasgreedy.train.solvers.masked import Masks, masked_layers
 from kerasgreedy.train.state import Position, RunState
-from kerasgreedy.train.workdir import Workdir, default_workdir
+from kerasgreedy.train.workdir import DATA_FILES, Workdir, default_workdir
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,12 @@ def train_spec(
                 "devices": {"replicas": here.replicas, "workers": here.workers},
                 "normalization": normalization,
             }
-            Workdir.create(place, job.spec, job.recipe, facts, [phase.as_dict() for phase in job.phases])
+            contents = None if data else noted_contents(job)
+            if contents:
+                facts["data_files"] = hashlib.sha256(contents.encode()).hexdigest()
+            folder = Workdir.create(place, job.spec, job.recipe, facts, [phase.as_dict() for phase in job.phases])
+            if contents:
+                folder.write(DATA_FILES, contents)
     return _run(Workdir(place), job, lambda: pipeline, here, quiet)
 
 
@@ -121,9 +128,10 @@ def _opened(
     _check_batches(job, here)
     source = None
     if job.recipe.start_from:
-        check_start(job)
         source = Workdir.open(job.recipe.start_from)
-    return job, open_pipeline(job, data, source)
+        job = check_start(job)
+    pipeline = open_pipeline(job, data, source)
+    return replace(job, by_class=pipeline.by_class), pipeline
 
 
 def resume_run(
@@ -134,6 +142,7 @@ def resume_run(
     devices: str | None = None,
     distribute: Distribute | None = None,
     overrides: Sequence[str] = (),
+    check_data: bool = False,
 ) -> Run:
     """Goes on with a run from its newest whole checkpoint, and ends as if it had never stopped.
 
@@ -145,6 +154,7 @@ def resume_run(
         overrides: `key.key=value` texts for settings of training, such as a smaller learning rate after the run diverged; see
             `changes`. They hold from the checkpoint on, for good, and are written down in the run.
         strategy, devices: see `train_spec`.
+        check_data: compare the contents of all files of the data set, not only of those whose size or times changed.
     """
     folder = Workdir.open(workdir)
     folder.ask_for(overrides)
@@ -152,7 +162,7 @@ def resume_run(
         Devices.of(strategy) if strategy else open_devices(distribute or folder.documents()[1].value.distribute, devices, quiet)
     )
     with here.together():
-        job = open_job(folder, data)
+        job = open_job(folder, data, check_data)
         _check_batches(job, here)
     return _run(folder, job, lambda: open_pipeline(job, data, folder), here, quiet)
 
@@ -167,18 +177,20 @@ def evaluate_run(
     rule: Literal["positive", "energy"] | None = None,
     beta: float | None = None,
     devices: str | None = None,
+    check_data: bool = False,
 ) -> dict[str, Any]:
     """Top-1, top-5 and loss of every trained depth and of their ensemble.
 
     Args:
         masks, rule, beta: evaluate the last phase that alternated under masks instead of activations, see `masked_layers`.
         strategy, devices: see `train_spec`.
+        check_data: see `resume_run`.
 
     Returns:
         `depths` (depth, top1, top5, loss), `ensemble` (top1, top5, loss), `examples`, `part`.
     """
     folder = Workdir.open(workdir)
-    job = open_job(folder, data)
+    job = open_job(folder, data, check_data)
     strategy = strategy or own_devices(folder.documents()[1].value.distribute, devices).strategy
     with strategy.scope():
         job, state = trained_state(folder, job)
@@ -262,6 +274,9 @@ def _train(
     reporter = Reporter(job.phases, len(pipeline.parts["train"]), quiet)
     if job.data.skipped and here.chief:
         reporter.warn(skipped_notice(job.data.skipped))
+    if here.chief:
+        for notice in pipeline.notices:
+            reporter.warn(notice)
     _announce(reporter, folder, job, state, here)
     position = state.position if here.chief else Position()
     log = MetricsLog(folder.path, position.log_bytes, position.log_marks)

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import WorkdirError
-from kerasgreedy.files import as_json, read_json, refuse_links, storage_error, user_path, write_atomically
+from kerasgreedy.files import (
+    as_json,
+    parse_json,
+    read_bytes,
+    read_json,
+    refuse_links,
+    storage_error,
+    user_path,
+    write_atomically,
+)
 from kerasgreedy.reports.records import read_results
 from kerasgreedy.spec.load import Document, dump, load_recipe, load_spec
 from kerasgreedy.spec.model import ModelSpec
@@ -27,9 +36,11 @@ from kerasgreedy.train.worker_folder import worker_folder
 PRUNED = "pruned_spec.yaml"
 # The recipe as the run goes on with it, where that is not recipe.yaml any more. For people: the run itself reads run.json.
 CHANGED = "changed_recipe.yaml"
+# The files of the data set and what they held when the run began, see `data.contents`; bounded for two million of them.
+DATA_FILES, MAX_DATA_FILES_BYTES = "data_files.json", 1_000_000_000
 FIRST_FILES = ("spec.yaml", "recipe.yaml", "plan.json", "run.json")
 # What else a run writes; each is what it should be, or not there.
-FILES = (*FIRST_FILES, PRUNED, CHANGED, "metrics.jsonl", "results.json", "results.md", "model.keras", "data_files.json")
+FILES = (*FIRST_FILES, PRUNED, CHANGED, "metrics.jsonl", "results.json", "results.md", "model.keras", DATA_FILES)
 FOLDERS = ("checkpoints", "checkpoints/objects", "cache", "plots", "pruning", "support", "tensorboard")
 # A shared file system may show a new folder to other machines late.
 SIGHT_SECONDS = 60.0
@@ -39,6 +50,7 @@ class Workdir:
     """Paths and files of one run.
 
     `spec.yaml` and `recipe.yaml` (as really used), `run.json` (versions, seed, git state, data), `plan.json`,
+    `data_files.json` (what the files of the data set held),
     `pruned_spec.yaml` and `pruning/` (where filters were removed), `support/` (where masks were stored), `metrics.jsonl`,
     `tensorboard/`, `checkpoints/`, and when training is done `results.json`, `results.md`, `plots/`,
     `model.keras`.
@@ -195,6 +207,30 @@ class Workdir:
         if "sha256" in facts and _sha256(json.dumps({k: v for k, v in facts.items() if k != "sha256"})) != facts["sha256"]:
             raise WorkdirError(f"{self.path / 'run.json'}: damaged (its checksum differs)")
         return facts
+
+    def data_files(self) -> dict[str, list[Any]] | None:
+        """`data_files.json`; None where the run has none, as older ones and those on arrays or embedded images.
+
+        Raises:
+            WorkdirError: it is not what the run began with.
+        """
+        path = self.path / DATA_FILES
+        try:
+            content = read_bytes(path, MAX_DATA_FILES_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise WorkdirError(f"{path}: damaged ({error})") from None
+        began = self.facts().get("data_files")
+        if began is not None and hashlib.sha256(content).hexdigest() != began:
+            raise WorkdirError(f"{path}: damaged (its checksum differs from that in run.json)")
+        try:
+            found = parse_json(content)
+            if not all(len(stamp) == 5 for stamp in found.values()):
+                raise ValueError("allowed: five facts of each file")
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise WorkdirError(f"{path}: damaged ({error})") from None
+        return dict(found)
 
     def results(self) -> dict[str, Any] | None:
         """`results.json`, or None while the run is not done."""
