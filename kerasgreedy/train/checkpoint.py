@@ -25,6 +25,7 @@ from kerasgreedy.files import (
     parse_json,
     read_bytes,
     storage_error,
+    sweep,
     write_atomically,
 )
 
@@ -190,6 +191,8 @@ class CheckpointStore:
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # damaged: it cannot be loaded, so what it named is not needed
         unnamed = (path for path in self._objects.iterdir() if path.name.partition(".")[0] not in named)
-        for path in (*unnamed, *self._folder.rglob("*.tmp")):  # a killed write leaves a .tmp file
+        for path in unnamed:
             if path.is_file():
                 path.unlink(missing_ok=True)
+        sweep(self._folder)
+        sweep(self._objects)

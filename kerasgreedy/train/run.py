@@ -1,7 +1,6 @@
 """Train, resume, evaluate: the functions behind the commands, for notebooks too."""
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +44,7 @@ from kerasgreedy.train.results import finish, score
 from kerasgreedy.train.signals import Asked, StopRequest
 from kerasgreedy.train.solvers.masked import Masks, masked_layers
 from kerasgreedy.train.state import Position, RunState
-from kerasgreedy.train.workdir import DATA_FILES, Workdir, default_workdir
+from kerasgreedy.train.workdir import Workdir, default_workdir
 
 
 @dataclass(frozen=True)
@@ -111,12 +110,8 @@ def train_spec(
                 "devices": {"replicas": here.replicas, "workers": here.workers},
                 "normalization": normalization,
             }
-            contents = None if data else noted_contents(job)
-            if contents:
-                facts["data_files"] = hashlib.sha256(contents.encode()).hexdigest()
-            folder = Workdir.create(place, job.spec, job.recipe, facts, [phase.as_dict() for phase in job.phases])
-            if contents:
-                folder.write(DATA_FILES, contents)
+            plan = [phase.as_dict() for phase in job.phases]
+            Workdir.create(place, job.spec, job.recipe, facts, plan, None if data else noted_contents(job))
     return _run(Workdir(place), job, lambda: pipeline, here, quiet)
 
 

@@ -20,7 +20,9 @@ from kerasgreedy.files import (
     read_bytes,
     read_json,
     refuse_links,
+    scratch_folder,
     storage_error,
+    sweep,
     user_path,
     write_atomically,
 )
@@ -86,27 +88,39 @@ class Workdir:
             yield copy
 
     @classmethod
-    def create(cls, path: str | Path, spec: ModelSpec, recipe: Recipe, facts: dict[str, Any], plan: list[Any]) -> "Workdir":
-        """Makes a run folder; it appears with all its first files or not at all.
+    def create(
+        cls,
+        path: str | Path,
+        spec: ModelSpec,
+        recipe: Recipe,
+        facts: dict[str, Any],
+        plan: list[Any],
+        contents: str | None = None,
+    ) -> "Workdir":
+        """Makes a run folder; it appears with all its first files or not at all, and for one of several processes only.
+
+        Args:
+            contents: of `data_files.json`, if the data set has files.
 
         Raises:
             WorkdirError: the folder exists and is not empty, or cannot be written.
         """
         path = cls.free(path)
         real = path.resolve()
-        beside = real.with_name(f".{real.name}.new")
+        texts = {"spec.yaml": dump(spec), "recipe.yaml": dump(recipe)}
+        facts = {**facts, "files": {name: _sha256(text) for name, text in texts.items()}}
+        if contents:
+            texts |= {DATA_FILES: contents}
+            facts |= {"data_files": _sha256(contents)}
+        texts |= {"plan.json": as_json(plan, indent=1), "run.json": _sealed(facts)}
         try:
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
-            texts = {"spec.yaml": dump(spec), "recipe.yaml": dump(recipe)}
-            facts = {**facts, "files": {name: _sha256(text) for name, text in texts.items()}}
-            texts |= {"plan.json": as_json(plan, indent=1)}
-            texts |= {"run.json": _sealed(facts)}
-            for name, text in texts.items():
-                write_atomically(beside / name, text.encode())
-            beside.replace(real)
+            real.parent.mkdir(parents=True, exist_ok=True)
+            with scratch_folder(real) as new:
+                for name, text in texts.items():
+                    write_atomically(new / name, text.encode())
+                new.rename(real)  # over an empty folder, but not over what another process has put there since
         except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
+            cls.free(path)
             raise WorkdirError(f"{path}: cannot be made ({error.strerror or error})") from None
         return cls(path)
 
@@ -316,10 +330,8 @@ class Workdir:
                 os.close(handle)
                 handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
                 self._hold(handle)
-            for place in (".", "pruning", "support"):  # those of checkpoints and cache go with the next checkpoint and phase
-                for path in (self.path / place).glob("*.tmp"):  # of a write that was killed
-                    if path.is_file():
-                        path.unlink(missing_ok=True)
+            for place in (".", "pruning", "support", "plots"):  # what killed writes left; that of others goes with their next
+                sweep(self.path / place)
             yield
         finally:
             os.close(handle)
