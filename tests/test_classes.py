@@ -21,6 +21,7 @@ from kerasgreedy.data.splits import ArraySplit, TfdsSplit
 from kerasgreedy.errors import DataError, Stopped
 from kerasgreedy.spec.recipe import Augment, Data
 from kerasgreedy.train import run as runs
+from kerasgreedy.train import starting
 from kerasgreedy.train.job import prepare
 from kerasgreedy.train.opening import data_facts
 from kerasgreedy.train.progress import Reporter
@@ -279,9 +280,9 @@ def test_what_starts_from_an_older_run_splits_as_it_did(older, tmp_path):
     np.testing.assert_array_equal(validating(run.workdir), validating(older / "whole"))
     # Without validation images there is nothing to keep apart.
     job = prepare(spec_of(SPEC), recipe_of(RECIPE, f"start_from={older / 'whole'}", "data.validation=0"))
-    assert runs.check_start(job).by_class
+    assert starting.check_start(job).by_class
     fresh = prepare(spec_of(SPEC), recipe_of(RECIPE, f"start_from={run.workdir}"))
-    assert fresh.by_class and not runs.check_start(fresh).by_class
+    assert fresh.by_class and not starting.check_start(fresh).by_class
 
 
 def test_a_plan_counts_as_the_pipeline_does():

@@ -186,6 +186,10 @@ def plan(spec: Spec, recipe: RecipeOption = None, sets: Sets = None, as_json: Js
     from kerasgreedy.train.job import prepare
 
     job = prepare(*load(spec, recipe, sets or []))
+    if job.recipe.start_from:
+        from kerasgreedy.train.starting import check_start
+
+        job = check_start(job)  # as `train` does
     output.put_json(output.plan_json(job)) if as_json else output.put_plan(job)
 
 

@@ -21,7 +21,8 @@ from kerasgreedy.export.sealed import FACTS, checksums
 from kerasgreedy.export.warmup import write_warm_up
 from kerasgreedy.files import as_json, new_folder, plain_path, plain_temporary, user_path
 from kerasgreedy.train.job import Job, prepare
-from kerasgreedy.train.opening import open_job, stored_info, trained_network
+from kerasgreedy.train.opening import open_job, trained_network
+from kerasgreedy.train.starting import stored_info
 from kerasgreedy.train.workdir import Workdir
 
 # TensorFlow Serving keeps it in 64 bits with a sign.

@@ -149,7 +149,9 @@ def unwarmed(training: Training, at: tuple[str, ...] = ()) -> list[InitErrorDeta
     """A line when the learning rate would not come to its height within the phase; `at` is where the training stands."""
     if training.schedule.warmup_epochs <= training.epochs:
         return []
-    message = f"received {training.schedule.warmup_epochs:g}; the phase has {training.epochs} epochs; allowed: no more than these"
+    message = (
+        f"received a warm-up of {training.schedule.warmup_epochs:g} epochs; the phase has {training.epochs}; allowed: up to these"
+    )
     return [fault(message, at=(*at, "schedule", "warmup_epochs"))]
 
 

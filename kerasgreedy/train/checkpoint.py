@@ -31,6 +31,8 @@ from kerasgreedy.files import (
 
 Arrays = Mapping[str, np.ndarray]
 FORMAT = 1
+# Groups of a checkpoint: components under this. Block names are the user's own.
+NETWORK = "network/"
 _NUMBER = re.compile(r"[0-9]{6}|[1-9][0-9]{6,11}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -25,7 +25,6 @@ from kerasgreedy.train.job import Job, prepare
 from kerasgreedy.train.log import MetricsLog
 from kerasgreedy.train.loop import Loop
 from kerasgreedy.train.opening import (
-    check_start,
     data_facts,
     newest,
     noted_contents,
@@ -33,8 +32,6 @@ from kerasgreedy.train.opening import (
     open_pipeline,
     restore,
     start_job,
-    stored_info,
-    take_weights,
     trained_network,
     trained_state,
 )
@@ -43,6 +40,7 @@ from kerasgreedy.train.progress import Reporter, duration
 from kerasgreedy.train.results import finish, score
 from kerasgreedy.train.signals import Asked, StopRequest
 from kerasgreedy.train.solvers.masked import Masks, masked_layers
+from kerasgreedy.train.starting import check_start, stored_info, take_weights
 from kerasgreedy.train.state import Position, RunState
 from kerasgreedy.train.workdir import Workdir, default_workdir
 

@@ -13,11 +13,11 @@ from kerasgreedy.build import Network
 from kerasgreedy.errors import CheckpointError, Diverged, dotted, tell
 from kerasgreedy.spec.load import as_plain
 from kerasgreedy.spec.model import ModelSpec
-from kerasgreedy.train.checkpoint import Arrays, CheckpointStore, Snapshot
+from kerasgreedy.train.checkpoint import NETWORK, Arrays, CheckpointStore, Snapshot
 from kerasgreedy.train.stages import Phase
 
-# Groups of a checkpoint: components under NETWORK, the best point's under BEST. Block names are the user's own.
-NETWORK, BEST, OPTIMIZER, EXTRA = "network/", "best/", "optimizer", "extra/"
+# Groups of a checkpoint beside NETWORK: the best point's components under BEST, what else a phase keeps under EXTRA.
+BEST, OPTIMIZER, EXTRA = "best/", "optimizer", "extra/"
 
 
 class Extra(Protocol):
