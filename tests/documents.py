@@ -26,6 +26,7 @@ import typer
 import yaml
 from PIL import Image
 
+from kerasgreedy.analysis import latency
 from kerasgreedy.cli import main as cli
 from kerasgreedy.spec.load import load
 
@@ -130,7 +131,7 @@ def small_sets(
     """`--set` texts that make a run take seconds; reads spec and recipe with the page's own `sets`, which must fit.
 
     Args:
-        width: at most so many filters; None: the network stays as the page says.
+        width: at most so many filters, and one hidden layer in a head; None: the network stays as the page says.
         data: whether the run opens the recipe's data set.
         most: only so many blocks, the first ones.
     """
@@ -141,6 +142,8 @@ def small_sets(
         less = narrow(whole[:most] if key == "blocks" else whole, width)
         if less != whole:
             texts.append(f"{key}={json.dumps(less)}")
+    if width and network.get("auxiliary_head", {}).get("hidden_layers", 0) > 1:
+        texts.append("auxiliary_head.hidden_layers=1")
     epochs = 1
     if how["training"].get("solver", {}).get("name") == "alternation":
         epochs = 2
@@ -373,7 +376,6 @@ def shared(tmp_path_factory):
     """One folder for all processes of pytest-xdist, whose own folders lie in a common one."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "documents"
-    folder = Path(os.environ.get("DOCS_KEEP", folder))
     folder.mkdir(exist_ok=True)
     return Shared(folder)
 
@@ -386,6 +388,8 @@ def page(request, tmp_path, monkeypatch, capsys, shared):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tensorflow_datasets"))
     current = Page(path, tmp_path, capsys, monkeypatch, shared)
+    monkeypatch.setattr(latency, "ROUNDS", 6)
+    monkeypatch.setattr(latency, "SAMPLE_SECONDS", 0.002)
     failed = request.session.testsfailed
     yield current
     if request.session.testsfailed == failed:

@@ -92,6 +92,7 @@ def rooms(page):
         assert float(ratio) == pytest.approx(own["ratio"], abs=0.006)
 
 
+@pytest.mark.slow  # four trainings more; what else is said on this page are measured figures
 def test_page_results(page):
     stand_in_folder(Path("cifar10"))
     *_, compared = page.commands("kerasgreedy train simcnn_k1_cifar")

@@ -55,10 +55,10 @@ def place_in_exports(reached: Callable[[str], None]) -> None:
     rename = Path.rename
 
     def renamed(self: Path, target: Any) -> Path:
-        if self.name.endswith(".new"):
+        if self.parent.name.startswith(".kerasgreedy-") and self.name == "new":
             reached("export/unnamed")
         result = rename(self, target)
-        if self.name.endswith(".new"):
+        if self.parent.name.startswith(".kerasgreedy-") and self.name == "new":
             reached("export/after")
         return result
 
