@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import recipe_of, same_weights, spec_of, unsealed, weights, without_time
 from PIL import Image
 from test_data import write_idx
-from test_tfds import prepared, settings  # noqa: F401 (a fixture)
+from test_tfds import settings
 
 from kerasgreedy.data.arrays import ImageArrays, check_classes
 from kerasgreedy.data.catalog import describe
@@ -65,7 +65,7 @@ def test_idx_files_are_refused_when_they_are_opened(labels, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["even_images", "odd_images"])
-def test_copies_of_tfds_are_refused_when_they_are_opened(name, prepared, tmp_path):  # noqa: F811
+def test_copies_of_tfds_are_refused_when_they_are_opened(name, prepared, tmp_path):
     """Held in memory and streamed."""
     shutil.copytree(prepared / name, tmp_path / name)
     names = next((tmp_path / name).rglob("features.json"))
@@ -202,7 +202,7 @@ def test_a_class_without_training_images_is_said():
     assert few.notices == ("own: 5 of 20 classes have no training image: only 15 images are left for training",)
 
 
-def test_labels_that_cost_too_much_are_not_read(prepared, monkeypatch):  # noqa: F811
+def test_labels_that_cost_too_much_are_not_read(prepared, monkeypatch):
     """A streamed copy of more than 20 GB is split as before, which is said; its labels are not looked at."""
     data = settings("odd_images", prepared, validation=10, normalize="unit", augment=Augment(random_resized_crop=True))
     info = describe(data)
