@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kerasgreedy.files import check_temporary
 from kerasgreedy.nn.backend import check_backend
 
 RecipeOption = Annotated[
@@ -41,6 +42,7 @@ def quiet_tensorflow() -> None:
     Which devices are used is said by the run's own first lines.
     """
     check_backend()
+    check_temporary()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
