@@ -29,6 +29,7 @@ from PIL import Image
 from kerasgreedy.analysis import latency
 from kerasgreedy.cli import main as cli
 from kerasgreedy.spec.load import load
+from kerasgreedy.train.workdir import default_workdir
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem.lower(): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -104,7 +105,6 @@ class Answer:
     code: int
     out: str
     err: str
-    place: str = ""
 
     @property
     def json(self) -> Any:
@@ -322,10 +322,11 @@ class Page:
             small = small_sets(given["spec"], given["recipe"], given["sets"] or [], width, most=self.most)
             words += [part for text in small for part in ("--set", text)]
         words += more
-        given = read(words[1], words[2:]).params
+        given, names = read(words[1], words[2:]).params, []
         out, source = given.pop(OUTPUTS[words[1]]), given.pop("workdir", None)
         if words[1] == "train":  # by what they come to, however the page says it
             documents = load(given.pop("spec"), given.pop("recipe"), given.pop("sets"))
+            names = [document.value.name for document in documents]
             given["documents"] = [document.value.model_dump_json() for document in documents]
             if "folder:" in given["documents"][1]:  # of this page
                 given["folder"] = self.folder
@@ -334,7 +335,7 @@ class Page:
             place = out or (Path(f"{source}-pruned") if source else None)
             if kept.exists() and not (place and place.exists()):
                 answer = Answer(**json.loads((kept / "answer.json").read_text()))
-                place = place or Path("runs", answer.place)
+                place = place or default_workdir(*names)
                 shutil.copytree(kept / "folder", place)
             else:
                 before = set(Path("runs").glob("*"))
@@ -344,7 +345,7 @@ class Page:
                 place = place or (set(Path("runs").glob("*")) - before).pop()
                 if not kept.exists():
                     shutil.copytree(place, kept / "folder")
-                    (kept / "answer.json").write_text(json.dumps({**vars(answer), "place": place.name}))
+                    (kept / "answer.json").write_text(json.dumps(vars(answer)))
         self.origin[str(place)] = key
         return answer
 
