@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, recipe_of
-from documents import command_lines, png, stand_in_folder
+from documents import command_lines
+from stand_ins import png, stand_in_folder
 
 import kerasgreedy as kg
 from kerasgreedy.reports.records import read_metrics

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import yaml
 from conftest import recipe_of, spec_of, two_devices
-from documents import png, stand_in_folder
+from stand_ins import png, stand_in_folder
 
 import kerasgreedy as kg
 from kerasgreedy.data.named import NAMED
