@@ -123,7 +123,6 @@ def test_page_linearity(page):
     }
 
 
-@pytest.mark.slow  # the same commands on other runs are in README.md and docs/commands.md
 def test_page_pruning(page):
     page.copy_of_cifar10()
     page.command("kerasgreedy train simcnn_k3_cifar --set strategy=end_to_end -w runs/big")
