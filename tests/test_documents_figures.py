@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
-from documents import command_lines, narrow, stand_in_folder
+from documents import command_lines
+from stand_ins import narrow, stand_in_folder
 
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from the checkout and not installed
 
