@@ -5,6 +5,7 @@ are on the disk; `unnamed`, all of them, under another name; `after`, under its 
 """
 
 import builtins
+import contextlib
 import errno
 import json
 import os
@@ -12,6 +13,7 @@ import signal
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +83,6 @@ def install(fault: Fault, marker: Path, census: Path) -> None:
 def kind_of(path: Path) -> str | None:
     """Which event the writing of a file belongs to."""
     name, parent = path.name, path.parent.name
-    if name.endswith((".tmp", ".new")):
-        return None
     if parent in ("checkpoints", "objects"):
         return "checkpoint"
     if path.parent.parent.name == "cache":
@@ -168,23 +168,11 @@ def _results() -> None:
     write = zipfile.ZipFile.writestr
 
     def writestr(self: Any, *arguments: Any, **more: Any) -> None:
-        if str(self.filename).endswith(".model.new.keras") or self.filename is None:
+        if str(self.filename).endswith(".tmp.keras") or self.filename is None:
             reached("results/half")
         write(self, *arguments, **more)
 
     zipfile.ZipFile.writestr = writestr  # type: ignore[method-assign]
-    from matplotlib.figure import Figure
-
-    save = Figure.savefig
-
-    def savefig(self: Any, target: Any, **more: Any) -> None:
-        save(self, target, **more)
-        whole = Path(target).read_bytes()
-        Path(target).write_bytes(whole[: len(whole) // 2])
-        reached("results/half")
-        Path(target).write_bytes(whole)
-
-    Figure.savefig = savefig  # type: ignore[method-assign]
 
 
 def _run_folder() -> None:
@@ -225,10 +213,20 @@ def _writes() -> None:
     """Files that are written beside their place and renamed."""
     from kerasgreedy import files
 
+    targets: dict[Path, Path] = {}
+    replacing = files.replacing
+
+    @contextlib.contextmanager
+    def replaced(path: Path, *more: Any) -> Iterator[Path]:
+        with replacing(path, *more) as beside:
+            targets[beside] = path
+            yield beside
+
+    files.replacing = replaced
+
     def opened(path: Path, mode: str = "r", *more: Any) -> Any:
         file = builtins.open(path, mode, *more)  # noqa: SIM115 (the caller closes it)
-        name = Path(path).name.rsplit(".", 2)
-        event = kind_of(Path(path).with_name(name[0])) if mode == "wb" and name[-1] == "tmp" else None
+        event = kind_of(targets[path]) if path in targets else None
         if event is None:
             return file
         reached(f"{event}/before")
@@ -238,7 +236,7 @@ def _writes() -> None:
     rename = os.replace
 
     def replace(source: Any, target: Any, **more: Any) -> None:
-        event = "run folder" if Path(source).name.endswith(".new") else kind_of(Path(target))
+        event = kind_of(Path(target))
         if event:
             reached(f"{event}/unnamed")
         rename(source, target, **more)
