@@ -17,7 +17,7 @@ IDX = {"train": "train", "test": "t10k"}
 
 
 def write(place: Path) -> None:
-    """`images/`, `some.npz` and `idx/` of two classes, and a recipe for each."""
+    """`images/`, `some.npz` and `idx/` of two classes (idx: ten), and a recipe for each."""
     pixels, labels = load_digits(n_class=2, return_X_y=True)
     images = (pixels.reshape(-1, 8, 8) * 15).astype("uint8")
     parts = {"train": slice(0, 32), "test": slice(32, 48)}
@@ -26,10 +26,12 @@ def write(place: Path) -> None:
             folder = place / f"images/{split}/{'ab'[label]}"
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / f"{number:02d}.png")
-        write_idx(place / "idx", split, images[part], labels[part])
     arrays = {f"{axis}_{split}": values[part] for split, part in parts.items() for axis, values in (("x", images), ("y", labels))}
     np.savez(place / "some.npz", **arrays)
     Image.fromarray(images[0]).save(place / "digit.png")
+    pixels, labels = load_digits(return_X_y=True)
+    for split, part in parts.items():
+        write_idx(place / "idx", split, pixels[part].reshape(-1, 8, 8).astype("uint8"), labels[part])
     for kind, name in KINDS.items():
         more = ", data_dir: idx" if kind == "idx" else ""
         (place / f"{kind}.yaml").write_text(SMALL.recipe.replace(DATA, f"{{dataset: '{name}', validation: 8{more}}}"))

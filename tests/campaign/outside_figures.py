@@ -1,11 +1,11 @@
 """Figures that are not finite, wherever they can arise."""
 
-from .situations import RESUME, TRAIN, Situation, finite, said_json
+from .situations import TRAIN, Situation, finite, said_json
 
 GROUP = "a: figures that are not finite"
 RATE = "training.optimizer.learning_rate"
 SAYS = r"(inf|nan|not finite|not a finite)"
-GO_ON = (("train", "-q", "--resume", "new", "-s"), ("evaluate", "new", "--json"))
+
 
 # Which settings carry the rate, and what else they need.
 PLACES = {

@@ -50,8 +50,8 @@ LOGS: dict[str, Callable[[list[str]], list[str]]] = {
     "binary": lambda lines: ["\0\x01\x7f\n", *lines],
 }
 AS_FOLDERS = (
-    "metrics.jsonl", "model.keras", "results.json", "results.md", "plan.json", "run.json", "spec.yaml", "x.tmp", "checkpoints/x.tmp",
-    ".kerasgreedy-0.tmp", "checkpoints/000099.json", "data_files.json", "changed_recipe.yaml", "pruned_spec.yaml",
+    "metrics.jsonl", "model.keras", "results.json", "results.md", "plan.json", "run.json", "spec.yaml", "x.tmp",
+    "checkpoints/x.tmp", ".kerasgreedy-0.tmp", "checkpoints/000099.json", "data_files.json", "changed_recipe.yaml", "pruned_spec.yaml",
 )  # fmt: skip
 AS_FILES = ("checkpoints", "cache", "plots", "pruning", "support", "tensorboard", "checkpoints/objects")
 NUMBERS = ("phase", "epoch", "step")
@@ -181,7 +181,7 @@ def _npz(place: Path, name: str, change: Callable[[Any], Any]) -> None:
 
 def _idx(place: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (32, 8, 8), dtype=np.uint8)
-    write_idx(place / "idx", "train", images, np.arange(32) % 2)
+    write_idx(place / "idx", "train", images, np.arange(32) % 10)
 
 
 def _copied(name: str) -> Change:

@@ -131,7 +131,7 @@ def settings() -> list[Situation]:
     for key, value in GIT.items():
         found.append(
             Situation(
-                GROUP, f"git: {key}", [*TRAIN, "-s", "training.epochs=1", "-s", "blocks=[{conv: 2}]"], before=_hostile_git(key, value),
+                GROUP, f"git: {key}", [*TRAIN, "-s", "blocks=[{conv: 2}]"], before=_hostile_git(key, value),
                 check=lambda place, ended: not_there("ran", "hooks/ran")(place, ended) or there("new/results.json")(place, ended),
             )
         )  # fmt: skip

@@ -24,7 +24,7 @@ from .workloads import Workload
 DELAY = 0.05  # seconds, at most
 LIMIT = 240.0
 REFUSED = re.compile(
-    r"error: \S+: (already exists and is not empty; .*|already exists; .*|another process is (training in this folder|writing it; .*))\n"
+    r"error: \S+: (already exists( and is not empty)?; .*|another process is (training in this folder|writing it; .*))\n"
 )
 COUNTS = {"trainings": 100, "resumed": 20, "training and export": 20}
 
@@ -67,12 +67,8 @@ def owners(workdir: Path) -> dict[str, set[str]]:
     kernels = [value for key, value in workloads.weights(workdir).items() if key.startswith("network/block_1/")]
     shapes = {name for text, name in by_shape.items() if any(value.startswith(text.encode()) for value in kernels)}
     results = json.loads((workdir / "results.json").read_text())
-    sums = {name: size for name, size in (("left", 3 * 9 + 3), ("right", 5 * 9 + 5))}
-    blocks = {
-        name
-        for name, size in sums.items()
-        if any(len(v) == 4 * (size - size // 10) for v in workloads.model_weights(workdir / "model.keras").values())
-    }
+    sizes = {4 * 9 * width: name for name, (*_, width) in WIDTHS.items()}  # bytes of a kernel of 3x3, as float32
+    saved = {sizes[len(v)] for v in workloads.model_weights(workdir / "model.keras").values() if len(v) in sizes}
     return {
         "spec.yaml": {yaml.safe_load((workdir / "spec.yaml").read_text())["name"]},
         "recipe.yaml": {recipe["name"], by_seed[recipe["seed"]]},
@@ -80,7 +76,7 @@ def owners(workdir: Path) -> dict[str, set[str]]:
         "metrics.jsonl": {{0.01: "left", 0.02: "right"}.get(rate, "?") for rate in rates},
         "results.json": {results["spec"], results["recipe"], by_seed[results["seed"]]},
         "checkpoints": shapes,
-        "model.keras": blocks,
+        "model.keras": saved,
     }
 
 

@@ -20,7 +20,7 @@ LIMIT = 60.0  # seconds; the machine may be busy with other things: what only be
 GOOD, BAD = ("right", "clear error"), ("unclear", "half-made", "crash", "silent", "lost", "hang")
 RAW = re.compile("[\x1b\u202e]")
 
-DATA = "{dataset: digits, train_examples: 32, test_examples: 16, validation: 8}"
+DATA = "{dataset: digits, train_examples: 40, test_examples: 16, validation: 8}"
 SMALL = Workload(
     "small",
     "name: small\nblocks: [{conv: 3}, {conv: 4, downsample: max}]\nauxiliary_head: {pool_to: 2}\n",
@@ -84,23 +84,23 @@ class Bases:
         """`run` (finished), `stopped`, `out` (an export), and stopped runs on data of each kind of file."""
         from . import outside_data
 
-        one = self.campaign.made[0]
         place = self.folder / "plain"
         SMALL.command(place, place)
         outside_data.write(place)
-        stop = asdict(Fault("step/after", 1, "SIGTERM"))
-        for command, fault, code in (
-            (("train", "-q", "spec.yaml", "-r", "recipe.yaml", "-w", "run"), None, 0),
-            (("train", "-q", "spec.yaml", "-r", "recipe.yaml", "-w", "stopped"), asdict(Fault("step/after", 3, "SIGTERM")), 3),
-            (("export", "-q", "run", "out"), None, 0),
-            *(
-                (("train", "-q", "spec.yaml", "-r", f"{kind}.yaml", "-w", f"stopped_{kind}"), stop, 3)
-                for kind in outside_data.KINDS
-            ),
-        ):
-            ended = one.run(command, fault, around=Around(folder=str(place)))
-            if ended.code != code:
+
+        def make(nursery: Nursery, task: tuple[Sequence[str], int]) -> None:
+            command, step = task
+            fault = asdict(Fault("step/after", step, "SIGTERM")) if step else None
+            ended = nursery.run(command, fault, around=Around(folder=str(place)))
+            if ended.code != (3 if step else 0):
                 raise RuntimeError(f"{' '.join(command)} ended with {ended.code}: {ended.err}")
+
+        begin = ("train", "-q", "spec.yaml", "-r")
+        stopped: list[tuple[Sequence[str], int]] = [
+            ((*begin, f"{kind}.yaml", "-w", f"stopped_{kind}"), 1) for kind in outside_data.KINDS
+        ]
+        self.campaign.each(make, [((*begin, "recipe.yaml", "-w", "run"), 0), *stopped])
+        self.campaign.each(make, [(("export", "-q", "run", "out"), 0), ((*begin, "recipe.yaml", "-w", "stopped"), 3)])
         shutil.copytree(place / "run", place / "huge")
         outside_data.make_huge(place / "huge")
 
@@ -188,7 +188,7 @@ def _judged(situation: Situation, ended: Ended, place: Path) -> tuple[str, str]:
 
 
 def _is_scratch(path: Path) -> bool:
-    return path.name.startswith(".kerasgreedy-") or path.name.endswith((".new", ".tmp")) and path.is_file()
+    return path.name.startswith(".kerasgreedy-") or (path.name.endswith((".new", ".tmp")) and path.is_file())
 
 
 def finite(name: str) -> Callable[[Path, Ended], str]:
