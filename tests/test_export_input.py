@@ -191,6 +191,7 @@ def test_bad_places(finished, out, tmp_path, capsys):
         (("export", tmp_path / "none", tmp_path / "out"), "no such run folder"),
         (("export", finished.workdir, tmp_path / "file"), "is a file"),
         (("export", finished.workdir, tmp_path / "out", "--depth", "last"), "--depth: received 'last'"),
+        (("export", finished.workdir, tmp_path / "out", "--depth", "9" * 5000), "--depth: received '999"),
         (("predict", tmp_path / "none", "x.jpg"), "no such folder"),
         (("predict", finished.workdir, "x.jpg"), "this is a run folder: kerasgreedy export"),
         (("predict", tmp_path, "x.jpg"), "holds no exported version"),

@@ -51,7 +51,8 @@ LOGS: dict[str, Callable[[list[str]], list[str]]] = {
 }
 AS_FOLDERS = (
     "metrics.jsonl", "model.keras", "results.json", "results.md", "plan.json", "run.json", "spec.yaml", "x.tmp",
-    "checkpoints/x.tmp", ".kerasgreedy-0.tmp", "checkpoints/000099.json", "data_files.json", "changed_recipe.yaml", "pruned_spec.yaml",
+    "checkpoints/x.tmp", ".kerasgreedy-0.tmp", "checkpoints/000099.json", "data_files.json", "changed_recipe.yaml",
+    "pruned_spec.yaml",
 )  # fmt: skip
 AS_FILES = ("checkpoints", "cache", "plots", "pruning", "support", "tensorboard", "checkpoints/objects")
 NUMBERS = ("phase", "epoch", "step")
