@@ -20,6 +20,7 @@ PLACES = {
         ("replace_head.head.pool_to=1", "replace_head.training.epochs=1"),
     ),
 }
+EVALUATED = ("a new last head", "fine-tuning after pruning")  # before it goes on; elsewhere nothing has been trained yet
 RATES = ("1e20", "1e30", "1e36")
 
 # What is asked of a network whose weights are huge.
@@ -57,7 +58,7 @@ def figures() -> list[Situation]:
                     SAYS,
                     either=True,
                     check=finite("new/results.json"),
-                    after=[go_on, ("evaluate", "new", "--json")],
+                    after=[("evaluate", "new", "--json"), go_on] if place in EVALUATED else [go_on],
                     absent=("new/results.json", "new/model.keras"),
                 )
             )

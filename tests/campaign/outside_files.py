@@ -60,7 +60,12 @@ ROLES: dict[str, tuple[str, Sequence[str], Sequence[str]]] = {
     "run.json": ("run/run.json", ("evaluate", "run"), ("run",)),
 }  # fmt: skip
 # Where what is put there is as good as nothing: hidden from those who look for files, or left out.
-HARMLESS = {"image of a class": ("folder", "missing"), "streamed image": ("folder", "missing"), "image left out": tuple(WHAT)}
+HARMLESS = {
+    "image of a class": ("folder", "missing"),
+    "streamed image": ("folder", "missing"),
+    "image left out": tuple(WHAT),
+    "manifest of an export": ("missing",),
+}
 
 
 def no_files() -> list[Situation]:
@@ -78,23 +83,7 @@ def no_files() -> list[Situation]:
     return found
 
 
-ODD = (
-    "a[b]",
-    "a{b}",
-    "a*b?",
-    "a\\b",
-    "a$b#c",
-    " a b ",
-    "a\nb",
-    "a\udcffb",
-    "a\x1b[31mb",
-    "a\u202eb",
-    "-a",
-    "é漢",
-    "a%sb",
-    "a'b\"c",
-    "~a",
-)
+ODD = ("a[b]", "a{b}", "a*b?", "a\\b", "a$b#c", "a\nb", "a\udcffb", "a\x1b[31mb", "a\u202eb", "-a b")
 # Command with the name in it, needs, what is renamed to it (and what must be there).
 PLACES: dict[str, tuple[Sequence[str], Sequence[str], str, str]] = {
     "run folder": (("train", "-q", "spec.yaml", "-r", "recipe.yaml", "-w", "./{}"), (), "", "{}/results.json"),
@@ -111,7 +100,7 @@ PLACES: dict[str, tuple[Sequence[str], Sequence[str], str, str]] = {
 }  # fmt: skip
 SLOW = ("run folder", "export folder", "spec")
 # Trainings and exports are tried with those that have failed before.
-TELLING = ("a[b]", "a{b}", "a\\b", "a\nb", "a\udcffb", "a\x1b[31mb")
+TELLING = ("a[b]", "a{b}", "a\\b", "a\udcffb")
 
 
 def names() -> list[Situation]:
