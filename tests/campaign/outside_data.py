@@ -1,5 +1,7 @@
 """Small data sets of each kind of file, and a run whose weights are huge."""
 
+import hashlib
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -56,3 +58,13 @@ def make_huge(run: Path) -> None:
         for group, given in snapshot.arrays.items()
     }
     store.save(snapshot.meta, arrays, list(arrays))
+
+
+def move(run: Path, old: Path, new: Path) -> None:
+    """Lets a run take its data, whose place it knows, from another folder."""
+    recipe = (run / "recipe.yaml").read_text().replace(str(old), str(new))
+    (run / "recipe.yaml").write_text(recipe)
+    facts = json.loads((run / "run.json").read_text().replace(str(old), str(new)))
+    facts["files"]["recipe.yaml"] = hashlib.sha256(recipe.encode()).hexdigest()
+    del facts["sha256"]
+    (run / "run.json").write_text(json.dumps({**facts, "sha256": hashlib.sha256(json.dumps(facts).encode()).hexdigest()}))

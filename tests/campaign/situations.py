@@ -106,10 +106,14 @@ class Bases:
 
     def copy(self, place: Path, needs: Sequence[str]) -> None:
         """Copies what a situation needs."""
+        from . import outside_data
+
         place.mkdir()
         for name in ("spec.yaml", "recipe.yaml", *needs):
             source = self.folder / "plain" / name
             shutil.copytree(source, place / name) if source.is_dir() else shutil.copy(source, place / name)
+            if name.startswith("stopped_"):
+                outside_data.move(place / name, self.folder / "plain", place)
 
 
 class Outside:
