@@ -301,8 +301,8 @@ def plain_temporary() -> Iterator[None]:
             tempfile.tempdir = before
 
 
-def writing_fault(error: BaseException) -> str | None:
-    """What kept a file from being written, in words for people; None where it was something else.
+def no_room(error: BaseException) -> str | None:
+    """Whether the disk, a quota or a limit kept a file from growing: in words for people, or None.
 
     Errors of TensorFlow and HDF5, which carry no number of the system's, are known by its words.
     """
@@ -310,10 +310,16 @@ def writing_fault(error: BaseException) -> str | None:
     for numbers, words, said in _WRITING_FAULTS:
         if number in numbers or any(word in text for word in words):
             return said
-    return f"cannot be written ({error.strerror})" if isinstance(error, OSError) and error.strerror else None
+    return None
 
 
-def storage_error(place: Path, error: OSError) -> WorkdirError:
+def writing_fault(error: BaseException) -> str | None:
+    """What kept a file from being written, in words for people; None where it was something else."""
+    strange = f"cannot be written ({error.strerror})" if isinstance(error, OSError) and error.strerror else None
+    return no_room(error) or strange
+
+
+def storage_error(place: Path, error: Exception) -> WorkdirError:
     """A readable error for a write into a run folder that failed."""
     what = writing_fault(error) or f"cannot be written ({error})"
     return WorkdirError(f"{place}: {what}; what was saved before is whole: make room, then train --resume")

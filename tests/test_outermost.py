@@ -92,6 +92,7 @@ def test_nothing_but_the_printers_prints():
         (MemoryError(), 2, "error: out of memory"),
         (type("ResourceExhaustedError", (Exception,), {})("OOM"), 2, "error: out of memory"),
         (RuntimeError("write: No space left on device; x"), 2, "error: No space left on device"),
+        (RuntimeError("write: File too large; x"), 2, "error: File too large"),
         ("\ud800", 2, "error: a text or a name is not UTF-8"),
         (KeyError("x"), 1, "fault of the program: KeyError: 'x'"),
     ],

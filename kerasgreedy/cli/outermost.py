@@ -13,7 +13,7 @@ from kerasgreedy.errors import InputError, KerasgreedyError, printable, tell
 # Of the command line itself; newer typers bring this class with them, older ones take click's.
 _USAGE: Any = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
 # What TensorFlow raises is known by its name here: this module is loaded by commands that do without it.
-_MEMORY, _FULL = ("ResourceExhaustedError",), "No space left on device"
+_MEMORY, _FULL = ("ResourceExhaustedError",), ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 class _Steady(io.TextIOBase):
@@ -111,8 +111,9 @@ def in_words(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else "standard output, or a file: "
         return f"error: {place}{error.strerror or error}", InputError.exit_code
-    if _FULL in text:
-        return f"error: {_FULL}", InputError.exit_code
+    full = next((words for words in _FULL if words in text), None)
+    if full:
+        return f"error: {full}", InputError.exit_code
     if isinstance(error, UnicodeError):
         return f"error: a text or a name is not UTF-8 ({text})", InputError.exit_code
     return f"fault of the program: {kind}: {text}\n(--debug shows where)", KerasgreedyError.exit_code

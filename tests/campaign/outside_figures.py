@@ -33,7 +33,7 @@ ASKED = {
     "export, tflite": ("export", "-q", "huge", "new", "-f", "tflite"),
     "sensitivity": ("sensitivity", "huge", "--out", "new", "--shares", "0.5", "--json"),
     "sensitivity by magnitude": ("sensitivity", "huge", "--out", "new", "--shares", "0.5", "--importance", "magnitude", "--json"),
-    "anytime": ("anytime", "huge", "-o", "new.png", "--json"),
+    "anytime": ("anytime", "huge", "--plot", "new.png", "--json"),
     **{
         f"prune by {name}": ("prune", "-q", "huge", "-w", "new", "--keep", "2", "--epochs", "0", "--importance", name, "--json")
         for name in ("taylor_activation", "taylor_weight", "magnitude", "activation")

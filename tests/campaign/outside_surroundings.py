@@ -61,15 +61,15 @@ def streams() -> list[Situation]:
 
 # Command, what it needs, sizes in bytes, what may not be there after an error.
 FILE_LIMITS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[int], Sequence[str]]] = {
-    "train": (TRAIN, (), (0, 100, 1000, 3000, 20_000), ("new/results.json",)),
+    "train": (TRAIN, (), (300, 1000, 3000, 20_000), ("new/results.json",)),
     "train, cache on disk": ((*TRAIN, "-s", "cache.store=disk"), (), (2500, 5000), ("new/results.json",)),
-    "export": (EXPORT, ("run",), (0, 100, 10_000, 60_000), ("new/1",)),
-    "finish": (FINISH, ("run",), (0, 1000), ("new",)),
-    "prune": (PRUNE, ("run",), (0, 2000), ("new/results.json",)),
-    "data show": (SHOW, (), (0, 1000), ("new.png",)),
-    "compare --plot": (COMPARE, ("run",), (0, 1000), ("new.png",)),
-    "sensitivity": (SENSITIVITY, ("run",), (0, 500), ("new/plots/sensitivity.png",)),
-    "anytime": (("anytime", "run", "-o", "new.png"), ("run",), (0, 500), ("new.png",)),
+    "export": (EXPORT, ("run",), (300, 10_000, 60_000), ("new/1",)),
+    "finish": (FINISH, ("run",), (300, 1000), ("new",)),
+    "prune": (PRUNE, ("run",), (300, 2000), ("new/results.json",)),
+    "data show": (SHOW, (), (300, 1000), ("new.png",)),
+    "compare --plot": (COMPARE, ("run",), (300, 1000), ("new.png",)),
+    "sensitivity": (SENSITIVITY, ("run",), (300, 700), ("new/plots/sensitivity.png",)),
+    "anytime": (("anytime", "run", "--plot", "new.png"), ("run",), (300, 700), ("new.png",)),
 }
 TOO_LARGE = r"File too large|may not grow that large"
 # Bytes of addresses beside what a warm process has; at a fresh start, all.
@@ -126,7 +126,7 @@ OPTIONS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
         ("--keep", "--multiply-adds", "--accuracy-drop", "--rounds", "--images", "--epochs", "--devices"),
     ),
     "sensitivity": (("sensitivity", "run", "--out", "new"), ("run",), ("--shares", "--examples", "--images", "--devices")),
-    "anytime": (("anytime", "run", "-o", "new.png"), ("run",), ("--batch-size",)),
+    "anytime": (("anytime", "run", "--plot", "new.png"), ("run",), ("--batch-size",)),
 }
 KEYS = (
     "training.epochs", "training.batch_size", "training.optimizer.learning_rate", "training.optimizer.momentum", "seed",
