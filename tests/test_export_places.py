@@ -38,7 +38,7 @@ def test_a_full_disk_leaves_nothing(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("kerasgreedy.export.export_run.write_warm_up", full)
     with pytest.raises(WorkdirError, match="the disk is full"):
         kg.export_run(finished.workdir, tmp_path / "out", quiet=True)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()  # nor the folder of versions, which was made for it
 
 
 def test_two_who_write_to_one_place_do_not_meet(tmp_path):
@@ -51,6 +51,17 @@ def test_two_who_write_to_one_place_do_not_meet(tmp_path):
             (other / "second").write_text("too")
     assert tree(tmp_path) == {"1/first": b"whole", "2/second": b"too"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_folders_that_were_made_for_nothing_go_again(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for place in ("mine/1", "new/deep/1"):
+        with pytest.raises(RuntimeError, match="as if"), new_folder(tmp_path / place):
+            raise RuntimeError("as if")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    with new_folder(tmp_path / "new/deep/1") as beside:
+        (beside / "file").write_text("whole")
+    assert tree(tmp_path) == {"new/deep/1/file": b"whole"}
 
 
 def test_what_a_kill_left_is_written_over(tmp_path):

@@ -13,6 +13,7 @@ from kerasgreedy.errors import InputError, KerasgreedyError, printable, tell
 # Of the command line itself; newer typers bring this class with them, older ones take click's.
 _USAGE: Any = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
 # What TensorFlow raises is known by its name here: this module is loaded by commands that do without it.
+_NO_MEMORY = ("failed to map segment", "Cannot allocate memory", "cannot allocate memory")  # of a library that is loaded
 _MEMORY, _FULL = ("ResourceExhaustedError",), ("No space left on device", "Disk quota exceeded", "File too large")
 
 
@@ -106,7 +107,7 @@ def in_words(error: Exception) -> tuple[str, int]:
     if isinstance(error, KerasgreedyError):
         return f"error: {error}", error.exit_code
     kind, text = type(error).__name__, str(error)
-    if isinstance(error, MemoryError) or kind in _MEMORY:
+    if isinstance(error, MemoryError) or kind in _MEMORY or any(words in text for words in _NO_MEMORY):
         return "error: out of memory; smaller batches, images or networks need less", InputError.exit_code
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else "standard output, or a file: "

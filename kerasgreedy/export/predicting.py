@@ -13,7 +13,7 @@ from kerasgreedy.errors import DataError, InputError, WorkdirError
 from kerasgreedy.export.card import CARD, read_card
 from kerasgreedy.export.image_bytes import MOST_PIXELS, MOST_SIDE
 from kerasgreedy.export.sealed import FACTS, check_files
-from kerasgreedy.files import user_path
+from kerasgreedy.files import plain_path, user_path
 
 BATCH = 32
 
@@ -55,7 +55,8 @@ def open_export(place: str | Path) -> Exported:
     card = read_card(path)
     check_files(path)
     try:
-        signatures = tf.saved_model.load(str(path)).signatures
+        with plain_path(path) as place:
+            signatures = tf.saved_model.load(str(place)).signatures
         serve = signatures["serve_encoded"]
         channels = signatures["serve"].structured_input_signature[1]["images"].shape[-1]
         classes = serve.structured_outputs["probabilities"].shape[-1]

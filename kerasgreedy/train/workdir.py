@@ -115,7 +115,6 @@ class Workdir:
             facts |= {"data_files": _sha256(contents)}
         texts |= {"plan.json": as_json(plan, indent=1), "run.json": _sealed(facts)}
         try:
-            real.parent.mkdir(parents=True, exist_ok=True)
             with scratch_folder(real) as new:
                 for name, text in texts.items():
                     write_atomically(new / name, text.encode())

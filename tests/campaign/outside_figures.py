@@ -4,7 +4,7 @@ from .situations import TRAIN, Situation, finite, said_json
 
 GROUP = "a: figures that are not finite"
 RATE = "training.optimizer.learning_rate"
-SAYS = r"(inf|nan|not finite|not a finite)"
+SAYS = r"inf|nan|finite|diverged"
 
 
 # Which settings carry the rate, and what else they need.
@@ -32,11 +32,21 @@ ASKED = {
     "export, keras": ("export", "-q", "huge", "new", "-f", "keras"),
     "export, tflite": ("export", "-q", "huge", "new", "-f", "tflite"),
     "sensitivity": ("sensitivity", "huge", "--out", "new", "--shares", "0.5", "--json"),
-    "sensitivity by magnitude": ("sensitivity", "huge", "--out", "new", "--shares", "0.5", "--importance", "magnitude", "--json"),
+    "sensitivity by magnitude": (
+        "sensitivity",
+        "huge",
+        "--out",
+        "new",
+        "--shares",
+        "0.5",
+        "--importance",
+        "magnitude_l2",
+        "--json",
+    ),
     "anytime": ("anytime", "huge", "--plot", "new.png", "--json"),
     **{
         f"prune by {name}": ("prune", "-q", "huge", "-w", "new", "--keep", "2", "--epochs", "0", "--importance", name, "--json")
-        for name in ("taylor_activation", "taylor_weight", "magnitude", "activation")
+        for name in ("taylor_activation", "taylor_weight", "magnitude_l2", "mean_activation")
     },
     "cluster": ("finish", "-q", "huge", "new", "-m", "cluster", "--epochs", "1", "--json"),
     "quantize": ("finish", "-q", "huge", "new", "-m", "quantize", "--epochs", "1", "--json"),

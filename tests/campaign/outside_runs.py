@@ -231,7 +231,7 @@ def changed_data() -> list[Situation]:
         }.items():
             if fine and name == "resumed with --check-data" and kind != "folder":
                 continue
-            says = "" if fine else r"contents changed|files were added|differ|other images|not what"
+            says = "" if fine else r"contents changed|the data changed"
             either = name == "evaluated"
             found.append(
                 Situation(

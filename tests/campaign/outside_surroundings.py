@@ -79,7 +79,7 @@ MEMORY = {
     "export": (EXPORT, ("run",)),
     "data show": (SHOW, ()),
 }
-MORE = (1_000_000, 30_000_000, 150_000_000, 400_000_000)
+MORE = (30_000_000, 400_000_000, 1_000_000_000, 1_300_000_000)
 AT_START = (60_000_000, 150_000_000, 400_000_000, 1_500_000_000)
 NO_MEMORY = r"memory|Cannot allocate|resources|does not load|thread"
 
