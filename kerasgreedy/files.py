@@ -195,27 +195,34 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     """An empty folder for what shall stand at `beside`: whoever asked renames it; what has not been renamed is removed.
 
     It lies in a folder of a unique name, `.kerasgreedy-<random>`, which is locked as long as it is in use. Those that a kill
-    left there are removed, and nothing else is.
+    left there are removed, and nothing else is. Folders above that had to be made go again where nothing came to stand in them.
 
     Raises:
         WorkdirError: another process has such a folder for the same place.
         OSError: none can be made.
     """
     name = os.fsencode(beside.name)
+    made = [folder for folder in beside.parents if not folder.exists()]
+    beside.parent.mkdir(parents=True, exist_ok=True)
     for place in beside.parent.glob(f"{OWN}*/"):
         _remove_abandoned(place, name, beside)
-    place = Path(tempfile.mkdtemp(prefix=OWN, dir=beside.parent))
     try:
-        with open(place / "marker.tmp", "wb") as marker:
-            with contextlib.suppress(OSError):  # a file system without locks: nobody else can take it then
-                fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            marker.write(_MARK + name)
-            marker.flush()
-            (place / "marker.tmp").rename(place / "marker")  # not before it is locked
-            (place / "new").mkdir()
-            yield place / "new"
+        place = Path(tempfile.mkdtemp(prefix=OWN, dir=beside.parent))
+        try:
+            with open(place / "marker.tmp", "wb") as marker:
+                with contextlib.suppress(OSError):  # a file system without locks: nobody else can take it then
+                    fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                marker.write(_MARK + name)
+                marker.flush()
+                (place / "marker.tmp").rename(place / "marker")  # not before it is locked
+                (place / "new").mkdir()
+                yield place / "new"
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty
+            for folder in made:
+                folder.rmdir()
 
 
 def _remove_abandoned(place: Path, name: bytes, beside: Path) -> None:
@@ -240,7 +247,6 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     try:
         _refuse_existing(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(out) as new:
             yield new
             for path in [*new.rglob("*"), new]:
@@ -313,8 +319,8 @@ def plain_temporary() -> Iterator[None]:
             tempfile.tempdir = before
 
 
-def writing_fault(error: BaseException) -> str | None:
-    """What kept a file from being written, in words for people; None where it was something else.
+def no_room(error: BaseException) -> str | None:
+    """Whether the disk, a quota or a limit kept a file from growing: in words for people, or None.
 
     Errors of TensorFlow and HDF5, which carry no number of the system's, are known by its words.
     """
@@ -322,10 +328,16 @@ def writing_fault(error: BaseException) -> str | None:
     for numbers, words, said in _WRITING_FAULTS:
         if number in numbers or any(word in text for word in words):
             return said
-    return f"cannot be written ({error.strerror})" if isinstance(error, OSError) and error.strerror else None
+    return None
 
 
-def storage_error(place: Path, error: OSError) -> WorkdirError:
+def writing_fault(error: BaseException) -> str | None:
+    """What kept a file from being written, in words for people; None where it was something else."""
+    strange = f"cannot be written ({error.strerror})" if isinstance(error, OSError) and error.strerror else None
+    return no_room(error) or strange
+
+
+def storage_error(place: Path, error: Exception) -> WorkdirError:
     """A readable error for a write into a run folder that failed."""
     what = writing_fault(error) or f"cannot be written ({error})"
     return WorkdirError(f"{place}: {what}; what was saved before is whole: make room, then train --resume")

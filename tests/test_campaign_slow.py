@@ -8,6 +8,8 @@ import pytest
 from campaign import workloads
 from campaign.__main__ import whole_campaign
 from campaign.nursery import ONE_THREAD, Nursery
+from campaign.pairs import pair_rows
+from campaign.situations import BAD, situation_rows
 from campaign.workloads import PRUNED
 from conftest import ROOT
 
@@ -38,3 +40,10 @@ def test_nothing_is_lost_and_nothing_goes_unsaid(tmp_path, capsys):
     totals = report.totals()
     assert totals["kills"] >= 100 and totals["damaged_files"] >= 30
     assert 2 * totals["in_a_write"] >= totals["kills"]
+    pairs = {row["pairs_of"]: row for row in pair_rows(report.pairs)}
+    assert {kind: row["pairs"] for kind, row in pairs.items()} == {"trainings": 100, "resumed": 20, "training and export": 20}
+    assert pairs["trainings"]["one_won"] == 100
+    assert not any(row[name] for row in pairs.values() for name in ("mixed", "both_lost", "hang", "unclear", "left_behind"))
+    outside = situation_rows(report.outside)
+    assert sum(row["tried"] for row in outside) >= 250 and len(outside) == 9
+    assert not any(row[name.replace(" ", "_")] for row in outside for name in BAD)

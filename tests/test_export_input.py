@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,6 +192,7 @@ def test_bad_places(finished, out, tmp_path, capsys):
         (("export", tmp_path / "none", tmp_path / "out"), "no such run folder"),
         (("export", finished.workdir, tmp_path / "file"), "is a file"),
         (("export", finished.workdir, tmp_path / "out", "--depth", "last"), "--depth: received 'last'"),
+        (("export", finished.workdir, tmp_path / "out", "--depth", "9" * 5000), "--depth: received '999"),
         (("predict", tmp_path / "none", "x.jpg"), "no such folder"),
         (("predict", finished.workdir, "x.jpg"), "this is a run folder: kerasgreedy export"),
         (("predict", tmp_path, "x.jpg"), "holds no exported version"),
@@ -262,6 +264,13 @@ def test_a_changed_bit_of_an_export_is_an_error_and_no_older_version_answers(out
     (tmp_path / "2/export.json").write_text('{"files": [1]}')
     code, _, err = call(capsys, "predict", tmp_path / "2", "x.jpg")
     assert code == 2 and "export.json: damaged" in err
+    (tmp_path / "2/export.json").unlink()
+    for make in (Path.mkdir, os.mkfifo):  # not as if there were none
+        make(tmp_path / "3.json")
+        (tmp_path / "3.json").rename(tmp_path / "2/export.json")
+        code, _, err = call(capsys, "predict", tmp_path / "2", "x.jpg")
+        assert code == 2 and "export.json: damaged" in err
+        shutil.rmtree(tmp_path / "2/export.json", ignore_errors=True)
 
 
 @pytest.mark.parametrize("names", [None, ["a"], [1] * 10, "0123456789"])

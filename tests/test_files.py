@@ -150,3 +150,14 @@ def test_a_place_that_is_taken_meanwhile_is_left_alone(tmp_path):
         (tmp_path / "1/theirs").write_text("y")
     assert tree(tmp_path) == {"1/theirs": b"y"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
+
+
+def test_folders_that_were_made_for_nothing_go_again(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for place in ("mine/1", "new/deep/1"):
+        with pytest.raises(RuntimeError, match="as if"), new_folder(tmp_path / place):
+            raise RuntimeError("as if")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    with new_folder(tmp_path / "new/deep/1") as beside:
+        (beside / "file").write_text("whole")
+    assert (tmp_path / "new/deep/1/file").read_text() == "whole"

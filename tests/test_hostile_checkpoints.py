@@ -159,7 +159,7 @@ def test_a_position_that_is_none_is_an_error(key, run, call):  # noqa: F811
     assert_clear(*call(RESUME), ("the checkpoint is damaged", key))
     good = {"phase": 1, "kept": [{"phase": "p", "epochs": 1, "best": None, "keep": "last"}]}
     assert Position.of(good).phase == 1
-    for bad in ({"phase": 2}, {"kept": [{"phase": "p"}]}, {"phase": 10**400}):
+    for bad in ({"phase": 2}, {"kept": [{"phase": "p"}]}, {"phase": 10**400}, {"phase": True}, {"phase": "1"}, {"started": 1}):
         with pytest.raises(CheckpointError):
             Position.of({**good, **bad})
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -12,7 +13,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from kerasgreedy.cli import outermost, workers
+from kerasgreedy.cli import options, outermost, workers
 from kerasgreedy.errors import Diverged, InputError, printable
 from kerasgreedy.files import open_regular
 from kerasgreedy.nn import backend
@@ -91,7 +92,9 @@ def test_nothing_but_the_printers_prints():
         (OSError(errno.ENOSPC, "No space left on device"), 2, "error: standard output, or a file: No space left on device"),
         (MemoryError(), 2, "error: out of memory"),
         (type("ResourceExhaustedError", (Exception,), {})("OOM"), 2, "error: out of memory"),
+        (ImportError("x.so: failed to map segment from shared object"), 2, "error: out of memory"),
         (RuntimeError("write: No space left on device; x"), 2, "error: No space left on device"),
+        (RuntimeError("write: File too large; x"), 2, "error: File too large"),
         ("\ud800", 2, "error: a text or a name is not UTF-8"),
         (KeyError("x"), 1, "fault of the program: KeyError: 'x'"),
     ],
@@ -103,6 +106,15 @@ def test_errors_in_words(error, code, text):
         error = found.value
     said, given = outermost.in_words(error)
     assert given == code and said.startswith(text) and (code == 1 or "\n" not in said)
+
+
+@pytest.mark.parametrize(("limit", "refused"), [(2_999_999_999, True), (3_000_000_000, False), (resource.RLIM_INFINITY, False)])
+def test_a_limit_of_addresses_is_said_before_tensorflow_ends_the_process(limit, refused, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, resource.RLIM_INFINITY))
+    if not refused:
+        return options.quiet_tensorflow()
+    with pytest.raises(InputError, match=r"out of memory: a limit \(ulimit -v\) leaves 3.00 GB .* TensorFlow needs at least 3,"):
+        options.quiet_tensorflow()
 
 
 def test_a_file_size_limit_is_said_in_one_line(tmp_path):

@@ -1,5 +1,6 @@
 """A run folder is judged by what its files hold: logs, folders in the place of files, snapshots by hard links, purged objects."""
 
+import errno
 import hashlib
 import json
 import os
@@ -203,3 +204,23 @@ def test_the_plan_file_follows_what_actions_did(pruned):
     assert plan[-1]["parameters"] == sum(
         v.shape.num_elements() for v in pruned.network.heads[-1].trainable_variables
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; what was saved before is whole"),
+        (OSError(errno.EFBIG, "File too large"), r"a file may not grow that large \(ulimit -f\); what was saved before is whole"),
+        (OSError(errno.EROFS, "Read-only file system"), "cannot be written"),
+        (RuntimeError("append: File too large"), "a file may not grow that large"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_what_ends_a_run_for_want_of_room_names_its_folder(error, said, tmp_path):
+    with pytest.raises(WorkdirError, match=said) as told, Workdir(tmp_path).readable_faults():
+        raise error
+    assert str(tmp_path) in str(told.value)
+    for other in (FileNotFoundError(errno.ENOENT, "No such file", "x"), KeyError("x"), WorkdirError("No space left on device")):
+        with pytest.raises(type(other)) as kept, Workdir(tmp_path).readable_faults():
+            raise other
+        assert kept.value is other

@@ -55,8 +55,8 @@ def export(
 def _depth(text: str | None) -> Any:
     if text is None or text == "ensemble":
         return text
-    if not text.isdecimal():
-        raise InputError(f"--depth: received '{text}'; allowed: a trained depth such as 3, or ensemble")
+    if not text.isdecimal() or len(text) > 9:
+        raise InputError(f"--depth: received '{text[:40]}'; allowed: a trained depth such as 3, or ensemble")
     return int(text)
 
 

@@ -2,14 +2,19 @@
 
 import logging
 import os
+import resource
 import sys
 import warnings
 from typing import Annotated
 
 import typer
 
+from kerasgreedy.errors import InputError
 from kerasgreedy.files import check_temporary
 from kerasgreedy.nn.backend import check_backend
+
+# Bytes of addresses that TensorFlow takes on two cores for the smallest network. With fewer it ends the process without a word.
+LEAST_ADDRESSES = 3_000_000_000
 
 RecipeOption = Annotated[
     str | None,
@@ -43,6 +48,7 @@ def quiet_tensorflow() -> None:
     """
     check_backend()
     check_temporary()
+    _check_addresses()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -60,3 +66,12 @@ def quiet_tensorflow() -> None:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _check_addresses() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:
+        raise InputError(
+            f"out of memory: a limit (ulimit -v) leaves {limit / 1e9:.2f} GB of addresses; TensorFlow needs at least "
+            f"{LEAST_ADDRESSES / 1e9:g}, a larger network more"
+        )

@@ -13,7 +13,8 @@ from kerasgreedy.errors import InputError, KerasgreedyError, printable, tell
 # Of the command line itself; newer typers bring this class with them, older ones take click's.
 _USAGE: Any = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
 # What TensorFlow raises is known by its name here: this module is loaded by commands that do without it.
-_MEMORY, _FULL = ("ResourceExhaustedError",), "No space left on device"
+_NO_MEMORY = ("failed to map segment", "Cannot allocate memory", "cannot allocate memory")  # of a library that is loaded
+_MEMORY, _FULL = ("ResourceExhaustedError",), ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 class _Steady(io.TextIOBase):
@@ -106,13 +107,14 @@ def in_words(error: Exception) -> tuple[str, int]:
     if isinstance(error, KerasgreedyError):
         return f"error: {error}", error.exit_code
     kind, text = type(error).__name__, str(error)
-    if isinstance(error, MemoryError) or kind in _MEMORY:
+    if isinstance(error, MemoryError) or kind in _MEMORY or any(words in text for words in _NO_MEMORY):
         return "error: out of memory; smaller batches, images or networks need less", InputError.exit_code
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else "standard output, or a file: "
         return f"error: {place}{error.strerror or error}", InputError.exit_code
-    if _FULL in text:
-        return f"error: {_FULL}", InputError.exit_code
+    full = next((words for words in _FULL if words in text), None)
+    if full:
+        return f"error: {full}", InputError.exit_code
     if isinstance(error, UnicodeError):
         return f"error: a text or a name is not UTF-8 ({text})", InputError.exit_code
     return f"fault of the program: {kind}: {text}\n(--debug shows where)", KerasgreedyError.exit_code

@@ -21,7 +21,8 @@ def check_files(version: Path) -> None:
     Raises:
         WorkdirError: a file is missing or damaged.
     """
-    facts: dict[str, Any] = read_json(version / FACTS) if (version / FACTS).is_file() else {}
+    there = FACTS in {path.name for path in version.iterdir()}  # as a folder, a pipe or a broken link too
+    facts: dict[str, Any] = read_json(version / FACTS) if there else {}
     written = facts.get("files", {})
     if not isinstance(written, dict):
         raise WorkdirError(f"{version / FACTS}: damaged (files: not a mapping)")

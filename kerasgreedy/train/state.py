@@ -1,5 +1,6 @@
 """The named state of a run, and its way to and from a checkpoint."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -85,7 +86,8 @@ class Position:
             CheckpointError: that is not what it is.
         """
         try:
-            position = TypeAdapter(cls).validate_python(meta)
+            # As JSON, where a list may be a tuple; strictly, so that neither true nor "1" is a number.
+            position = TypeAdapter(cls).validate_json(json.dumps(meta), strict=True)
         except ValidationError as error:
             line = error.errors(include_url=False)[0]
             raise CheckpointError(f"the checkpoint is damaged ({dotted(line['loc'])}: {line['msg']})") from None

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import WorkdirError
+from kerasgreedy.errors import KerasgreedyError, WorkdirError
 from kerasgreedy.files import (
     as_json,
+    no_room,
     parse_json,
     read_bytes,
     read_json,
@@ -116,7 +117,6 @@ class Workdir:
         try:
             if real.parent.is_file():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            real.parent.mkdir(parents=True, exist_ok=True)
             with scratch_folder(real) as new:
                 for name, text in texts.items():
                     write_atomically(new / name, text.encode())
@@ -291,17 +291,14 @@ class Workdir:
         """Turns a full disk or exhausted memory, wherever it shows, into an error that says what to do."""
         try:
             yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise storage_error(self.path, error) from None
-            raise
         except MemoryError:
             raise self._out_of_memory() from None
+        except KerasgreedyError:
+            raise
         except Exception as error:
-            # TensorFlow's own writers and allocators; named by class so that this module stays free of TensorFlow.
-            text = str(error)
-            if "No space left on device" in text:
-                raise storage_error(self.path, OSError(errno.ENOSPC, "No space left on device")) from None
+            if no_room(error) or getattr(error, "errno", None) == errno.EROFS:
+                raise storage_error(self.path, error) from None
+            # TensorFlow's allocator; named by class so that this module stays free of TensorFlow.
             if type(error).__name__ == "ResourceExhaustedError":
                 raise self._out_of_memory() from None
             raise

@@ -5,15 +5,20 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .damage import Damages
 from .full_disk import full_disks
 from .kills import Campaign
+from .pairs import Pairs
 from .report import Report
+from .situations import Outside
+
+PARTS = ("kills", "damage", "pairs", "outside")
 
 
-def whole_campaign(folder: Path, seed: int = 0, parts: tuple[str, ...] = ("kills", "damage")) -> Report:
+def whole_campaign(folder: Path, seed: int = 0, parts: Sequence[str] = PARTS) -> Report:
     """Runs it; a line about each chain of kills goes to standard error."""
     begun = time.monotonic()
 
@@ -22,14 +27,20 @@ def whole_campaign(folder: Path, seed: int = 0, parts: tuple[str, ...] = ("kills
 
     campaign = Campaign(folder, seed, say=say)
     try:
-        campaign.prepare()
-        say("undisturbed runs are done")
         report = Report()
+        if {"kills", "damage"} & set(parts):
+            campaign.prepare()
+            say("undisturbed runs are done")
         if "damage" in parts:
             report.damaged = Damages(campaign).run()
             say("damaged files are done")
         if "kills" in parts:
             report.kills = campaign.run() + full_disks(campaign)
+        if "pairs" in parts:
+            report.pairs = Pairs(campaign).run()
+        if "outside" in parts:
+            report.outside = Outside(campaign).run()
+            say("situations from outside are done")
         return report
     finally:
         campaign.close()
@@ -40,10 +51,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
     parser.add_argument("--json", action="store_true", help="end standard output with one JSON object")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    parser.add_argument("--only", choices=("kills", "damage"), help="one of the two parts")
+    parser.add_argument("--only", choices=PARTS, help="one of the parts")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="campaign_") as place:
-        report = whole_campaign(Path(place), chosen.seed, (chosen.only,) if chosen.only else ("kills", "damage"))
+        report = whole_campaign(Path(place), chosen.seed, (chosen.only,) if chosen.only else PARTS)
     print(json.dumps(report.as_json()) if chosen.json else report.as_text())
     sys.exit(1 if report.problems else 0)
 

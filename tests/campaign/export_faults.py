@@ -1,4 +1,4 @@
-"""Events inside an export. The moments are reported to `reached`."""
+"""Events inside an export, and when a folder that is whole gets its name. The moments are reported to `reached`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,11 +55,13 @@ def place_in_exports(reached: Callable[[str], None]) -> None:
     rename = Path.rename
 
     def renamed(self: Path, target: Any) -> Path:
-        if self.parent.name.startswith(".kerasgreedy-") and self.name == "new":
-            reached("export/unnamed")
+        whole = self.name == "new" and self.parent.name.startswith(".kerasgreedy-")
+        kind = "run folder" if (self / "run.json").exists() else "export"
+        if whole:
+            reached(f"{kind}/unnamed")
         result = rename(self, target)
-        if self.parent.name.startswith(".kerasgreedy-") and self.name == "new":
-            reached("export/after")
+        if whole:
+            reached(f"{kind}/after")
         return result
 
     Path.rename = renamed  # type: ignore[method-assign]

@@ -83,8 +83,6 @@ def install(fault: Fault, marker: Path, census: Path) -> None:
 def kind_of(path: Path) -> str | None:
     """Which event the writing of a file belongs to."""
     name, parent = path.name, path.parent.name
-    if name.endswith((".tmp", ".new")):
-        return None
     if parent in ("checkpoints", "objects"):
         return "checkpoint"
     if path.parent.parent.name == "cache":
@@ -238,7 +236,7 @@ def _writes() -> None:
     rename = os.replace
 
     def replace(source: Any, target: Any, **more: Any) -> None:
-        event = "run folder" if Path(source).name.endswith(".new") else kind_of(Path(target))
+        event = kind_of(Path(target))
         if event:
             reached(f"{event}/unnamed")
         rename(source, target, **more)

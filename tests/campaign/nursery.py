@@ -9,12 +9,13 @@ import faulthandler
 import gc
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,50 @@ class Ended:
     census: dict[str, int] | None = None
 
 
+@dataclass(frozen=True)
+class Around:
+    """What a command finds around itself.
+
+    Attributes:
+        folder: where it is started; empty: here.
+        variables: of its environment, beside those here.
+        closed, full: standard streams (0, 1, 2) that are closed, or lead to `/dev/full`.
+        file_bytes: a file may not grow larger (`ulimit -f`).
+        more_memory: bytes of addresses that it may take beside those of a warm process (`ulimit -v`).
+        fresh: a new interpreter, not a fork: for what is read when a library is imported. `more_memory` is then all that it has.
+        meet: see `meeting.Meeting`.
+        limit: seconds until it counts as one that hangs.
+    """
+
+    folder: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+    closed: Sequence[int] = ()
+    full: Sequence[int] = ()
+    file_bytes: int | None = None
+    more_memory: int | None = None
+    fresh: bool = False
+    meet: dict[str, Any] | None = None
+    limit: float = LIMIT
+
+    def enter(self) -> None:
+        """In the process itself, just before the command."""
+        os.environ.update(self.variables)
+        if self.folder:
+            os.chdir(self.folder)
+        for number in self.full:
+            os.dup2(os.open("/dev/full", os.O_RDWR), number)
+        for number in self.closed:
+            os.close(number)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+        if self.file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_bytes, self.file_bytes))
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does at its start
+        if self.more_memory is not None:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            most = self.more_memory + (0 if self.fresh else pages * resource.getpagesize())
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 class Nursery:
     """A warm process. Used by one thread at a time."""
 
@@ -62,14 +107,27 @@ class Nursery:
             text=True,
         )
 
-    def run(self, arguments: Sequence[Any], fault: dict[str, Any] | None = None, kill_after: float | None = None) -> Ended:
+    def run(
+        self,
+        arguments: Sequence[Any],
+        fault: dict[str, Any] | None = None,
+        kill_after: float | None = None,
+        around: Around | None = None,
+    ) -> Ended:
         """Runs `kerasgreedy ARGUMENTS`.
 
         Args:
             fault: see `faults.Fault`; `{}` only counts events.
             kill_after: SIGKILL comes after so many seconds.
+            around: what the process finds.
         """
-        order = {"arguments": list(map(str, arguments)), "fault": fault, "kill_after": kill_after, "folder": str(self._folder)}
+        order = {
+            "arguments": list(map(str, arguments)),
+            "fault": fault,
+            "kill_after": kill_after,
+            "folder": str(self._folder.resolve()),
+            "around": asdict(around or Around()),
+        }
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -92,12 +150,21 @@ def _child(order: dict[str, Any]) -> None:
         handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
         os.close(handle)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    around = Around(**order["around"])
+    if around.fresh:
+        around.enter()
+        command = [sys.executable, "-P", "-m", "kerasgreedy", *order["arguments"]]
+        os.execve(sys.executable, list(map(os.fsencode, command)), os.environ)
     faulthandler.register(signal.SIGUSR1)
     code: Any = 0
     try:
-        from campaign import faults
+        from campaign import faults, meeting
         from kerasgreedy.cli import main
 
+        around.enter()
+        if around.meet:
+            meeting.install(meeting.Meeting(**around.meet))
         if order["fault"] is not None:
             faults.install(faults.Fault(**order["fault"]), folder / "struck", folder / "census")
         sys.argv = ["kerasgreedy", *order["arguments"]]
@@ -111,8 +178,12 @@ def _child(order: dict[str, Any]) -> None:
         code = 1
     with contextlib.suppress(Exception):
         faults.write_census()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            code = 120  # as Python ends then
     os._exit(code)
 
 
@@ -134,14 +205,16 @@ def _tend(order: dict[str, Any]) -> Ended:
             break
         time.sleep(0.01)
         spent = time.monotonic() - begun
-        if spent > (LIMIT if kill_after is None else kill_after):
-            if kill_after is not None:
+        hangs = spent > order["around"]["limit"]
+        if hangs or (kill_after is not None and spent > kill_after):
+            if not hangs:
                 (folder / "struck").write_text("0")
-            else:
+            elif not order["around"]["fresh"]:
                 os.kill(child, signal.SIGUSR1)  # the stacks of its threads
                 time.sleep(1)
             os.kill(child, signal.SIGKILL)
-            kill_after = 2 * LIMIT  # until it is collected
+            _, status, used = os.wait4(child, 0)
+            break
     seconds = time.monotonic() - begun
     struck = float((folder / "struck").read_text()) if (folder / "struck").is_file() else None
     census = json.loads((folder / "census").read_text()) if (folder / "census").is_file() else None

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .damage import Damaged
+from .pairs import Pair, pair_rows
 from .plan import Kill
+from .situations import BAD as BAD_SITUATIONS
+from .situations import Tried, situation_rows
 
 BAD = ("silent", "unclear", "crash", "different")
 
@@ -17,6 +20,8 @@ class Report:
 
     kills: list[Kill] = field(default_factory=list)
     damaged: list[Damaged] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    outside: list[Tried] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
@@ -24,7 +29,9 @@ class Report:
         lines = [
             f"{kill}: {'; '.join([*kill.problems, *kill.different])}" for kill in self.kills if kill.problems or kill.different
         ]
-        return lines + [str(each) for each in self.damaged if each.came in BAD]
+        lines += [str(each) for each in self.damaged if each.came in BAD]
+        lines += [str(pair) for pair in self.pairs if pair.left or pair.came not in ("one won", "both done")]
+        return lines + [str(each) for each in self.outside if each.came in BAD_SITUATIONS]
 
     def kill_rows(self) -> list[dict[str, Any]]:
         """One row for each event and signal."""
@@ -77,22 +84,30 @@ class Report:
             "damaged_files": came.total(),
             "crashes": came["crash"],
             "silent_or_unclear": came["silent"] + came["unclear"],
+            "pairs": len(self.pairs),
+            "situations": len(self.outside),
             "problems": len(self.problems),
         }
 
     def as_json(self) -> dict[str, Any]:
         """Everything."""
-        return {"totals": self.totals(), "kills": self.kill_rows(), "damaged": self.damage_rows(), "problems": self.problems}
+        return {
+            "totals": self.totals(),
+            "kills": self.kill_rows(),
+            "damaged": self.damage_rows(),
+            "pairs": pair_rows(self.pairs),
+            "outside": situation_rows(self.outside),
+            "problems": self.problems,
+        }
 
     def as_text(self) -> str:
-        """Two tables in Markdown, one line of totals, and what should not be."""
+        """Tables in Markdown, one line of totals, and what should not be."""
         totals = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in self.totals().items())
-        return "\n\n".join([_table(self.kill_rows()), _table(self.damage_rows()), f"totals: {totals}", *self.problems])
+        rows = (self.kill_rows(), self.damage_rows(), pair_rows(self.pairs), situation_rows(self.outside))
+        return "\n\n".join([*(_table(each) for each in rows if each), f"totals: {totals}", *self.problems])
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    if not rows:
-        return "(nothing)"
     header = [name.replace("_", " ") for name in rows[0]]
     lines = [header, ["---"] * len(header), *([str(value) for value in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
