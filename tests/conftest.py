@@ -72,6 +72,12 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return spec, recipe
 
 
+def some(*kept, slow=()):
+    """Cases of one kind: some run always, and the others where `make test-slow` asks for them."""
+    each = lambda case: case if isinstance(case, tuple) else (case,)  # noqa: E731
+    return [*(pytest.param(*each(case)) for case in kept), *(pytest.param(*each(case), marks=pytest.mark.slow) for case in slow)]
+
+
 def spec_of(text: str, *overrides: str) -> Document[ModelSpec]:
     """A model spec from YAML text."""
     return check(ModelSpec, Source(text, "spec.yaml"), [parse_override(o) for o in overrides])

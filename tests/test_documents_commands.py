@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, TINY_RECIPE, TINY_SPEC
 from PIL import Image
 from stand_ins import picture, png, stand_in_folder
@@ -26,6 +27,7 @@ def holds_what_is_said(page, title, answer, besides=""):
     assert said and said <= keys_in(answer.json), (title, said - keys_in(answer.json))
 
 
+@pytest.mark.slow
 def test_page_commands(page):
     shutil.copytree(ROOT / "model_specs", "model_specs")
     stand_in_folder(Path("cifar10"))

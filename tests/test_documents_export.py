@@ -66,6 +66,7 @@ def files_of_a_version(page, version):
     return sealed
 
 
+@pytest.mark.slow
 def test_page_export(page):
     Path("photos").mkdir()
     for label in (1, 2):
@@ -172,6 +173,7 @@ TRAIN = (
 )
 
 
+@pytest.mark.slow
 def test_page_formats(page):
     page.command(TRAIN, width=None)
     network = kg.load_network("runs/digits")
@@ -208,6 +210,7 @@ def test_page_formats(page):
     near(page.python("import onnxruntime")["logits"], "ensemble")
 
 
+@pytest.mark.slow
 def test_page_finishing(page):
     _, quantized, clustered = page.commands(
         "kerasgreedy train simcnn_k3_cifar", {1: ["--epochs", "1", "--depth", "1"], 2: ["--epochs", "1"]}, None

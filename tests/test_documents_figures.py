@@ -33,6 +33,7 @@ def options_of(page, start):
     return [benchmark(page, line, None) for line in command_lines(page.not_run(start).text)]
 
 
+@pytest.mark.slow
 def test_page_performance(page):
     stand_in_folder(Path("cifar10"))
     options_of(page, "python -m benchmarks.throughput --check")

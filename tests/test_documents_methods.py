@@ -16,6 +16,7 @@ import kerasgreedy as kg
 from kerasgreedy.reports.records import read_metrics
 
 
+@pytest.mark.slow
 def test_page_alternation(page):
     page.copy_of_cifar10()
     plain = "kerasgreedy train allcnn_c --recipe alternation --set training.solver=sgd -w runs/sgd"
@@ -55,6 +56,7 @@ def evaluations(page):
     assert page.run("kerasgreedy", "evaluate", "runs/masks", "--masks", "batch", "--beta", "0.01").code == 0
 
 
+@pytest.mark.slow
 def test_page_anytime(page):
     stand_in_folder(Path("cifar10"))
     train = command_lines(page.left[1].text)[0]
@@ -123,6 +125,7 @@ def test_page_linearity(page):
     }
 
 
+@pytest.mark.slow
 def test_page_pruning(page):
     page.copy_of_cifar10()
     page.command("kerasgreedy train simcnn_k3_cifar --set strategy=end_to_end -w runs/big")

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec_of, two_devices, weights, without_time
+from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, some, spec_of, two_devices, weights, without_time
 
 from kerasgreedy.build import Network
 from kerasgreedy.errors import SpecError, Stopped
@@ -244,7 +244,7 @@ def test_the_last_phase_starts_from_the_zeros(undisturbed, tmp_path, monkeypatch
             assert np.abs(after[key] - value).max() < 0.1, key
 
 
-@pytest.mark.parametrize("at", [8, 9, 10, 12, 14, 16, 17])
+@pytest.mark.parametrize("at", some(9, 14, slow=[8, 10, 12, 16, 17]))
 def test_stopped_at_any_step_and_resumed_equals_never_stopped(undisturbed, tmp_path, monkeypatch, at):
     """8 steps a phase: at the sparse phase's start, before and after refreshes, at an epoch's end, in the last phase."""
     files, done, _ = undisturbed

@@ -18,6 +18,7 @@ from kerasgreedy.export.export_run import MOST_VERSION, Export, _version
 from kerasgreedy.files import plain_path
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_the_old_version_whole(finished, tmp_path):
     out = tmp_path / "out"
     first = kg.export_run(finished.workdir, out, quiet=True)

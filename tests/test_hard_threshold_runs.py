@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
-from conftest import TINY_RECIPE, same_weights, spec_of, two_devices
+from conftest import TINY_RECIPE, same_weights, some, spec_of, two_devices
 from test_finish import network_of
 from test_removal import check_equal, random_removal, shaken
 from test_step import IMAGES, LABELS, setup
@@ -46,7 +46,7 @@ def train(tmp_path, name, activation, beta, per="layer", learn="fixed", sets=())
 STRATEGIES = ["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features", "dsd"]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", some(*STRATEGIES[:2], slow=STRATEGIES[2:]))
 def test_every_strategy_trains_with_it(tmp_path, strategy):
     sets = [f"strategy={strategy}", "training.epochs=1"]
     if strategy == "dsd":
@@ -107,7 +107,7 @@ def test_a_step_moves_thresholds_and_two_replicas_agree(learn):
         np.testing.assert_allclose(found[1][name], value, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("learn", ["warm_up", "surrogate"])
+@pytest.mark.parametrize("learn", some("warm_up", slow=["surrogate"]))
 def test_thresholds_are_trained_saved_and_pruned_with_their_filters(tmp_path, learn):
     sets = ["prune={keep: 0.5, fine_tune: {epochs: 1}}"]
     if learn == "warm_up":

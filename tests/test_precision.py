@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_SPEC, two_devices, weights
+from conftest import TINY_SPEC, some, two_devices, weights
 from test_step import IMAGES, LABELS, NO_DROPOUT, arrays_of, setup
 
 from kerasgreedy.build import Network
@@ -186,12 +186,11 @@ def test_accumulated_batch_norm_sees_a_part_at_a_time():
 
 @pytest.mark.parametrize(
     "overrides",
-    [
-        ["precision=mixed_bfloat16"],
+    some(
         ["precision=mixed_float16"],
-        ["prefix_precision=mixed_bfloat16"],
         ["precision=mixed_bfloat16", "training.accumulation=4", "strategy=decoupled"],
-    ],
+        slow=[["precision=mixed_bfloat16"], ["prefix_precision=mixed_bfloat16"]],
+    ),
     ids=str,
 )
 def test_whole_runs_in_reduced_precision_leave_float32_models(finished, files, tmp_path, overrides):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PRUNED_SPEC, PRUNING_RECIPE, same_weights, spec_of, two_devices, weights, without_time
+from conftest import PRUNED_SPEC, PRUNING_RECIPE, same_weights, some, spec_of, two_devices, weights, without_time
 
 from kerasgreedy.cli import main as cli
 from kerasgreedy.errors import Stopped
@@ -292,13 +292,15 @@ def test_bfloat16_training_prunes_and_goes_on(two_blocks, tmp_path):
 
 @pytest.mark.parametrize(
     ("strategy", "stages", "depths"),
-    [
+    some(
         ("end_to_end", ["end_to_end"], [2]),
-        ("deep_supervision", ["deep_supervision"], [1, 2]),
-        ("decoupled", ["decoupled"], [1, 2]),
         ("random_features", ["random_features"], [1, 2]),
-        ("dsd", ["dense", "sparse", "dense_again"], [2]),
-    ],
+        slow=[
+            ("deep_supervision", ["deep_supervision"], [1, 2]),
+            ("decoupled", ["decoupled"], [1, 2]),
+            ("dsd", ["dense", "sparse", "dense_again"], [2]),
+        ],
+    ),
 )
 def test_other_strategies_prune_after_training(two_blocks, tmp_path, strategy, stages, depths):
     run = train_spec(*two_blocks, [*SHORT, f"strategy={strategy}", "prune.keep=3"], tmp_path / "run", quiet=True)
@@ -370,6 +372,7 @@ def test_a_budget_for_a_finished_greedy_run(pruned, tmp_path):
     assert entry["multiply_adds"][1] == sum(b.multiply_adds for b in with_less.blocks) + with_less.heads[-1].multiply_adds
 
 
+@pytest.mark.slow
 def test_a_schedule_of_tfmot(end_to_end, tmp_path):
     """0.5 (1 - (1 - t/2)^3) = 0.4375 and 0.5: of 4 filters 2.25 and 2 stay, of 6 filters 3.375 and 3."""
     tfmot = pytest.importorskip("tensorflow_model_optimization")

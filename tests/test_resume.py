@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import same_weights, two_devices, weights, without_time
+from conftest import same_weights, some, two_devices, weights, without_time
 
 from kerasgreedy.errors import InputError, Stopped, WorkdirError
 from kerasgreedy.train import loop, results
@@ -20,7 +20,7 @@ from kerasgreedy.train.run import evaluate_run, resume_run, train_spec
 NO_DROPOUT = ["blocks.1=[{conv: 6, downsample: invertible}]", "training.keep=last", "training.optimizer.learning_rate=0.01"]
 
 
-@pytest.mark.parametrize("at", [1, 3, 6, 9, 14, 23])
+@pytest.mark.parametrize("at", some(3, 14, slow=[1, 6, 9, 23]))
 def test_stopped_at_any_step_and_resumed_equals_never_stopped(finished, files, tmp_path, monkeypatch, at):
     """24 steps in all. A SIGTERM saves inside the epoch; weights, slots, random state and metrics end bit for bit equal."""
     seen = []
@@ -40,7 +40,7 @@ def test_stopped_at_any_step_and_resumed_equals_never_stopped(finished, files, t
     assert done.results["depths"] == finished.results["depths"]
 
 
-@pytest.mark.parametrize(("what", "count"), [("step", 7), ("save", 1), ("save", 4), ("record", 5), ("finish", 1)])
+@pytest.mark.parametrize(("what", "count"), some(("save", 4), ("record", 5), slow=[("step", 7), ("save", 1), ("finish", 1)]))
 def test_dying_anywhere_and_resumed_equals_never_stopped(finished, files, tmp_path, monkeypatch, what, count):
     """The process dies without a word: in a step, before a save, after a log line, before the results."""
     target, name = {
@@ -74,7 +74,7 @@ def test_resuming_a_finished_run_changes_nothing(finished):
     assert (finished.workdir / "results.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("at", [1, 2, 4])
+@pytest.mark.parametrize("at", some(2, slow=[1, 4]))
 def test_stopped_during_an_evaluation_and_resumed_equals_never_stopped(finished, files, tmp_path, monkeypatch, at):
     """The first evaluation is that of the start of phase 1; at 2 and 4 an epoch's steps are done and saved."""
     original, calls = Evaluator.__call__, []
@@ -95,6 +95,7 @@ def test_stopped_during_an_evaluation_and_resumed_equals_never_stopped(finished,
     assert without_time(done.workdir) == without_time(finished.workdir)
 
 
+@pytest.mark.slow
 def test_two_devices_stop_and_resume(files, tmp_path, monkeypatch):
     """Stopped in the second phase, where a frozen batch norm's statistics must come back on both devices."""
     whole = train_spec(*files, NO_DROPOUT, tmp_path / "whole", strategy=two_devices(), quiet=True)

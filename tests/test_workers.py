@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, weights
+from conftest import ROOT, some, weights
 
 from kerasgreedy.cli import workers as launcher
 from kerasgreedy.errors import WorkdirError
@@ -76,20 +76,21 @@ def near(one, two, atol=1e-5):
         np.testing.assert_allclose(two[key], value, atol=atol, err_msg=key)
 
 
-def test_two_workers_equal_one_process(tmp_path):
+@pytest.mark.parametrize("which", some("some", slow=["all"]))
+def test_two_workers_equal_one_process(tmp_path, which):
     """Greedy, decoupled, end to end; batch norm of the global batch, by share, none; SGD and Adam; clipping on: 20 steps."""
     sys.path.insert(0, str(HERE))
-    from steps import weights_after
+    from steps import KINDS, SOME, weights_after
 
     addresses = [f"127.0.0.1:{port}" for port in launcher._free_ports(2)]
     processes = []
     for index in range(2):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         processes.append(subprocess.Popen(
-            [sys.executable, str(HERE / "steps.py"), str(tmp_path / "two.npz")],
+            [sys.executable, str(HERE / "steps.py"), str(tmp_path / "two.npz"), which],
             env={**ENVIRONMENT, "TF_CONFIG": json.dumps(config)}, stderr=subprocess.PIPE, text=True,
         ))  # fmt: skip
-    one = weights_after(tf.distribute.get_strategy())
+    one = weights_after(tf.distribute.get_strategy(), KINDS if which == "all" else SOME)
     for process in processes:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err[-3000:]
