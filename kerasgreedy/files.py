@@ -295,6 +295,18 @@ def plain_path(folder: Path) -> Iterator[Path]:
         yield place
 
 
+def check_temporary() -> None:
+    """Refuses a folder for temporary files that TensorFlow cannot name: it compiles what it traces from there.
+
+    Raises:
+        InputError: it is not UTF-8, or there is none.
+    """
+    try:
+        tempfile.gettempdir().encode()
+    except (UnicodeError, OSError) as error:
+        raise InputError(f"TMPDIR: no usable folder for temporary files ({error})") from None
+
+
 @contextlib.contextmanager
 def plain_temporary() -> Iterator[None]:
     """Temporary folders and files are made below a plain path: TensorFlow saves and loads there, and compiles what it traces."""

@@ -131,3 +131,44 @@ def pruned(tmp_path_factory):
     (folder / "small.yaml").write_text(PRUNED_SPEC)
     (folder / "pruning.yaml").write_text(PRUNING_RECIPE)
     return train_spec(folder / "small.yaml", folder / "pruning.yaml", workdir=folder / "run", quiet=True)
+
+
+TFDS_COUNTS = {"train": 40, "test": 12}
+
+
+def tfds_pixels(split: str, index: int, side: int) -> np.ndarray:
+    return np.random.default_rng((len(split), index)).integers(0, 256, (side, side, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A folder with two sets of TFDS: `even_images`, all 8x8, and `odd_images`, of different sizes; tests must not change it."""
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("tfds")
+
+    def make(name: str, shape: tuple[int | None, int | None, int], sides: tuple[int, ...]) -> None:
+        def info(self):
+            features = tfds.features.FeaturesDict(
+                {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(names=["cat", "dog", "owl"])}
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def split_generators(self, _):
+            return {split: self._generate_examples(split) for split in TFDS_COUNTS}
+
+        def generate(self, split):
+            for i in range(TFDS_COUNTS[split]):
+                yield i, {"image": tfds_pixels(split, i, sides[i % len(sides)]), "label": i % 3}
+
+        builder = type(
+            name.title().replace("_", ""),
+            (tfds.core.GeneratorBasedBuilder,),
+            {"VERSION": tfds.core.Version("1.0.0"), "_info": info, "_split_generators": split_generators,
+             "_generate_examples": generate, "__module__": __name__},
+        )  # fmt: skip
+        builder(data_dir=str(folder)).download_and_prepare()
+
+    make("even_images", (8, 8, 3), (8,))
+    make("odd_images", (None, None, 3), (8, 11, 14))
+    return folder

@@ -20,14 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer
 import yaml
-from PIL import Image
+from stand_ins import BLOCKS, WIDTH, small_sets, stand_in_copy
 
+from kerasgreedy.analysis import latency
 from kerasgreedy.cli import main as cli
 from kerasgreedy.spec.load import load
+from kerasgreedy.train.workdir import default_workdir
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem.lower(): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -42,8 +43,6 @@ NOT_RUN = {
     ("performance.md", "python -m benchmarks.end_to_accuracy --data"): "PyTorch; options are read",
     ("performance.md", "python -m benchmarks.whole_runs --data"): "PyTorch; options are read",
 }  # fmt: skip
-SMALL = ("data.train_examples=60", "data.test_examples=20", "training.batch_size=16")
-WIDTH, BLOCKS = 4, 2
 # Commands that make a folder -> the parameter that names it.
 OUTPUTS = {"train": "workdir", "prune": "out", "finish": "out", "export": "out"}
 
@@ -103,7 +102,6 @@ class Answer:
     code: int
     out: str
     err: str
-    place: str = ""
 
     @property
     def json(self) -> Any:
@@ -115,84 +113,6 @@ class Answer:
     def flat(self) -> str:
         """Standard output with single spaces."""
         return " ".join(self.out.split())
-
-
-def narrow(layers: Any, width: int) -> Any:
-    """Layers with at most so many filters or units."""
-    if isinstance(layers, dict):
-        return {key: min(value, width) if key in ("conv", "dense") else narrow(value, width) for key, value in layers.items()}
-    return [narrow(layer, width) for layer in layers] if isinstance(layers, list) else layers
-
-
-def small_sets(
-    spec: str, recipe: str | None, sets: Sequence[str], width: int | None = WIDTH, data: bool = True, most: int = BLOCKS
-) -> list[str]:
-    """`--set` texts that make a run take seconds; reads spec and recipe with the page's own `sets`, which must fit.
-
-    Args:
-        width: at most so many filters; None: the network stays as the page says.
-        data: whether the run opens the recipe's data set.
-        most: only so many blocks, the first ones.
-    """
-    network, how = (document.value.model_dump(mode="json", exclude_unset=True) for document in load(spec, recipe, sets))
-    texts = []
-    for key in ("blocks", "final_head") if width else ():
-        whole = network.get(key, {})
-        less = narrow(whole[:most] if key == "blocks" else whole, width)
-        if less != whole:
-            texts.append(f"{key}={json.dumps(less)}")
-    epochs = 1
-    if how["training"].get("solver", {}).get("name") == "alternation":
-        epochs = 2
-        texts.append("training.solver.warm_up_epochs=1")
-    if "prune" in how:
-        texts += ["prune.keep=2"] * isinstance(how["prune"].get("keep"), int)
-        texts += ["prune.fine_tune.epochs=1"] * ("fine_tune" in how["prune"])
-        texts += ["replace_head.head.width=2"] * ("replace_head" in how)
-    return [*texts, *(SMALL if data else SMALL[2:]), f"training.epochs={epochs}"]
-
-
-def picture(label: int, side: int = 32) -> np.ndarray:
-    """Noise about a shade of the class, in colour."""
-    noise = np.random.default_rng(label).normal(25.5 * label, 30, (side, side, 3))
-    return np.clip(noise, 0, 255).astype(np.uint8)
-
-
-def png(place: str | Path) -> bool:
-    """Whether a file is there and a PNG."""
-    return Path(place).read_bytes().startswith(b"\x89PNG")
-
-
-def stand_in_folder(place: Path, classes: Sequence[str] = "0123456789", train: int = 9) -> Path:
-    """Pictures in `train/<class>` and `test/<class>`, as JPEG."""
-    for split, count in (("train", train), ("test", 3)):
-        for label, name in enumerate(classes):
-            (place / split / name).mkdir(parents=True)
-            for number in range(count):
-                Image.fromarray(picture(label)).save(place / split / name / f"{number}.jpg")
-    return place
-
-
-def stand_in_copy(place: Path, name: str) -> None:
-    """A prepared TFDS copy of pictures of ten classes."""
-    import tensorflow_datasets as tfds
-
-    def info(self):
-        features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": tfds.features.ClassLabel(num_classes=10)}
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def examples(self, count):
-        for index in range(count):
-            yield index, {"image": picture(index % 10), "label": index % 10}
-
-    own = {
-        "VERSION": tfds.core.Version("3.0.2"),
-        "_info": info,
-        "_split_generators": lambda self, _: {"train": self._generate_examples(200), "test": self._generate_examples(30)},
-        "_generate_examples": examples,
-        "__module__": __name__,
-    }
-    type(name.title(), (tfds.core.GeneratorBasedBuilder,), own)(data_dir=str(place)).download_and_prepare()
 
 
 @dataclass
@@ -319,10 +239,11 @@ class Page:
             small = small_sets(given["spec"], given["recipe"], given["sets"] or [], width, most=self.most)
             words += [part for text in small for part in ("--set", text)]
         words += more
-        given = read(words[1], words[2:]).params
+        given, names = read(words[1], words[2:]).params, []
         out, source = given.pop(OUTPUTS[words[1]]), given.pop("workdir", None)
         if words[1] == "train":  # by what they come to, however the page says it
             documents = load(given.pop("spec"), given.pop("recipe"), given.pop("sets"))
+            names = [document.value.name for document in documents]
             given["documents"] = [document.value.model_dump_json() for document in documents]
             if "folder:" in given["documents"][1]:  # of this page
                 given["folder"] = self.folder
@@ -331,7 +252,7 @@ class Page:
             place = out or (Path(f"{source}-pruned") if source else None)
             if kept.exists() and not (place and place.exists()):
                 answer = Answer(**json.loads((kept / "answer.json").read_text()))
-                place = place or Path("runs", answer.place)
+                place = place or default_workdir(*names)
                 shutil.copytree(kept / "folder", place)
             else:
                 before = set(Path("runs").glob("*"))
@@ -341,7 +262,7 @@ class Page:
                 place = place or (set(Path("runs").glob("*")) - before).pop()
                 if not kept.exists():
                     shutil.copytree(place, kept / "folder")
-                    (kept / "answer.json").write_text(json.dumps({**vars(answer), "place": place.name}))
+                    (kept / "answer.json").write_text(json.dumps(vars(answer)))
         self.origin[str(place)] = key
         return answer
 
@@ -373,7 +294,6 @@ def shared(tmp_path_factory):
     """One folder for all processes of pytest-xdist, whose own folders lie in a common one."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "documents"
-    folder = Path(os.environ.get("DOCS_KEEP", folder))
     folder.mkdir(exist_ok=True)
     return Shared(folder)
 
@@ -386,6 +306,8 @@ def page(request, tmp_path, monkeypatch, capsys, shared):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tensorflow_datasets"))
     current = Page(path, tmp_path, capsys, monkeypatch, shared)
+    monkeypatch.setattr(latency, "ROUNDS", 6)
+    monkeypatch.setattr(latency, "SAMPLE_SECONDS", 0.002)
     failed = request.session.testsfailed
     yield current
     if request.session.testsfailed == failed:

@@ -84,7 +84,7 @@ COMMANDS = [
     Case("show_nothing", "data show", ("DATASET",)),
     Case("show_unknown", SHOW + "digts", ("received 'digts'", "?digits")),
     Case("show_not_here", SHOW + "cifar100", ("cifar100 is not here",)),
-    Case("show_over_a_file", SHOW + "digits", ("digits.png: already exists", "--output"), {"digits.png": "mine"}),
+    Case("show_over_a_file", SHOW + "digits", ("digits.png: already exists", "--overwrite"), {"digits.png": "mine"}),
     Case("show_into_a_folder", SHOW + "digits -o d", ("--output: received d", "a PNG file"), {"d": None}),
     Case("show_as_jpg", SHOW + "digits -o a.jpg", ("--output: received a.jpg", "digits.png")),
     Case("show_other_set", SHOW + "digits -s data.dataset=mnist", ("--set data.dataset=mnist", "the argument of this command")),

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import math
+import os
 import shlex
 import shutil
 import struct
@@ -312,7 +313,7 @@ DAMAGES = [
     Damage("evaluate_part", "evaluate run --part tset", ("received 'tset'", "test, validation, train", "?test")),
     Damage("evaluate_empty_part", "evaluate run --part validation", ("'validation' holds no images",)),
     Damage("train_again", TRAIN + "seed=1", ("run: already exists", "--resume run")),
-    Damage("resume_and_spec", RESUME + " s.yaml -s seed=1", ("--resume", "SPEC, --set")),
+    Damage("resume_and_spec", RESUME + " s.yaml -s seed=1", ("--resume", "cannot stand beside SPEC")),
     Damage("plot_is_folder", "compare run --plot run", ("run: is a folder; allowed: a PNG file",)),
     Damage("plot_is_here", "compare run --plot .", (".: is a folder; allowed: a PNG file",)),
     Damage("unfinished", COMPARE, ("run: no results.json", "not finished"), "results.json"),
@@ -348,9 +349,12 @@ def test_a_damaged_run_folder_ends_in_one_clear_error(case, finished, call):
 
 def test_a_run_folder_in_use_is_left_alone(finished, call):
     shutil.copytree(finished, "run")
-    with open("run/.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    handle = os.open("run", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         assert_clear(*call(RESUME), ("run: another process is training",))
+    finally:
+        os.close(handle)
 
 
 def test_an_interrupted_write_is_passed_over(finished, call):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import recipe_of, same_weights, spec_of, unsealed, weights, without_time
 from PIL import Image
 from test_data import write_idx
-from test_tfds import prepared, settings  # noqa: F401 (a fixture)
+from test_tfds import settings
 
 from kerasgreedy.data.arrays import ImageArrays, check_classes
 from kerasgreedy.data.catalog import describe
@@ -65,7 +65,7 @@ def test_idx_files_are_refused_when_they_are_opened(labels, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["even_images", "odd_images"])
-def test_copies_of_tfds_are_refused_when_they_are_opened(name, prepared, tmp_path):  # noqa: F811
+def test_copies_of_tfds_are_refused_when_they_are_opened(name, prepared, tmp_path):
     """Held in memory and streamed."""
     shutil.copytree(prepared / name, tmp_path / name)
     names = next((tmp_path / name).rglob("features.json"))
@@ -111,15 +111,17 @@ def test_splits_of_two_sizes_have_none(tmp_path):
     assert describe(Data(dataset="mnist", data_dir=str(tmp_path))).image_shape == (None, None, 1)
 
 
-def test_a_run_of_before_sizes_were_looked_at_goes_on(tmp_path):
+def test_a_run_of_before_sizes_were_looked_at_goes_on(tmp_path, capsys):
     """Its run.json has the size of the first images, and its spec the size that it was trained at."""
     data = a_folder(tmp_path / "images", [8, 8, 9, 8])
     files = tmp_path / "s.yaml", tmp_path / "r.yaml"
     files[0].write_text("name: s\ninput_shape: [8, 8, 3]\nblocks: [{conv: 2}]\n")
-    files[1].write_text(f"name: r\ndata: {{dataset: '{data.dataset}'}}\ntraining: {{epochs: 1, batch_size: 2}}\n")
+    files[1].write_text(f"name: r\ndata: {{dataset: '{data.dataset}', validation: 5}}\ntraining: {{epochs: 1, batch_size: 1}}\n")
     run = train_spec(*files, workdir=tmp_path / "run", quiet=True)
+    # Of six images of two classes one is left to train on, which is said once.
+    assert capsys.readouterr().err.count("1 of 2 classes have no training image: only 1 image(s) are left for training") == 1
     as_before(run.workdir, image_shape=[8, 8, 3])
-    assert len(validating(run.workdir)) == 1
+    assert len(validating(run.workdir)) == 5
 
 
 # Split by class
@@ -199,10 +201,10 @@ def test_the_seed_decides_and_older_runs_keep_their_draw():
 
 def test_a_class_without_training_images_is_said():
     few = pipeline(np.arange(40) % 20, validation=0, train_examples=15)
-    assert few.notices == ("own: 5 of 20 classes have no training image: only 15 images are left for training",)
+    assert few.notices == ("own: 5 of 20 classes have no training image: only 15 image(s) are left for training",)
 
 
-def test_labels_that_cost_too_much_are_not_read(prepared, monkeypatch):  # noqa: F811
+def test_labels_that_cost_too_much_are_not_read(prepared, monkeypatch):
     """A streamed copy of more than 20 GB is split as before, which is said; its labels are not looked at."""
     data = settings("odd_images", prepared, validation=10, normalize="unit", augment=Augment(random_resized_crop=True))
     info = describe(data)

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from conftest import ROOT, spec_of
-from documents import NOT_RUN, PAGES, blocks_of, picture, png, stand_in_folder
+from documents import NOT_RUN, PAGES, blocks_of
 from PIL import Image
+from stand_ins import picture, png, stand_in_folder
 
 from kerasgreedy.reports.records import read_run
 from kerasgreedy.spec.load import load_spec

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 from conftest import ROOT, TINY_RECIPE, TINY_SPEC
-from documents import picture, png, stand_in_folder
 from PIL import Image
+from stand_ins import picture, png, stand_in_folder
 
 NOT_KEYS = {"WORKDIR", "never", "train", "evaluate", "results.json", "sensitivity.json", "before", "after"}
 

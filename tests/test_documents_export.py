@@ -14,8 +14,8 @@ import pytest
 import safetensors.numpy
 import tensorflow as tf
 import tf_keras
-from documents import picture
 from PIL import Image
+from stand_ins import picture
 
 import kerasgreedy as kg
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
-from documents import command_lines, narrow, stand_in_folder
+from documents import command_lines
+from stand_ins import narrow, stand_in_folder
 
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from the checkout and not installed
 
@@ -92,6 +93,7 @@ def rooms(page):
         assert float(ratio) == pytest.approx(own["ratio"], abs=0.006)
 
 
+@pytest.mark.slow  # four trainings more; what else is said on this page are measured figures
 def test_page_results(page):
     stand_in_folder(Path("cifar10"))
     *_, compared = page.commands("kerasgreedy train simcnn_k1_cifar")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import recipe_of
-from documents import command_lines, png, stand_in_folder
+from conftest import ROOT, recipe_of
+from documents import command_lines
+from stand_ins import png, stand_in_folder
 
 import kerasgreedy as kg
 from kerasgreedy.reports.records import read_metrics
@@ -38,7 +39,7 @@ def test_page_alternation(page):
     evaluations(page)
 
     shutil.rmtree("runs/masks")
-    shutil.copy(kg.load_spec("allcnn_c").source.path, "third.yaml")
+    shutil.copy(ROOT / "model_specs/allcnn_c.yaml", "third.yaml")
     page.commands("kerasgreedy train third.yaml")
 
 

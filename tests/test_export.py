@@ -13,8 +13,8 @@ from exports import BRANCHED, THRESHOLDED, noise, softmax64, trained, tree
 import kerasgreedy as kg
 from kerasgreedy.build import Network
 from kerasgreedy.data.opening import open_data
-from kerasgreedy.errors import InputError
-from kerasgreedy.export import verify
+from kerasgreedy.errors import Diverged, InputError
+from kerasgreedy.export import export_run, verify
 from kerasgreedy.export.endpoints import Endpoints
 from kerasgreedy.export.export_run import Export
 from kerasgreedy.spec.architecture import architecture
@@ -159,6 +159,22 @@ def test_a_difference_is_refused_and_nothing_is_written(finished, tmp_path, monk
     with pytest.raises(InputError, match=r"exported model gives another .* than the network .*nothing was written"):
         kg.export_run(finished.workdir, tmp_path / "out", quiet=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("block_2/conv_1/kernel", np.inf), ("head_1/dense_1/bias", np.nan)])
+def test_a_network_that_has_diverged_is_not_exported(key, value, finished, tmp_path, monkeypatch):
+    usual = export_run.trained_network
+
+    def diverged(*arguments):
+        job, network = usual(*arguments)
+        variable = network.variables(key.split("/")[0])[key]
+        variable.assign(np.full(variable.shape, value, np.float32))
+        return job, network
+
+    monkeypatch.setattr(export_run, "trained_network", diverged)
+    with pytest.raises(Diverged, match=r"what the network gives \(.*\) is not finite everywhere: the training has diverged"):
+        kg.export_run(finished.workdir, tmp_path / "out", quiet=True)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_every_endpoint_is_compared(finished, tmp_path, monkeypatch):

@@ -17,8 +17,10 @@ from kerasgreedy.build import build_network
 from kerasgreedy.errors import Diverged, InputError
 from kerasgreedy.export import finishing
 from kerasgreedy.export.finish_run import Finish, finish_run
+from kerasgreedy.export.finishing import FineTuning
 from kerasgreedy.export.lite import open_tflite
 from kerasgreedy.export.twin import check_twin, copy_back, make_twin
+from kerasgreedy.spec.training import Sgd
 from kerasgreedy.train.opening import open_job, open_pipeline
 from kerasgreedy.train.run import load_network
 from kerasgreedy.train.workdir import Workdir
@@ -244,3 +246,26 @@ def test_a_loss_that_is_no_longer_finite_writes_nothing(finished, tmp_path):
     with pytest.raises(Diverged, match="nothing was written"):
         finish_run(finished.workdir, tmp_path / "new", Finish("cluster", epochs=1, learning_rate=1e30, depth=1), quiet=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_ranges_that_tflite_cannot_take_are_a_divergence(finished, monkeypatch):
+    """One step at a rate of 1e30: the loss before it was finite, and the weights are still numbers."""
+
+    def step(model, *_):
+        for weight in model.trainable_weights:
+            weight.assign(tf.fill(weight.shape, 1e30))
+
+    monkeypatch.setattr(finishing, "_fine_tune", step)
+    monkeypatch.setattr(finishing, "_set_ranges", lambda *_: None)
+    with pytest.raises(Diverged, match="TFLite cannot take what the fine-tuning made of the weights; nothing was written"):
+        finishing.quantize(finished.network, 1, None, FineTuning(1, 1e30, Sgd(), 32, 0, 0, print))
+
+
+@pytest.mark.parametrize("value", [1e30, np.inf, np.nan])
+def test_a_twin_whose_logits_are_not_finite_is_refused(value):
+    network = network_of(BLOCKS["pad"])
+    twin = make_twin(network, 1, "cluster")
+    for weight in twin.trainable_weights:
+        weight.assign(tf.fill(weight.shape, value))
+    with pytest.raises(Diverged, match="not finite everywhere"):
+        check_twin(twin, network, 1, 0)

@@ -9,7 +9,7 @@ from conftest import spec_of, two_devices
 from numpy.lib.stride_tricks import sliding_window_view
 
 from kerasgreedy.build import Network
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import Diverged, InputError
 from kerasgreedy.pruning.groups import find_coupling
 from kerasgreedy.pruning.importance import CRITERIA, importance, normalized
 from kerasgreedy.spec.architecture import architecture
@@ -331,5 +331,5 @@ def test_missing_batches_and_numbers_that_are_not():
     arrays = network.arrays("block_1")
     arrays["block_1/conv_2/kernel"][0, 0, 0, 0] = np.nan
     network.load_arrays("block_1", arrays)
-    with pytest.raises(InputError, match="group 'block_1/conv_2': 'magnitude_l1' is not finite"):
+    with pytest.raises(Diverged, match="group 'block_1/conv_2': 'magnitude_l1' is not finite"):
         scores_of(network, "magnitude_l1", ["head_1"])

@@ -1,10 +1,12 @@
 """Memory: what a step needs at least, what is free, and what is said when there is not enough."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
-from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec_of, weights
+from conftest import ROOT, TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec_of, weights
 
 from kerasgreedy.data import memory
 from kerasgreedy.errors import InputError, WorkdirError
@@ -96,3 +98,11 @@ def test_memory_of_a_container(limit, current, expected, tmp_path, monkeypatch):
     assert memory.available_memory() == min(expected, 2000 * 1024.0)
     (tmp_path / "meminfo").unlink()
     assert memory.available_memory() == expected
+
+
+def test_a_limit_of_the_process_counts():
+    """`ulimit -v` in kilobytes: what is left of it, below what the machine has."""
+    program = "from kerasgreedy.data.memory import available_memory; print(available_memory())"
+    command = f"ulimit -v 3000000; {sys.executable} -c '{program}'"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert 2e9 < float(done.stdout) < 3.072e9

@@ -241,7 +241,7 @@ def test_files_and_picture(result, tmp_path):
     with pytest.raises(WorkdirError, match="damaged"):
         plot_sensitivity(tmp_path / "two")
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkdirError, match="cannot be written"):
+    with pytest.raises(WorkdirError, match="is a file; allowed: a folder"):
         write_sensitivity(tmp_path / "file", result)
 
 

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from conftest import TINY_SPEC
+from conftest import tfds_pixels as pixels
 
 from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.opening import open_data
@@ -15,46 +16,6 @@ from kerasgreedy.data.splits import ArraySplit, TfdsSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Augment, Data
 from kerasgreedy.train.run import evaluate_run, train_spec
-
-COUNTS = {"train": 40, "test": 12}
-
-
-def pixels(split: str, index: int, side: int) -> np.ndarray:
-    return np.random.default_rng((len(split), index)).integers(0, 256, (side, side, 3)).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """Two sets: `even_images`, all 8x8, and `odd_images`, of different sizes."""
-    import tensorflow_datasets as tfds
-
-    folder = tmp_path_factory.mktemp("tfds")
-
-    def make(name: str, shape: tuple[int | None, int | None, int], sides: tuple[int, ...]) -> None:
-        def info(self):
-            features = tfds.features.FeaturesDict(
-                {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(names=["cat", "dog", "owl"])}
-            )
-            return tfds.core.DatasetInfo(builder=self, features=features)
-
-        def split_generators(self, _):
-            return {split: self._generate_examples(split) for split in COUNTS}
-
-        def generate(self, split):
-            for i in range(COUNTS[split]):
-                yield i, {"image": pixels(split, i, sides[i % len(sides)]), "label": i % 3}
-
-        builder = type(
-            name.title().replace("_", ""),
-            (tfds.core.GeneratorBasedBuilder,),
-            {"VERSION": tfds.core.Version("1.0.0"), "_info": info, "_split_generators": split_generators,
-             "_generate_examples": generate, "__module__": __name__},
-        )  # fmt: skip
-        builder(data_dir=str(folder)).download_and_prepare()
-
-    make("even_images", (8, 8, 3), (8,))
-    make("odd_images", (None, None, 3), (8, 11, 14))
-    return folder
 
 
 def settings(name, folder, **more):

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from kerasgreedy.errors import InputError
+from kerasgreedy.files import check_temporary
 from kerasgreedy.nn.backend import check_backend
 
 # Bytes of addresses that TensorFlow takes on two cores for the smallest network. With fewer it ends the process without a word.
@@ -47,6 +48,7 @@ def quiet_tensorflow() -> None:
     """
     check_backend()
     _check_addresses()
+    check_temporary()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)

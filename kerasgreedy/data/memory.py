@@ -2,14 +2,16 @@
 
 import contextlib
 import math
+import resource
 from pathlib import Path
 
-_MACHINE, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+_MACHINE, _SIZES, _GROUP = Path("/proc/meminfo"), Path("/proc/self/statm"), Path("/sys/fs/cgroup")
 
 
 def available_memory() -> float:
-    """Bytes that can be had without pushing anything out, in a container within its limit; infinite where nobody says."""
-    return min(_of_machine(), _of_container())
+    """Bytes that can be had without pushing anything out, within the limits of a container and of this process; infinite where
+    nobody says."""
+    return min(_of_machine(), _of_container(), _of_process())
 
 
 def _of_machine() -> float:
@@ -18,6 +20,16 @@ def _of_machine() -> float:
             if line.startswith("MemAvailable:"):
                 return 1024.0 * int(line.split()[1])
     return math.inf
+
+
+def _of_process() -> float:
+    """Of `ulimit -v`: what the process has not mapped yet."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return max(0.0, limit - float(_SIZES.read_text().split()[0]) * resource.getpagesize())
+    return float(limit)
 
 
 def _of_container() -> float:

@@ -94,7 +94,7 @@ class Pipeline:
         if len(left) < len(there):
             self.notices = (
                 f"{data.dataset}: {len(there) - len(left):,} of {len(there):,} classes have no training image: only "
-                f"{len(used):,} images are left for training",
+                f"{len(used):,} image(s) are left for training",
             )
         return used, held
 

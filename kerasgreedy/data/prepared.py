@@ -71,7 +71,7 @@ def describe_copy(folder: Path, name: str, dataset: str) -> DataInfo:
         if not 1 < count <= MOST_CLASSES:
             raise ValueError(f"{count} class(es); allowed: 2 to {MOST_CLASSES:,}")
         names_file = folder / "label.labels.txt"
-        listed = read_bytes(names_file, MAX_JSON_BYTES).decode().split("\n") if names_file.is_file() else map(str, range(count))
+        listed = read_bytes(names_file, MAX_JSON_BYTES).decode().split("\n") if names_file.exists() else map(str, range(count))
         names = tuple(listed)[:count]
         test = tfds_test_split(name, list(sizes))
         origin = f"TFDS copy {name.partition('/')[0]} {folder.name}"
@@ -115,7 +115,7 @@ def tfds_test_split(name: str, splits: list[str]) -> str:
     for split in (usual, "test", "validation"):
         if split in splits:
             return split
-    raise DataError(f"tfds:{name}: has no test or validation split (it has {', '.join(splits)})")
+    raise DataError(f"tfds:{name}: has no test or validation split (it has {', '.join(splits) or 'none'})")
 
 
 def _shape(feature: dict[str, Any]) -> tuple[int | None, int | None, int]:

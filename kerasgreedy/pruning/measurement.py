@@ -41,7 +41,7 @@ class Run:
 
     def share(self, values: tf.Tensor) -> tf.Tensor:
         """What each example adds to a mean: (b, ..., channels) to (b, channels)."""
-        return over_space(values) * tf.cast(self.weights, tf.float64)[:, None]
+        return tf.math.multiply_no_nan(over_space(values), tf.cast(self.weights, tf.float64)[:, None])
 
 
 # A statistic gives (b, channels) float64 for each layer, or (1, channels) where examples are already summed.

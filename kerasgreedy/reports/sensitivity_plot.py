@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.errors import WorkdirError
 from kerasgreedy.files import as_json, read_json, user_path, write_atomically, writing_fault
 from kerasgreedy.pictures import picture_path, refuse_foreign
 from kerasgreedy.reports.figures import new_figure, write_figure
@@ -23,11 +23,12 @@ def sensitivity_files(folder: str | Path, overwrite: bool = False) -> tuple[Path
         overwrite: they may be there and not be of this analysis. A run folder's own are replaced always.
 
     Raises:
-        InputError: the folder is a file, or one of them is there and was not made here.
+        InputError: one of them is there and was not made here.
+        WorkdirError: the folder is a file.
     """
     place = user_path(folder)
     if place.exists() and not place.is_dir():
-        raise InputError(f"{place}: is a file; allowed: a folder")
+        raise WorkdirError(f"{place}: is a file; allowed: a folder")
     if not overwrite:
         refuse_foreign(place / DATA, lambda file: (place / "run.json").is_file() or _is_ours(file))
     return place / DATA, picture_path(place / PICTURE, overwrite)

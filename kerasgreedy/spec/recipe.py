@@ -96,7 +96,8 @@ class Cache(Strict):
     """The output of the frozen blocks, computed once for each view of the data and read by every epoch of the phase.
 
     Nothing is cached where every epoch draws new views, where views are not read twice, or where it does not fit; `plan` says
-    what is done and why. Results are those of computing it anew: bit for bit with `dtype` left out.
+    what is done and why. Results are those of computing it anew: bit for bit with `dtype` left out and
+    oneDNN on (the default), else up to rounding by an image's place in its batch.
     """
 
     store: Literal["auto", "memory", "disk", "none"] = Field(

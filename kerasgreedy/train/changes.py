@@ -10,7 +10,8 @@ from kerasgreedy.train.stages import Stage
 # The sections that say how phases are trained, and what may change in each while what was trained so far still fits.
 SECTIONS = (("training",), ("prune", "fine_tune"), ("dsd", "sparse"), ("dsd", "dense"), ("replace_head", "training"))
 KEYS = ("epochs", "optimizer", "schedule", "clip_norm", "label_smoothing", "early_stopping", "keep", "monitor")
-ELSEWHERE = (("cache",), ("checkpoint_minutes",))
+# The two of the data say what was meant where an older run did not ask.
+ELSEWHERE = (("cache",), ("checkpoint_minutes",), ("data", "scale"), ("data", "channel_axis"))
 ALLOWED = [*(".".join((*section, key)) for section in SECTIONS for key in KEYS), *(".".join(place) for place in ELSEWHERE)]
 
 

@@ -73,7 +73,7 @@ class Devices:
         result = {}
         for key, value in arrays.items():
             array = np.asarray(value)
-            total = self._summed(array.astype(np.float32) * np.float32(self.chief)) / local
+            total = self._summed(array.astype(np.float32) if self.chief else np.zeros(array.shape, np.float32)) / local
             result[key] = total > 0 if array.dtype == bool else total.astype(array.dtype)
         return result
 

@@ -115,6 +115,8 @@ class Workdir:
             facts |= {"data_files": _sha256(contents)}
         texts |= {"plan.json": as_json(plan, indent=1), "run.json": _sealed(facts)}
         try:
+            if real.parent.is_file():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             with scratch_folder(real) as new:
                 for name, text in texts.items():
                     write_atomically(new / name, text.encode())

@@ -53,7 +53,8 @@ def used_connections(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             logits = phase_logits(network, phase, x, source.first_block, support(), training=False)
-            total = tf.add_n([tf.reduce_sum(real[:, None] * mixed * tf.cast(z, tf.float32)) for z in logits.values()])
+            weighed = [tf.math.multiply_no_nan(tf.cast(z, tf.float32), real[:, None] * mixed) for z in logits.values()]
+            total = tf.add_n([tf.reduce_sum(each) for each in weighed])
         return [gradient != 0 for gradient in tape.gradient(total, values, unconnected_gradients="zero")]
 
     used = {key: np.zeros(kernel.shape, bool) for key, kernel in kernels.items()}
