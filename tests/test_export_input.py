@@ -273,6 +273,14 @@ def test_a_changed_bit_of_an_export_is_an_error_and_no_older_version_answers(out
         shutil.rmtree(tmp_path / "2/export.json", ignore_errors=True)
 
 
+def test_an_export_in_a_folder_whose_name_is_no_text(out, tmp_path, capsys):
+    place = tmp_path / "a[b]\udcff"
+    shutil.copytree(out, place)
+    Image.fromarray(picture(8, 8)).save(tmp_path / "x.png")
+    code, text, err = call(capsys, "predict", place, tmp_path / "x.png", "--json")
+    assert code == 0 and len(json.loads(text)["predictions"]) == 1, err
+
+
 @pytest.mark.parametrize("names", [None, ["a"], [1] * 10, "0123456789"])
 def test_a_card_that_does_not_name_the_classes_is_an_error(names, out, tmp_path, capsys):
     shutil.copytree(out / "1", tmp_path / "1")

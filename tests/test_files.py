@@ -160,4 +160,4 @@ def test_folders_that_were_made_for_nothing_go_again(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     with new_folder(tmp_path / "new/deep/1") as beside:
         (beside / "file").write_text("whole")
-    assert (tmp_path / "new/deep/1/file").read_text() == "whole"
+    assert tree(tmp_path) == {"new/deep/1/file": b"whole"}
