@@ -222,7 +222,7 @@ BAD = {
     "no_folder": (["empty"], "empty: not a run folder (run.json is missing)"),
     "no_metrics": (["young"], "young: metrics.jsonl holds no losses"),
     "recipe": (["yaml"], "yaml/recipe.yaml:1:1: received 5; allowed: a mapping"),
-    "damaged": (["torn"], "torn/metrics.jsonl:2: damaged (loss is missing"),
+    "damaged": (["torn"], "torn/metrics.jsonl:2: damaged (loss: received None"),
     "not_an_object": (["list"], "list/metrics.jsonl:1: damaged (not a JSON object)"),
     "no_seed": (["seedless"], "seedless/run.json: damaged (seed is missing)"),
     "plot": (["a", "--plot", "empty"], "empty: is a folder; allowed: a PNG file"),

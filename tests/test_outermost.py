@@ -228,7 +228,7 @@ def config(workers=("127.0.0.1:29171", "127.0.0.1:29172"), kind="worker", index=
         (config(["bad host:2222"]), "received 'bad host:2222'"),
         (config(["-:2222"]), "received '-:2222'"),
         (config(["a" * 200 + ":x"]), "received 'aaa"),
-        (config(["127.0.0.1:29171", "127.0.0.1:29171"]), "each address once"),
+        (config(["127.0.0.1:29171", "127.0.0.1:29171"]), "each once"),
         (config([1, 2]), "not lists of texts"),
         (json.dumps({"cluster": {"worker": "127.0.0.1:1"}, "task": {"type": "worker", "index": 0}}), "not lists of texts"),
         (config(ps=["127.0.0.1:5"]), "received 'ps'"),

@@ -41,7 +41,7 @@ def check_tf_config(text: str) -> list[str]:
     for place in addresses:
         _check_address(place)
     if len(set(addresses)) < len(addresses):
-        raise InputError(f"TF_CONFIG: received '{addresses}'; allowed: each address once")
+        raise InputError(f"TF_CONFIG: received '{addresses}'; allowed: host:port, each once")
     _resolve({place.rpartition(":")[0].strip("[]") for place in addresses})
     _check_own(jobs[kind][index])
     return addresses
