@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import yaml
 
+from kerasgreedy.train import cluster
 from kerasgreedy.train.devices import check_tf_config
 
 
@@ -36,8 +37,10 @@ def launched(tmp_path):
     return launch
 
 
-def test_page_distribution(page, launched):
+def test_page_distribution(page, launched, monkeypatch):
     """A run on two devices, one of two workers, one that goes on elsewhere; what each worker of a cluster is told."""
+    monkeypatch.setattr(cluster, "_resolve", lambda hosts: None)  # those of the page are of nobody's network
+    monkeypatch.setattr(cluster, "_check_own", lambda place: None)
     two, _, resumed = page.commands("kerasgreedy train vgg11_k3 --devices 2")
     page.says("the first line of a run says both: `on 2 GPUs: batches of 128, 64 on each`")
     assert "on 2 CPUs: batches of 16, 8 on each" in two.err
