@@ -160,7 +160,10 @@ def test_pipes_and_devices_are_not_read(tmp_path):
         ({}, "jax", "KERAS_BACKEND: Keras's backend is 'jax'"),
         ({"epsilon": 1e-3, "unknown": 1}, None, None),
         ("{broken", None, None),
-        ([1], None, None),
+        ([1], None, "keras.json: Keras does not load with these settings"),
+        ("null", None, "keras.json: Keras does not load with these settings"),
+        ({"epsilon": 1}, None, "keras.json: Keras does not load .* a real number as epsilon"),
+        ("[" * 100_000, None, "keras.json: Keras cannot read its settings"),
     ],
 )
 def test_settings_of_keras(written, variable, message, tmp_path, monkeypatch):
@@ -174,6 +177,23 @@ def test_settings_of_keras(written, variable, message, tmp_path, monkeypatch):
         return backend.check_backend()
     with pytest.raises(InputError, match=message):
         backend.check_backend()
+
+
+def test_what_keras_would_wait_for_or_not_load_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    os.mkfifo(tmp_path / "keras.json")
+    with pytest.raises(InputError, match="keras.json: Keras cannot read its settings .*no ordinary file"):
+        backend.check_backend()
+    (tmp_path / "keras.json").unlink()
+    backend.check_backend()
+    for value, fine in (("3", True), ("", False), ("x", False), ("9" * 5000, False)):
+        monkeypatch.setenv("KERAS_MAX_EPOCHS", value)
+        if fine:
+            backend.check_backend()
+        else:
+            with pytest.raises(InputError, match="KERAS_MAX_EPOCHS: Keras does not load with it"):
+                backend.check_backend()
 
 
 def test_settings_of_keras_are_looked_at_before_anything_is_made(tmp_path):

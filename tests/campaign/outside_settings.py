@@ -19,7 +19,9 @@ KERAS = {
     "no such backend": ('{"backend": 7}', "backend"),
     "another epsilon": ('{"epsilon": 0.1}', ""),
     "damaged": ("{", ""),
-    "a list": ("[]", ""),
+    "a list": ("[]", "does not load"),
+    "an epsilon of 1": ('{"epsilon": 1}', "does not load"),
+    "depth": ("[" * 100_000, "cannot read"),
 }
 BACKENDS = ("jax", "torch", "numpy", "nonsense", "TENSORFLOW")
 COMMANDS = {"train": (TRAIN, ()), "evaluate": (("evaluate", "run"), ("run",)), "export": (EXPORT, ("run",))}
