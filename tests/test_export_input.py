@@ -265,6 +265,7 @@ def test_a_changed_bit_of_an_export_is_an_error_and_no_older_version_answers(out
     code, _, err = call(capsys, "predict", tmp_path / "2", "x.jpg")
     assert code == 2 and "export.json: damaged" in err
     (tmp_path / "2/export.json").unlink()
+    graph.write_bytes(content)
     for make in (Path.mkdir, os.mkfifo):  # not as if there were none
         make(tmp_path / "3.json")
         (tmp_path / "3.json").rename(tmp_path / "2/export.json")

@@ -156,7 +156,9 @@ class _Compiler:
     def _foreseen(self, action: PruneAction) -> PruneAction:
         """The action with the sizes that it leaves, and the network changed by it, as far as that is known."""
         if action.index < len(self.done):
-            return replace(action, start=Start(**self.done[action.index]["start"]))
+            entry = self.done[action.index]
+            changed = tuple((name, old, new) for name, (old, new) in entry["filters"].items())
+            return replace(action, start=Start(**entry["start"]), planned=changed)
         settings = action.settings
         coupling = find_coupling(self.arch)
         groups = selectable(coupling, action.targets, action.touches, action.begun)
