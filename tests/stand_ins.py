@@ -93,6 +93,6 @@ def stand_in_copy(place: Path, name: str) -> None:
         "_generate_examples": examples,
         "__module__": __name__,
     }
-    with tfds.core.registered.skip_registering():  # TFDS's own set of that name may be known already
+    with tfds.core.registered.skip_registration():  # TFDS's own set of that name may be known already
         builder = type(name.title(), (tfds.core.GeneratorBasedBuilder,), own)
     builder(data_dir=str(place)).download_and_prepare()
