@@ -235,13 +235,14 @@ def _take_changes(folder: Workdir, job: Job, state: RunState, here: Devices) -> 
         InputError: it cannot.
     """
     position = state.position
-    if folder.documents()[1].value == folder.documents(asked=False)[1].value:
+    if not folder.asked:
+        return
+    before = folder.documents(asked=False)[1].value
+    if folder.documents()[1].value == before:
         return
     if position.phase == len(job.phases):
         raise InputError(f"{folder.path}: training is done; to train further: a new run with start_from={folder.path}")
-    began = compile_plan(
-        job.spec, folder.documents(asked=False)[1].value, (job.train_images, job.validation_images), position.kept
-    )
+    began = compile_plan(job.spec, before, (job.train_images, job.validation_images), position.kept)
     check_same_stages(began, job.phases)
     if here.chief:
         folder.record_changes({"phase": position.phase, "epoch": position.epoch, "step": position.step})

@@ -200,6 +200,11 @@ class Workdir:
         self._asked = list(sets)
         self.documents()
 
+    @property
+    def asked(self) -> bool:
+        """Whether there are changes that are not part of the run yet."""
+        return bool(self._asked)
+
     def record_changes(self, place: dict[str, Any]) -> None:
         """Writes down the changes that were asked for, in `run.json` alone: a kill leaves the old or the new settings."""
         if not self._asked:
