@@ -260,12 +260,17 @@ def test_a_changed_bit_of_an_export_is_an_error_and_no_older_version_answers(out
     graph.unlink()
     code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
     assert code == 2 and f"{graph}: is missing" in err
-    (tmp_path / "2/export.json").write_text('{"files": [1]}')
-    code, _, err = call(capsys, "predict", tmp_path / "2", "x.jpg")
-    assert code == 2 and "export.json: damaged" in err
+    graph.write_bytes(content)
+    facts = tmp_path / "2/export.json"
+    facts.write_text('{"files": [1]}')
+    for other in (None, facts.mkdir, lambda: os.mkfifo(facts), lambda: facts.symlink_to("nowhere")):
+        if other is not None:
+            facts.rmdir() if facts.is_dir() else facts.unlink()
+            other()
+        code, _, err = call(capsys, "predict", tmp_path / "2", "x.jpg")
+        assert code == 2 and "export.json: damaged" in err
 
 
-@pytest.mark.slow
 def test_an_export_in_a_folder_whose_name_is_no_text(out, tmp_path, capsys):
     place = tmp_path / "a[b]\udcff"
     shutil.copytree(out, place)
