@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 from benchmarks.figures import Machine, conclude, grouped_bars, new_figure, parser, put_table, say
 from benchmarks.ours import SolverSteps, mask_plan, noise_pipeline
 from benchmarks.specs import architecture_of, open_spec
-from kerasgreedy.build import Network
+from kerasgreedy.network.build import Network
 
 # Thresholds of 0: which units they let in costs nothing, and none has to be chosen first.
 SHARED = ["mode=batch", "beta=0"]

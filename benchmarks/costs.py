@@ -16,9 +16,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kerasgreedy.graph.architecture import Architecture, Component
+from kerasgreedy.graph.lowering import Node
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import Architecture, Component
-from kerasgreedy.spec.lower import Node
 
 END_TO_END = "end_to_end"
 BYTES = {"float32": 4, "mixed_bfloat16": 2}

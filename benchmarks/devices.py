@@ -16,12 +16,12 @@ import tensorflow as tf
 
 from benchmarks.figures import Machine, conclude, grouped_bars, new_figure, parser, put_table, say, spread, spread_text
 from benchmarks.specs import RECIPE, architecture_of, open_spec, recipe_settings, resolved
-from kerasgreedy.build import Network
+from kerasgreedy.network.build import Network
+from kerasgreedy.plan.compile import compile_plan
+from kerasgreedy.runs.devices import Devices, open_devices
+from kerasgreedy.solvers.schedules import make_optimizer
+from kerasgreedy.solvers.step import TrainStep
 from kerasgreedy.spec.load import load_recipe
-from kerasgreedy.train.devices import Devices, open_devices
-from kerasgreedy.train.plan import compile_plan
-from kerasgreedy.train.schedules import make_optimizer
-from kerasgreedy.train.step import TrainStep
 
 WAYS = {"batch norm of the global batch": True, "batch norm by share": False}
 

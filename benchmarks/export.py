@@ -19,13 +19,13 @@ import tensorflow as tf
 
 from benchmarks.figures import Machine, conclude, grouped_bars, new_figure, parser, put_table, say
 from benchmarks.specs import architecture_of, open_spec
-from kerasgreedy.analysis.latency import samples, statistics_of
-from kerasgreedy.build import Network
 from kerasgreedy.export import reusable
 from kerasgreedy.export.endpoints import Endpoints
 from kerasgreedy.export.image_bytes import Preprocessing
 from kerasgreedy.export.lite import tflite
 from kerasgreedy.export.onnx import onnx
+from kerasgreedy.network.build import Network
+from kerasgreedy.network.latency import samples, statistics_of
 
 BATCHES = (1, 32)
 

@@ -16,19 +16,19 @@ import tensorflow as tf
 from benchmarks.costs import END_TO_END
 from benchmarks.specs import CLASSES, RECIPE, architecture_of, recipe_settings, resolved
 from benchmarks.workers import serve
-from kerasgreedy.build import Network
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit
+from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
+from kerasgreedy.inputs.features import ImageInput, stored_batches
+from kerasgreedy.network.build import Network
+from kerasgreedy.plan.alternation_plan import AlternationPlan
+from kerasgreedy.plan.compile import compile_plan
+from kerasgreedy.plan.stages import Phase
+from kerasgreedy.solvers.registry import open_solver
+from kerasgreedy.solvers.schedules import make_optimizer
+from kerasgreedy.solvers.step import TrainStep
 from kerasgreedy.spec.load import load_recipe
 from kerasgreedy.spec.recipe import Data
-from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
-from kerasgreedy.train.features import ImageInput, stored_batches
-from kerasgreedy.train.plan import compile_plan
-from kerasgreedy.train.schedules import make_optimizer
-from kerasgreedy.train.solvers.opening import open_solver
-from kerasgreedy.train.solvers.planning import AlternationPlan
-from kerasgreedy.train.stages import Phase
-from kerasgreedy.train.step import TrainStep
 
 
 class Session:

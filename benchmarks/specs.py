@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kerasgreedy.spec.architecture import Architecture, architecture
+from kerasgreedy.graph.architecture import Architecture, architecture
 from kerasgreedy.spec.load import load_spec
 from kerasgreedy.spec.model import ModelSpec
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.figures import Machine, conclude, new_figure, parser, put_table, say
 from benchmarks.runs import Setting, folder_of, linked_part
-from kerasgreedy.reports.records import read_metrics, read_results
+from kerasgreedy.reports.run_files import read_metrics, read_results
 
 # What a run goes on with, in turn.
 TURNS = {"two devices": ["--devices", "2"], "two workers": ["--workers", "2"], "one device": []}

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from kerasgreedy.spec.architecture import Architecture
+    from kerasgreedy.graph.architecture import Architecture
 
 
 @dataclass(frozen=True)

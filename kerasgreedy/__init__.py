@@ -18,26 +18,26 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 __version__ = "0.1.0"
 
 _HOMES = {
-    "train_spec": "kerasgreedy.train.run",
-    "resume_run": "kerasgreedy.train.run",
-    "evaluate_run": "kerasgreedy.train.run",
-    "prune_run": "kerasgreedy.train.pruning",
+    "train_spec": "kerasgreedy.train.entry_points",
+    "resume_run": "kerasgreedy.train.entry_points",
+    "evaluate_run": "kerasgreedy.train.entry_points",
+    "prune_run": "kerasgreedy.train.prune_run",
     "export_run": "kerasgreedy.export.export_run",
     "Export": "kerasgreedy.export.export_run",
-    "load_network": "kerasgreedy.train.run",
+    "load_network": "kerasgreedy.train.entry_points",
     "anytime_of": "kerasgreedy.analysis.anytime",
     "sensitivity_of": "kerasgreedy.analysis.sensitivity",
     "ImageArrays": "kerasgreedy.data.arrays",
-    "Run": "kerasgreedy.train.run",
-    "build_network": "kerasgreedy.build",
-    "Network": "kerasgreedy.build",
+    "Run": "kerasgreedy.train.entry_points",
+    "build_network": "kerasgreedy.network.build",
+    "Network": "kerasgreedy.network.build",
     "load": "kerasgreedy.spec.load",
     "load_spec": "kerasgreedy.spec.load",
     "load_recipe": "kerasgreedy.spec.load",
     "ModelSpec": "kerasgreedy.spec.model",
     "Recipe": "kerasgreedy.spec.recipe",
-    "architecture": "kerasgreedy.spec.architecture",
-    "prepare": "kerasgreedy.train.job",
+    "architecture": "kerasgreedy.graph.architecture",
+    "prepare": "kerasgreedy.plan.preparation",
     "KerasgreedyError": "kerasgreedy.errors",
 }
 __all__ = ["__version__", *_HOMES]
@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'kerasgreedy' has no attribute '{name}'")
     import importlib
 
-    if _HOMES[name].split(".")[1] in ("train", "export", "analysis", "build"):
+    if _HOMES[name].split(".")[1] in ("train", "export", "analysis", "network"):
         from kerasgreedy.nn.backend import check_backend
 
         check_backend()

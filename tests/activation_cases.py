@@ -17,19 +17,19 @@ import numpy as np
 import tensorflow as tf
 from conftest import recipe_of, spec_of
 
-from kerasgreedy.build import Network
 from kerasgreedy.export import reusable
 from kerasgreedy.export.endpoints import Endpoints
 from kerasgreedy.export.image_bytes import Preprocessing
 from kerasgreedy.export.onnx import onnx
 from kerasgreedy.export.portable import portable_model
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.build import Network
+from kerasgreedy.network.evaluation import Evaluator
+from kerasgreedy.plan.compile import compile_plan
+from kerasgreedy.solvers.schedules import make_optimizer
+from kerasgreedy.solvers.step import TrainStep
 from kerasgreedy.spec.layers import ActivationName
 from kerasgreedy.spec.training import Sgd
-from kerasgreedy.train.evaluation import Evaluator
-from kerasgreedy.train.plan import compile_plan
-from kerasgreedy.train.schedules import make_optimizer
-from kerasgreedy.train.step import TrainStep
 
 ACTIVATIONS = get_args(ActivationName)
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")

@@ -13,13 +13,13 @@ import pytest
 import tensorflow as tf
 from documents import page, shared  # noqa: F401
 
-from kerasgreedy.reports.records import read_metrics
+from kerasgreedy.reports.run_files import read_metrics
+from kerasgreedy.runs.checkpoint import CheckpointStore
 from kerasgreedy.spec.load import Document, check
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.overrides import parse_override
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.source import Source
-from kerasgreedy.train.checkpoint import CheckpointStore
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -120,7 +120,7 @@ def without_time(workdir):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A finished run of the small spec and recipe, shared by all tests; they must not change it."""
-    from kerasgreedy.train.run import train_spec
+    from kerasgreedy.train.entry_points import train_spec
 
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY_SPEC)
@@ -131,7 +131,7 @@ def finished(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pruned(tmp_path_factory):
     """A finished run that removed filters after every block and replaced its last head; tests must not change it."""
-    from kerasgreedy.train.run import train_spec
+    from kerasgreedy.train.entry_points import train_spec
 
     folder = tmp_path_factory.mktemp("pruned")
     (folder / "small.yaml").write_text(PRUNED_SPEC)

@@ -25,10 +25,10 @@ import typer
 import yaml
 from stand_ins import BLOCKS, WIDTH, small_sets, stand_in_copy
 
-from kerasgreedy.analysis import latency
 from kerasgreedy.cli import main as cli
+from kerasgreedy.network import latency
+from kerasgreedy.runs.workdir import default_workdir
 from kerasgreedy.spec.load import load
-from kerasgreedy.train.workdir import default_workdir
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem.lower(): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -195,7 +195,8 @@ class Page:
 
     def _shrink_python(self, patch: pytest.MonkeyPatch, width: int | None) -> None:
         import kerasgreedy as kg
-        from kerasgreedy.train import pruning, run
+        from kerasgreedy.train import entry_points as run
+        from kerasgreedy.train import prune_run as pruning
 
         def train_spec(spec, recipe=None, overrides=(), data=None, **more):
             small = small_sets(spec, recipe, overrides, width, data is None, self.most)

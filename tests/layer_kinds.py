@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from conftest import spec_of
 
-from kerasgreedy.build import build_network
+from kerasgreedy.network.build import build_network
 
 SPECS = {
     # Space-to-depth and back, groups, padding in places, weightless shortcuts, pooled heads with batch norm.

@@ -6,13 +6,13 @@ import numpy as np
 import tensorflow as tf
 from conftest import recipe_of, spec_of
 
-from kerasgreedy.build import Network
-from kerasgreedy.spec.architecture import architecture
-from kerasgreedy.train.plan import compile_plan
-from kerasgreedy.train.schedules import make_optimizer
-from kerasgreedy.train.solvers.layout import layout, row_bytes
-from kerasgreedy.train.solvers.support import Estimated, Held, Shared
-from kerasgreedy.train.step import TrainStep, phase_logits
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.graph.supports import layout, row_bytes
+from kerasgreedy.network.build import Network
+from kerasgreedy.plan.compile import compile_plan
+from kerasgreedy.solvers.alternation.support import Estimated, Held, Shared
+from kerasgreedy.solvers.schedules import make_optimizer
+from kerasgreedy.solvers.step import TrainStep, phase_logits
 
 RECIPE = "name: r\ndata: {dataset: digits}\ntraining: {epochs: 2, batch_size: 8, optimizer: {name: sgd, learning_rate: 0.05}}\n"
 HEAD = "auxiliary_head: {layers: [{global_avg_pool: true}]}"

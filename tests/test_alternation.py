@@ -8,11 +8,11 @@ from conftest import same_weights, weights, without_time
 from masked import Images, Masked
 
 from kerasgreedy.errors import Stopped
-from kerasgreedy.train.feature_store import StoreFolder
+from kerasgreedy.inputs.feature_store import StoreFolder
+from kerasgreedy.solvers.alternation.alternation import Alternation
+from kerasgreedy.solvers.schedules import make_optimizer
+from kerasgreedy.train.entry_points import resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.run import resume_run, train_spec
-from kerasgreedy.train.schedules import make_optimizer
-from kerasgreedy.train.solvers.alternation import Alternation
 
 SPEC = """
 name: small

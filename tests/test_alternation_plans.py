@@ -9,10 +9,10 @@ from sklearn.datasets import load_digits
 from test_alternation import BATCH, PLAIN, refreshes, run, watched  # noqa: F401 (a fixture)
 
 from kerasgreedy.errors import Stopped
+from kerasgreedy.solvers.masks import Masks
 from kerasgreedy.train import loop
-from kerasgreedy.train.masks import Masks
+from kerasgreedy.train.entry_points import resume_run
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.run import resume_run
 
 SHORT = ["training.epochs=3", "training.keep=last"]
 EACH = "training.solver={name: alternation, warm_up_epochs: 1, refresh: 1, store: memory}"

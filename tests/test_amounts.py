@@ -6,13 +6,13 @@ from itertools import pairwise
 import pytest
 from conftest import TINY_RECIPE, recipe_of, spec_of
 
-from kerasgreedy.pruning.amounts import AmountError, Ranking, Start, choose, deployed_cost, selectable, why_nothing
-from kerasgreedy.pruning.groups import Filter, find_coupling, kept, walk
-from kerasgreedy.pruning.rewriting import resized, without
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.graph.coupling import Filter, find_coupling, kept, walk
+from kerasgreedy.graph.rewriting import resized, without
+from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, deployed_cost, selectable, why_nothing
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.load import dump, load_spec, shipped_files
-from kerasgreedy.spec.pruning import Prune
+from kerasgreedy.spec.pruning_settings import Prune
 
 TOP = "name: s\ninput_shape: [8, 8, 3]\nclasses: 4\n"
 # 3x3x3x8 = 216, 3x3x8x12 = 864 weights, each used at 64 places; the last head averages to 2x2: 48 x 4.

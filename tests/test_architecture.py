@@ -5,8 +5,8 @@ import math
 import pytest
 from conftest import ROOT, spec_of
 
-from kerasgreedy.build import build_component
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.build import build_component
 from kerasgreedy.spec.load import load_spec
 
 SPECS = sorted(path.stem for path in (ROOT / "model_specs").glob("*.yaml"))

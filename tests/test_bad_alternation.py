@@ -7,9 +7,9 @@ import pytest
 from conftest import recipe_of, spec_of
 from test_bad_input import assert_clear, call, place  # noqa: F401 (fixtures; `place` is for every test)
 
+from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.solvers.alternation import solver as alternation
 from kerasgreedy.spec.load import dump, load_recipe
-from kerasgreedy.train.job import prepare
-from kerasgreedy.train.solvers import alternation
 
 OFF = "{name: alternation, warm_up_epochs: 0}"
 RELU, ELU = "{activation: relu}", "{activation: elu}"

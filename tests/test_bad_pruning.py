@@ -14,8 +14,8 @@ from test_bad_input import assert_clear, call, place  # noqa: F401 (fixtures; `p
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.errors import InputError
 from kerasgreedy.train import loop
-from kerasgreedy.train.pruning import prune_run
-from kerasgreedy.train.run import train_spec
+from kerasgreedy.train.entry_points import train_spec
+from kerasgreedy.train.prune_run import prune_run
 
 BLOCKS = "{conv: 4}, {conv: 6, batch_norm: true}"
 DATA = "dataset: digits, train_examples: 64, test_examples: 20, validation: 16"

@@ -169,7 +169,7 @@ def test_a_linked_part_holds_the_first_images_of_each_class(photographs, tmp_pat
 def test_the_pytorch_script_splits_as_we_do(photographs):
     from benchmarks.torch_train import Images
     from kerasgreedy.data.catalog import describe
-    from kerasgreedy.data.opening import open_data
+    from kerasgreedy.data.loaders import open_data
     from kerasgreedy.data.pipeline import Pipeline
     from kerasgreedy.spec.recipe import Data
 

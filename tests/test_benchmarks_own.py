@@ -11,8 +11,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import devices, export, switching
 from benchmarks.specs import architecture_of, open_spec
-from kerasgreedy.build import Network
-from kerasgreedy.train.devices import Devices, open_devices
+from kerasgreedy.network.build import Network
+from kerasgreedy.runs.devices import Devices, open_devices
 
 
 def test_two_copies_beside_one():

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from conftest import TINY_SPEC, spec_of
 
-from kerasgreedy.build import build_network
 from kerasgreedy.errors import CheckpointError
+from kerasgreedy.network.build import build_network
 
 RNG = np.random.default_rng(1)
 

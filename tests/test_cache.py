@@ -12,12 +12,12 @@ import tensorflow as tf
 from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec_of, two_devices, weights, without_time
 
 from kerasgreedy.errors import Stopped
-from kerasgreedy.train import feature_store, features
-from kerasgreedy.train.devices import Devices
-from kerasgreedy.train.feature_store import FeatureStore, StoreFolder
-from kerasgreedy.train.job import prepare
+from kerasgreedy.inputs import feature_store, features
+from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
+from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.runs.devices import Devices
+from kerasgreedy.train.entry_points import resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.run import resume_run, train_spec
 
 PLAIN = ["data.augment={}", "training.epochs=3"]
 VIEWS = ["data.augment_views=2", "training.epochs=3"]
@@ -98,7 +98,7 @@ def test_cached_gives_the_weights_of_recomputed_bit_for_bit(files, tmp_path, und
 
 def test_views_are_those_of_all_phases_and_come_in_turn(files, tmp_path):
     from kerasgreedy.data.catalog import describe
-    from kerasgreedy.data.opening import open_data
+    from kerasgreedy.data.loaders import open_data
     from kerasgreedy.data.pipeline import Pipeline
 
     data = recipe_of(TINY_RECIPE, "data.augment_views=2").value.data

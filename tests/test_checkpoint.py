@@ -9,7 +9,7 @@ import pytest
 
 from kerasgreedy.errors import CheckpointError, WorkdirError
 from kerasgreedy.files import write_atomically
-from kerasgreedy.train.checkpoint import CheckpointStore
+from kerasgreedy.runs.checkpoint import CheckpointStore
 
 GROUPS = ["a", "b"]
 

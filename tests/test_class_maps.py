@@ -6,15 +6,15 @@ import pytest
 import tensorflow as tf
 from conftest import spec_of
 
-from kerasgreedy.build import Network, build_network
 from kerasgreedy.errors import ShapeError, SpecError
-from kerasgreedy.export.twin import make_twin
-from kerasgreedy.pruning.groups import find_coupling
-from kerasgreedy.pruning.removal import remove_filters
+from kerasgreedy.export.tfmot.twin import make_twin
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.graph.coupling import find_coupling
+from kerasgreedy.network.build import Network, build_network
+from kerasgreedy.network.surgery import remove_filters
+from kerasgreedy.plan.compile import identity_obstacle
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.model import Head
-from kerasgreedy.train.plan import identity_obstacle
 
 # Batch norm is the default of convolutions here; class maps have none.
 TEXT = """

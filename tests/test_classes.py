@@ -14,18 +14,18 @@ from test_tfds import settings
 
 from kerasgreedy.data.arrays import ImageArrays, check_classes
 from kerasgreedy.data.catalog import describe
-from kerasgreedy.data.opening import open_data
+from kerasgreedy.data.loaders import open_data
 from kerasgreedy.data.parts import divide_at_random, divide_by_class
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit, TfdsSplit
 from kerasgreedy.errors import DataError, Stopped
+from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.runs import start_from as starting
+from kerasgreedy.runs.open_run import data_facts
 from kerasgreedy.spec.recipe import Augment, Data
-from kerasgreedy.train import run as runs
-from kerasgreedy.train import starting
-from kerasgreedy.train.job import prepare
-from kerasgreedy.train.opening import data_facts
+from kerasgreedy.train import entry_points as runs
+from kerasgreedy.train.entry_points import resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.run import resume_run, train_spec
 
 LABELS = {
     "one class": ([0, 0, 0], [0, 0], "the labels are of 1 class; allowed: 2 or more"),

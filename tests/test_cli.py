@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from kerasgreedy.cli import main as cli
-from kerasgreedy.reports.records import read_metrics
+from kerasgreedy.reports.run_files import read_metrics
 
 
 def run_cli(monkeypatch, capsys, *arguments):

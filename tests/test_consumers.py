@@ -15,7 +15,7 @@ import tensorflow as tf
 from conftest import ROOT
 
 import kerasgreedy as kg
-from kerasgreedy.data.opening import open_data
+from kerasgreedy.data.loaders import open_data
 from kerasgreedy.export.export_run import Export
 
 pytestmark = pytest.mark.consumers

@@ -15,7 +15,7 @@ from kerasgreedy.data import contents
 from kerasgreedy.data.contents import check_contents, data_files, stamped
 from kerasgreedy.errors import DataError, InputError, WorkdirError
 from kerasgreedy.spec.recipe import Data
-from kerasgreedy.train.run import evaluate_run, train_spec
+from kerasgreedy.train.entry_points import evaluate_run, train_spec
 
 
 def a_folder(root):

@@ -13,7 +13,7 @@ from kerasgreedy.errors import InputError
 from kerasgreedy.reports import plots
 from kerasgreedy.reports.convergence import comparison, read_groups
 from kerasgreedy.reports.convergence_plot import _draw
-from kerasgreedy.reports.courses import Series, iterations_to, mean_series, read_course, refreshes, series, value_at
+from kerasgreedy.reports.training_curves import Series, iterations_to, mean_series, read_course, refreshes, series, value_at
 
 STEPS = 10
 SGD, FASTER = (2.0, 1.0, 0.8, 0.5), (1.5, 0.7, 0.3, 0.2)

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from kerasgreedy.data.catalog import describe
-from kerasgreedy.data.opening import open_data, unreadable
+from kerasgreedy.data.loaders import open_data, unreadable
 from kerasgreedy.data.splits import ArraySplit, FileSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Augment, Data
-from kerasgreedy.train.run import evaluate_run, load_network, resume_run, train_spec
+from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
 
 BAD = ("test/dog/1.png", "train/cat/0.png", "train/dog/3.png")
 CROP = Augment(random_resized_crop=True)

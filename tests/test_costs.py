@@ -8,13 +8,13 @@ import tensorflow as tf
 from conftest import TINY_SPEC, spec_of
 from test_cli import run_cli
 
-from kerasgreedy.analysis import latency
-from kerasgreedy.build import Network, build_network
 from kerasgreedy.errors import InputError, WorkdirError
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network import latency
+from kerasgreedy.network.build import Network, build_network
 from kerasgreedy.reports import costs
-from kerasgreedy.reports.records import RunRecord, read_run
+from kerasgreedy.reports.run_files import RunRecord, read_run
 from kerasgreedy.reports.tables import compare_rows, results_markdown
-from kerasgreedy.spec.architecture import architecture
 
 TWO_BLOCKS = """
 name: two

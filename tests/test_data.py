@@ -13,7 +13,7 @@ from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_re
 from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.decode import read_idx
 from kerasgreedy.data.folders import folder_files
-from kerasgreedy.data.opening import open_data, prepare_arrays
+from kerasgreedy.data.loaders import open_data, prepare_arrays
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit, FileSplit
 from kerasgreedy.errors import DataError

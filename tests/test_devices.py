@@ -10,14 +10,14 @@ import tensorflow as tf
 from conftest import TINY_SPEC, recipe_of, some, two_devices
 from test_step import arrays_of, setup
 
-from kerasgreedy.build import Network
 from kerasgreedy.data.pipeline import sharded_rows
 from kerasgreedy.errors import InputError
+from kerasgreedy.network.build import Network
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.dropout import ReplicaDropout
+from kerasgreedy.runs.devices import Devices, check_tf_config, open_devices, own_devices
 from kerasgreedy.spec.training import Adam, Sgd
 from kerasgreedy.train import signals
-from kerasgreedy.train.devices import Devices, check_tf_config, open_devices, own_devices
 from kerasgreedy.train.signals import StopRequest
 
 NO_DROPOUT = TINY_SPEC.replace("{dropout: 0.25}", "{activation: relu}")

@@ -10,7 +10,7 @@ from documents import NOT_RUN, PAGES, blocks_of
 from PIL import Image
 from stand_ins import picture, png, stand_in_folder
 
-from kerasgreedy.reports.records import read_run
+from kerasgreedy.reports.run_files import read_run
 from kerasgreedy.spec.load import load_spec
 
 

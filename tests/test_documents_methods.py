@@ -13,7 +13,7 @@ from documents import command_lines
 from stand_ins import png, stand_in_folder
 
 import kerasgreedy as kg
-from kerasgreedy.reports.records import read_metrics
+from kerasgreedy.reports.run_files import read_metrics
 
 
 @pytest.mark.slow

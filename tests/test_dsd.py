@@ -8,20 +8,20 @@ import pytest
 import tensorflow as tf
 from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, some, spec_of, two_devices, weights, without_time
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import SpecError, Stopped
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.build import Network
+from kerasgreedy.plan.compile import compile_plan
+from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.runs.checkpoint import CheckpointStore
+from kerasgreedy.solvers.masks import Masks, smallest_masked
+from kerasgreedy.solvers.schedules import make_optimizer
+from kerasgreedy.solvers.step import TrainStep
 from kerasgreedy.spec.sparsity import ConstantSparsity
 from kerasgreedy.spec.training import Sgd
 from kerasgreedy.train import loop
-from kerasgreedy.train.checkpoint import CheckpointStore
-from kerasgreedy.train.job import prepare
-from kerasgreedy.train.masks import Masks, smallest_masked
-from kerasgreedy.train.plan import compile_plan
+from kerasgreedy.train.entry_points import resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.run import resume_run, train_spec
-from kerasgreedy.train.schedules import make_optimizer
-from kerasgreedy.train.step import TrainStep
 
 RNG = np.random.default_rng(4)
 IMAGES = RNG.normal(size=(16, 8, 8, 1)).astype(np.float32)

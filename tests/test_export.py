@@ -11,13 +11,13 @@ from conftest import ROOT
 from exports import BRANCHED, THRESHOLDED, noise, softmax64, trained, tree
 
 import kerasgreedy as kg
-from kerasgreedy.build import Network
-from kerasgreedy.data.opening import open_data
+from kerasgreedy.data.loaders import open_data
 from kerasgreedy.errors import Diverged, InputError
 from kerasgreedy.export import export_run, verify
 from kerasgreedy.export.endpoints import Endpoints
 from kerasgreedy.export.export_run import Export
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.build import Network
 
 
 @pytest.fixture(scope="module")

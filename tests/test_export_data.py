@@ -10,8 +10,8 @@ from exports import BRANCHED, softmax64, tree
 import kerasgreedy as kg
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.card import write_assets
-from kerasgreedy.train.opening import open_pipeline
-from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.runs.open_run import open_pipeline
+from kerasgreedy.runs.workdir import Workdir
 
 
 def _written(folder, text, name="s.yaml"):

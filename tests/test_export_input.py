@@ -179,7 +179,7 @@ def test_missing_data_is_said_before_the_work(finished, tmp_path, monkeypatch):
     shutil.copytree(finished.workdir, run)
     monkeypatch.setattr("kerasgreedy.export.export_run.trained_network", lambda *_: pytest.fail("began"))
     gone = DataError("the images are gone")
-    monkeypatch.setattr("kerasgreedy.train.opening.prepare", lambda *_, **__: (_ for _ in ()).throw(gone))
+    monkeypatch.setattr("kerasgreedy.runs.open_run.prepare", lambda *_, **__: (_ for _ in ()).throw(gone))
     with pytest.raises(DataError, match="the images are gone"):
         kg.export_run(run, tmp_path / "out", Export(formats=("tflite_int8",)), quiet=True)
     assert not (tmp_path / "out").exists()

@@ -13,17 +13,17 @@ import tensorflow as tf
 from conftest import spec_of
 from test_cli import run_cli
 
-from kerasgreedy.build import build_network
 from kerasgreedy.errors import Diverged, InputError
-from kerasgreedy.export import finishing
-from kerasgreedy.export.finish_run import Finish, finish_run
-from kerasgreedy.export.finishing import FineTuning
 from kerasgreedy.export.lite import open_tflite
-from kerasgreedy.export.twin import check_twin, copy_back, make_twin
+from kerasgreedy.export.tfmot import finishing
+from kerasgreedy.export.tfmot.finish_run import Finish, finish_run
+from kerasgreedy.export.tfmot.finishing import FineTuning
+from kerasgreedy.export.tfmot.twin import check_twin, copy_back, make_twin
+from kerasgreedy.network.build import build_network
+from kerasgreedy.runs.open_run import open_job, open_pipeline
+from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.training import Sgd
-from kerasgreedy.train.opening import open_job, open_pipeline
-from kerasgreedy.train.run import load_network
-from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.train.entry_points import load_network
 
 HEADER = "name: t\ninput_shape: [8, 8, 3]\nclasses: 4\nblock_defaults: {batch_norm: true}\nblocks:\n  - {conv: 4}\n"
 BLOCKS = {

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from conftest import spec_of, two_devices
 
-from kerasgreedy.analysis.latency import weights_bytes
-from kerasgreedy.build import Network
 from kerasgreedy.errors import SpecError
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.build import Network
+from kerasgreedy.network.latency import weights_bytes
 from kerasgreedy.nn.activations import PositiveHardThreshold
-from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.load import as_plain
 from kerasgreedy.spec.model import ModelSpec
 

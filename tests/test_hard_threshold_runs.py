@@ -12,17 +12,17 @@ from test_finish import network_of
 from test_removal import check_equal, random_removal, shaken
 from test_step import IMAGES, LABELS, setup
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
-from kerasgreedy.export.finish_run import Finish, finish_run
-from kerasgreedy.export.twin import make_twin
+from kerasgreedy.export.tfmot.finish_run import Finish, finish_run
+from kerasgreedy.export.tfmot.twin import make_twin
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.graph.coupling import find_coupling
+from kerasgreedy.network.build import Network
+from kerasgreedy.network.identity import start_as_identity
+from kerasgreedy.network.surgery import remove_filters
 from kerasgreedy.nn.activations import PositiveHardThreshold
-from kerasgreedy.pruning.groups import find_coupling
-from kerasgreedy.pruning.removal import remove_filters
-from kerasgreedy.spec.architecture import architecture
-from kerasgreedy.train.identity import start_as_identity
-from kerasgreedy.train.plan import identity_obstacle
-from kerasgreedy.train.run import load_network, train_spec
+from kerasgreedy.plan.compile import identity_obstacle
+from kerasgreedy.train.entry_points import load_network, train_spec
 
 RNG = np.random.default_rng(7)
 HARD = "activation: positive_hard_threshold"

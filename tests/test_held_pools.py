@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasgreedy.graph.supports import Unit
+from kerasgreedy.solvers.alternation.pools import largest, taken
+from kerasgreedy.solvers.alternation.support import Shared
 from kerasgreedy.spec.solver import Alternation
-from kerasgreedy.train.solvers.layout import Unit
-from kerasgreedy.train.solvers.pools import largest, taken
-from kerasgreedy.train.solvers.support import Shared
 
 POOLS = [(3, 2, "same", 8, 6), (3, 2, "same", 7, 5), (2, 2, "valid", 7, 4), (3, 1, "same", 4, 5), (3, 2, "same", 2, 1)]
 

@@ -13,12 +13,12 @@ import yaml
 from test_bad_input import assert_clear, call, place  # noqa: F401
 
 from kerasgreedy.errors import InputError, SpecError, printable
+from kerasgreedy.runs.environment import environment
+from kerasgreedy.runs.workdir import default_workdir
 from kerasgreedy.spec.load import load
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.overrides import parse_override
 from kerasgreedy.spec.source import MAX_BYTES, Source, parse_value
-from kerasgreedy.train.environment import environment
-from kerasgreedy.train.workdir import default_workdir
 
 PACKAGE = Path(__file__).resolve().parent.parent / "kerasgreedy"
 RUNS = "!!python/object/apply:os.system ['touch MARKER']"
@@ -257,7 +257,7 @@ def test_no_code_of_the_package_can_run_what_it_reads():
         "export/portable.py": ["load_model"],  # in a sentence
         "export/predicting.py": ["saved_model.load"],  # a program, as docs/export.md says
         "export/verify.py": ["saved_model.load"],  # of the folder just written
-        "train/environment.py": ["subprocess.run"],
+        "runs/environment.py": ["subprocess.run"],
     }
 
 

@@ -14,8 +14,8 @@ from test_bad_input import assert_clear, call, place  # noqa: F401
 from test_hostile_data import OBJECTS, Payload, fired
 
 from kerasgreedy.errors import CheckpointError
-from kerasgreedy.train.checkpoint import CheckpointStore
-from kerasgreedy.train.state import Position
+from kerasgreedy.runs.checkpoint import CheckpointStore
+from kerasgreedy.runs.state import Position
 
 EVALUATE, RESUME = "evaluate run", "train -q --resume run"
 PICKLE = pickle.dumps(Payload())

@@ -14,7 +14,7 @@ from test_bad_input import assert_clear, call, place  # noqa: F401
 from test_hostile_data import Payload, fired
 
 from kerasgreedy.errors import WorkdirError
-from kerasgreedy.train.feature_store import FeatureStore
+from kerasgreedy.inputs.feature_store import FeatureStore
 
 EVALUATE, RESUME, COMPARE, CONVERGENCE = "evaluate run", "train -q --resume run", "compare run", "convergence run"
 PICKLE = pickle.dumps(Payload())
@@ -124,7 +124,7 @@ def test_values_of_other_kinds_are_errors(file, change, command, run, call):  # 
 
 @pytest.mark.parametrize("data", [{}, {"dataset": 1}, {"image_shape": [8]}, {"class_names": 3}, {"train_examples": "x"}])
 def test_facts_of_other_kinds_are_errors(data, run):
-    from kerasgreedy.train.run import load_network
+    from kerasgreedy.train.entry_points import load_network
 
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**facts, "data": {**facts["data"], **data} if data else {}}))

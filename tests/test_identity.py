@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import spec_of
 
-from kerasgreedy.build import build_network
-from kerasgreedy.reports.records import read_metrics
-from kerasgreedy.train.identity import start_as_identity
-from kerasgreedy.train.run import train_spec
+from kerasgreedy.network.build import build_network
+from kerasgreedy.network.identity import start_as_identity
+from kerasgreedy.reports.run_files import read_metrics
+from kerasgreedy.train.entry_points import train_spec
 
 RNG = np.random.default_rng(4)
 SPEC = """

@@ -8,12 +8,12 @@ import tensorflow as tf
 from conftest import spec_of, two_devices
 from numpy.lib.stride_tricks import sliding_window_view
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import Diverged, InputError
-from kerasgreedy.pruning.groups import find_coupling
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.graph.coupling import find_coupling
+from kerasgreedy.network.build import Network
 from kerasgreedy.pruning.importance import CRITERIA, importance, normalized
-from kerasgreedy.spec.architecture import architecture
-from kerasgreedy.spec.pruning import CRITERION_NAMES
+from kerasgreedy.spec.pruning_settings import CRITERION_NAMES
 
 RNG = np.random.default_rng(4)
 IMAGES = RNG.normal(size=(5, 6, 6, 2)).astype(np.float32)

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 import yaml
 
-from kerasgreedy.train import cluster
-from kerasgreedy.train.devices import check_tf_config
+from kerasgreedy.runs import cluster
+from kerasgreedy.runs.devices import check_tf_config
 
 
 @pytest.fixture

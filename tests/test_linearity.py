@@ -9,7 +9,7 @@ from conftest import spec_of
 from kerasgreedy.analysis.linearity import forward, held, linear_in, linearity, product, reachable, size_of
 from kerasgreedy.analysis.linearity_chain import chain_of, components_at
 from kerasgreedy.analysis.linearity_steps import Fixed, Gate, Scaled, Weights
-from kerasgreedy.build import build_network
+from kerasgreedy.network.build import build_network
 from kerasgreedy.spec import layers as L
 
 DENSE = """

@@ -13,8 +13,8 @@ from test_linearity import CONV, DENSE, chain, images
 from kerasgreedy.analysis.linearity import forward, linearity, product, too_large
 from kerasgreedy.analysis.linearity_bounds import bounds
 from kerasgreedy.analysis.linearity_source import linearity_of_run, linearity_of_spec
-from kerasgreedy.build import build_network
 from kerasgreedy.errors import InputError, SpecError
+from kerasgreedy.network.build import build_network
 
 ONE_UNIT = DENSE.replace("dense: 2", "dense: 1").replace("1, 1, 2", "1, 1, 3")
 

@@ -11,8 +11,8 @@ from test_bad_input import call  # noqa: F401
 from test_hostile_data import Payload
 
 from kerasgreedy.errors import InputError
-from kerasgreedy.reports.records import read_metrics
-from kerasgreedy.train.run import evaluate_run, load_network
+from kerasgreedy.reports.run_files import read_metrics
+from kerasgreedy.train.entry_points import evaluate_run, load_network
 
 SPEC = """
 name: small
@@ -56,8 +56,8 @@ def accuracy(masks, weights, images, labels):
 
 def test_against_numpy(masked):
     """`held`: masks of the weights at the last refresh, on the weights of now; `instance` and `batch`: of the weights of now."""
-    from kerasgreedy.train.opening import open_job, open_pipeline
-    from kerasgreedy.train.workdir import Workdir
+    from kerasgreedy.runs.open_run import open_job, open_pipeline
+    from kerasgreedy.runs.workdir import Workdir
 
     folder = Workdir.open(masked)
     job = open_job(folder, None)

@@ -10,11 +10,11 @@ from conftest import ROOT, TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec
 
 from kerasgreedy.data import memory
 from kerasgreedy.errors import InputError, WorkdirError
-from kerasgreedy.train import batches
-from kerasgreedy.train.batches import Need, check_batches, least_memory
-from kerasgreedy.train.job import prepare
-from kerasgreedy.train.run import resume_run, train_spec
-from kerasgreedy.train.step import TrainStep
+from kerasgreedy.plan import batch_sizes as batches
+from kerasgreedy.plan.batch_sizes import Need, check_batches, least_memory
+from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.solvers.step import TrainStep
+from kerasgreedy.train.entry_points import resume_run, train_spec
 
 
 def job(*overrides, spec=TINY_SPEC):

@@ -13,12 +13,12 @@ from conftest import ROOT, TINY_RECIPE, TINY_SPEC, recipe_of, spec_of
 from kerasgreedy.data import variants
 from kerasgreedy.data.catalog import describe, here, to_fetch
 from kerasgreedy.data.listing import list_sets
+from kerasgreedy.data.loaders import open_data
 from kerasgreedy.data.named import BY_TFDS, NAMED
-from kerasgreedy.data.opening import open_data
 from kerasgreedy.errors import DataError, SpecError
+from kerasgreedy.plan.preparation import prepare
 from kerasgreedy.spec.recipe import Data
-from kerasgreedy.train.job import prepare
-from kerasgreedy.train.run import evaluate_run, train_spec
+from kerasgreedy.train.entry_points import evaluate_run, train_spec
 
 PAPERS = {
     "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "caltech101", "mnist_basic", "mnist_rotated",

@@ -13,7 +13,7 @@ from test_data import write_idx
 from test_tfds import settings
 
 from kerasgreedy.data.catalog import describe
-from kerasgreedy.data.opening import open_data
+from kerasgreedy.data.loaders import open_data
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Data
 

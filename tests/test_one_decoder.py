@@ -11,10 +11,10 @@ import tensorflow as tf
 from exports import picture
 from PIL import Image
 
-from kerasgreedy.data import opening
+from kerasgreedy.data import loaders as opening
 from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.decode import read_image
-from kerasgreedy.data.opening import open_data, unreadable
+from kerasgreedy.data.loaders import open_data, unreadable
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit, FileSplit
 from kerasgreedy.errors import DataError

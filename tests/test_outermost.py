@@ -17,8 +17,8 @@ from kerasgreedy.cli import options, outermost, workers
 from kerasgreedy.errors import Diverged, InputError, printable
 from kerasgreedy.files import open_regular
 from kerasgreedy.nn import backend
-from kerasgreedy.train import cluster
-from kerasgreedy.train.devices import _names
+from kerasgreedy.runs import cluster
+from kerasgreedy.runs.devices import _names
 
 RUN = [sys.executable, "-m", "kerasgreedy"]
 
@@ -291,7 +291,7 @@ def test_workers_import_nothing_from_the_working_folder(tmp_path):
 
 def test_git_fetches_nothing_and_runs_nothing(tmp_path):
     """A partial clone asks its remote, by whatever program, for an object that it lacks."""
-    from kerasgreedy.train.environment import _git_state
+    from kerasgreedy.runs.environment import _git_state
 
     git = ["git", "-c", "user.name=a", "-c", "user.email=b", "-C", str(tmp_path)]
     for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):

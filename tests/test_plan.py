@@ -4,7 +4,7 @@ import pytest
 from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, spec_of
 
 from kerasgreedy.errors import DataError, SpecError
-from kerasgreedy.train.job import prepare
+from kerasgreedy.plan.preparation import prepare
 
 BLOCKS, HEADS = ("block_1", "block_2", "block_3"), ("head_1", "head_2", "head_3")
 

@@ -11,11 +11,11 @@ import pytest
 from conftest import spec_of
 from layer_kinds import SPECS, assert_close, exported, raw_images
 
-from kerasgreedy.build import build_network
 from kerasgreedy.errors import Diverged, InputError
 from kerasgreedy.export import portable
 from kerasgreedy.export.checking import check_accuracy, check_same
 from kerasgreedy.export.portable import portable_model
+from kerasgreedy.network.build import build_network
 
 # What a process without kerasgreedy does with the files: logits of one image and of five, a step of training, logits again.
 ELSEWHERE = """

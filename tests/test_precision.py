@@ -9,14 +9,14 @@ import tensorflow as tf
 from conftest import TINY_SPEC, some, two_devices, weights
 from test_step import IMAGES, LABELS, NO_DROPOUT, arrays_of, setup
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.build import Network
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.solvers.schedules import make_optimizer
+from kerasgreedy.solvers.step import TrainStep
 from kerasgreedy.spec.training import Sgd
-from kerasgreedy.train.run import evaluate_run, train_spec
-from kerasgreedy.train.schedules import make_optimizer
-from kerasgreedy.train.step import TrainStep
+from kerasgreedy.train.entry_points import evaluate_run, train_spec
 
 RNG = np.random.default_rng(4)
 MAP = RNG.normal(2, 3, (5, 4, 4, 6)).astype(np.float32)

@@ -14,16 +14,16 @@ from conftest import PRUNED_SPEC, PRUNING_RECIPE, same_weights, some, spec_of, t
 
 from kerasgreedy.cli import main as cli
 from kerasgreedy.errors import Stopped
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.evaluation import Evaluator
+from kerasgreedy.runs.open_run import open_job, open_pipeline
+from kerasgreedy.runs.state import RunState
+from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.load import load_spec
 from kerasgreedy.train import actions, loop
-from kerasgreedy.train.evaluation import Evaluator
-from kerasgreedy.train.opening import open_job, open_pipeline
+from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.pruning import prune_run
-from kerasgreedy.train.run import evaluate_run, load_network, resume_run, train_spec
-from kerasgreedy.train.state import RunState
-from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.train.prune_run import prune_run
 
 STAGES = ["block_1", "prune_block_1", "fine_tune_block_1", "block_2", "prune_block_2", "fine_tune_block_2",
           "block_3", "prune_block_3", "fine_tune_block_3", "replace_head", "final_head"]  # fmt: skip

@@ -5,10 +5,10 @@ from conftest import TINY_RECIPE, recipe_of, spec_of
 
 from kerasgreedy.cli import main as cli
 from kerasgreedy.errors import InputError, SpecError
+from kerasgreedy.plan.batch_sizes import check_batch, check_batches, whole_shares
+from kerasgreedy.plan.preparation import prepare
 from kerasgreedy.spec.load import load
 from kerasgreedy.spec.source import parse_value
-from kerasgreedy.train.batches import check_batch, check_batches, whole_shares
-from kerasgreedy.train.job import prepare
 
 # What `--set key=TEXT` means: the whole text, or an error.
 VALUES = {

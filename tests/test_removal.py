@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from conftest import spec_of
 
-from kerasgreedy.build import Network
-from kerasgreedy.pruning.groups import find_coupling, walk
-from kerasgreedy.pruning.removal import remove_filters, silence
-from kerasgreedy.pruning.rewriting import resized
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.graph.coupling import find_coupling, walk
+from kerasgreedy.graph.rewriting import resized
+from kerasgreedy.network.build import Network
+from kerasgreedy.network.surgery import remove_filters, silence
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import architecture
 from kerasgreedy.spec.load import load_spec, shipped_files
 from kerasgreedy.spec.model import ModelSpec
 

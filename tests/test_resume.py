@@ -10,12 +10,12 @@ import pytest
 from conftest import same_weights, some, two_devices, weights, without_time
 
 from kerasgreedy.errors import InputError, Stopped, WorkdirError
+from kerasgreedy.network.evaluation import Evaluator
+from kerasgreedy.runs.checkpoint import CheckpointStore
+from kerasgreedy.runs.devices import Devices
 from kerasgreedy.train import loop, results
-from kerasgreedy.train.checkpoint import CheckpointStore
-from kerasgreedy.train.devices import Devices
-from kerasgreedy.train.evaluation import Evaluator
+from kerasgreedy.train.entry_points import evaluate_run, resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.run import evaluate_run, resume_run, train_spec
 
 NO_DROPOUT = ["blocks.1=[{conv: 6, downsample: invertible}]", "training.keep=last", "training.optimizer.learning_rate=0.01"]
 
@@ -258,7 +258,7 @@ def test_early_stopping_and_resume(files, tmp_path, monkeypatch):
 
 
 def test_a_folder_in_use_is_left_alone(finished):
-    from kerasgreedy.train.workdir import Workdir
+    from kerasgreedy.runs.workdir import Workdir
 
     with Workdir.open(finished.workdir).writing(), pytest.raises(WorkdirError, match="another process is training"):
         resume_run(finished.workdir, quiet=True)

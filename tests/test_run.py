@@ -10,9 +10,9 @@ from conftest import same_weights, two_devices, weights
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import DataError, Diverged
-from kerasgreedy.reports.records import read_metrics, read_run
+from kerasgreedy.reports.run_files import read_metrics, read_run
 from kerasgreedy.train import loop
-from kerasgreedy.train.run import evaluate_run, load_network, resume_run, train_spec
+from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
 
 
 def test_a_run_leaves_what_a_person_and_a_program_need(finished):
@@ -35,7 +35,7 @@ def test_evaluate_gives_the_figures_of_the_run_and_agrees_with_numpy(finished):
     assert scores["depths"] == finished.results["depths"] and scores["ensemble"] == finished.results["ensemble"]
     network = load_network(finished.workdir)
     from kerasgreedy.data.catalog import describe
-    from kerasgreedy.data.opening import open_data
+    from kerasgreedy.data.loaders import open_data
     from kerasgreedy.spec.load import load_recipe
 
     data = load_recipe(finished.workdir / "recipe.yaml").value.data

@@ -10,11 +10,11 @@ import pytest
 from conftest import same_weights, weights, without_time
 
 from kerasgreedy.errors import CheckpointError, Stopped, WorkdirError
-from kerasgreedy.reports.records import read_metrics
+from kerasgreedy.reports.run_files import read_metrics
+from kerasgreedy.runs.metrics_log import MetricsLog
+from kerasgreedy.runs.workdir import FILES, FOLDERS, Workdir
 from kerasgreedy.train import loop
-from kerasgreedy.train.log import MetricsLog
-from kerasgreedy.train.run import evaluate_run, resume_run, train_spec
-from kerasgreedy.train.workdir import FILES, FOLDERS, Workdir
+from kerasgreedy.train.entry_points import evaluate_run, resume_run, train_spec
 
 SPEC = "name: two\nblocks: [{conv: 4}, {conv: 4}]\n"
 RECIPE = """

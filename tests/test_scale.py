@@ -6,12 +6,12 @@ from conftest import recipe_of, spec_of
 
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.catalog import describe, inapplicable
+from kerasgreedy.data.loaders import open_data, prepare_arrays
 from kerasgreedy.data.npz import describe_npz
-from kerasgreedy.data.opening import open_data, prepare_arrays
 from kerasgreedy.data.scale import to_bytes
 from kerasgreedy.errors import DataError, SpecError
+from kerasgreedy.plan.preparation import prepare
 from kerasgreedy.spec.recipe import Data
-from kerasgreedy.train.job import prepare
 
 
 def ramp(low, high, dtype=np.float32):

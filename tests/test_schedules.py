@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from kerasgreedy.solvers.schedules import TableSchedule, learning_rates, make_optimizer
 from kerasgreedy.spec.training import Adam, ConstantSchedule, CosineSchedule, Sgd, StepSchedule
-from kerasgreedy.train.schedules import TableSchedule, learning_rates, make_optimizer
 
 
 def test_the_papers_cifar_schedule():

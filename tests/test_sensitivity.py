@@ -10,13 +10,13 @@ from PIL import Image
 from test_cli import command  # noqa: F401 (fixture)
 
 from kerasgreedy.analysis.sensitivity import ALL, Probe, sensitivity_of
-from kerasgreedy.build import Network
 from kerasgreedy.errors import CheckpointError, InputError, WorkdirError
-from kerasgreedy.pruning.removal import remove_filters, silenced
+from kerasgreedy.network.build import Network
+from kerasgreedy.network.surgery import remove_filters, silenced
 from kerasgreedy.reports.sensitivity_plot import plot_sensitivity, write_sensitivity
-from kerasgreedy.train.opening import open_job, open_pipeline, trained_network
-from kerasgreedy.train.run import evaluate_run, train_spec
-from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.runs.open_run import open_job, open_pipeline, trained_network
+from kerasgreedy.runs.workdir import Workdir
+from kerasgreedy.train.entry_points import evaluate_run, train_spec
 
 BATCH = 32
 

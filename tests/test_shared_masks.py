@@ -7,12 +7,12 @@ import tensorflow as tf
 from conftest import two_devices
 from masked import Images, Masked, same_conv
 
+from kerasgreedy.graph.supports import Unit
+from kerasgreedy.solvers.alternation.betas import estimate_betas, smallest_left_out
+from kerasgreedy.solvers.alternation.connections import used_connections
+from kerasgreedy.solvers.alternation.support import Estimated, Shared
 from kerasgreedy.spec.solver import Alternation
 from kerasgreedy.spec.training import Sgd
-from kerasgreedy.train.solvers.betas import estimate_betas, smallest_left_out
-from kerasgreedy.train.solvers.connections import used_connections
-from kerasgreedy.train.solvers.layout import Unit
-from kerasgreedy.train.solvers.support import Estimated, Shared
 
 RNG = np.random.default_rng(21)
 X = RNG.normal(size=(8, 8, 8, 2)).astype(np.float32)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kerasgreedy.build import build_network
+from kerasgreedy.graph.architecture import Architecture, architecture
+from kerasgreedy.network.build import build_network
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import Architecture, architecture
 from kerasgreedy.spec.load import load_recipe, load_spec
 
 # (kernel, filters, stride, padding in all) of every convolution, and pools as (3, None, 2, "ceil").

@@ -5,7 +5,7 @@ import pytest
 from conftest import ROOT, TINY_RECIPE, TINY_SPEC, recipe_of, spec_of
 
 from kerasgreedy.errors import InputError, ShapeError, SpecError
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.spec.load import check, dump, load
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.overrides import split_overrides
@@ -179,7 +179,7 @@ def test_names_that_the_network_needs_are_refused(name):
 
 
 def test_a_share_that_is_no_image_cannot_choose_the_best_point():
-    from kerasgreedy.train.job import prepare
+    from kerasgreedy.plan.preparation import prepare
 
     with pytest.raises(SpecError, match="received 0.001, which is no image of 160"):
         prepare(spec_of(TINY_SPEC), recipe_of(TINY_RECIPE, "data.validation=0.001"))

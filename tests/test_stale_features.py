@@ -8,17 +8,18 @@ import pytest
 import tensorflow as tf
 from conftest import same_weights, weights, without_time
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import SpecError
+from kerasgreedy.inputs import features
+from kerasgreedy.inputs.feature_store import StoreFolder
+from kerasgreedy.inputs.features import FeatureInput, PhaseInput, StaleFeatures
+from kerasgreedy.network.build import Network
+from kerasgreedy.plan import stages
+from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.runs.devices import Devices
+from kerasgreedy.runs.open_run import open_pipeline
 from kerasgreedy.spec.load import load
 from kerasgreedy.spec.recipe import Strategy
-from kerasgreedy.train import features, stages
-from kerasgreedy.train.devices import Devices
-from kerasgreedy.train.feature_store import StoreFolder
-from kerasgreedy.train.features import FeatureInput, PhaseInput, StaleFeatures
-from kerasgreedy.train.job import prepare
-from kerasgreedy.train.opening import open_pipeline
-from kerasgreedy.train.run import train_spec
+from kerasgreedy.train.entry_points import train_spec
 
 SPEC = """
 name: three

@@ -4,9 +4,9 @@ import pytest
 from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec_of
 
 from kerasgreedy.errors import InputError, SpecError
-from kerasgreedy.train.job import prepare
-from kerasgreedy.train.pruning import prune_run
-from kerasgreedy.train.run import evaluate_run, train_spec
+from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.train.entry_points import evaluate_run, train_spec
+from kerasgreedy.train.prune_run import prune_run
 
 
 def start(files, tmp_path, source, *overrides):

@@ -8,12 +8,13 @@ import pytest
 import tensorflow as tf
 from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, spec_of
 
-from kerasgreedy.build import Network
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.build import Network
+from kerasgreedy.nn.objectives import cross_entropy
+from kerasgreedy.plan.compile import compile_plan
+from kerasgreedy.solvers.schedules import make_optimizer
+from kerasgreedy.solvers.step import TrainStep, phase_logits
 from kerasgreedy.spec.training import Sgd
-from kerasgreedy.train.plan import compile_plan
-from kerasgreedy.train.schedules import make_optimizer
-from kerasgreedy.train.step import TrainStep, cross_entropy, phase_logits
 
 RNG = np.random.default_rng(2)
 IMAGES = RNG.normal(size=(16, 8, 8, 1)).astype(np.float32)

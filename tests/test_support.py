@@ -9,10 +9,10 @@ import tensorflow as tf
 from conftest import recipe_of, same_weights, spec_of, two_devices
 from masked import Masked, same_conv
 
+from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.solvers.alternation.support import pack, unpack
+from kerasgreedy.solvers.step import phase_logits
 from kerasgreedy.spec.training import Adam, Sgd
-from kerasgreedy.train.job import prepare
-from kerasgreedy.train.solvers.support import pack, unpack
-from kerasgreedy.train.step import phase_logits
 
 RNG = np.random.default_rng(7)
 X, Y = (RNG.normal(size=(8, 8, 8, 2)).astype(np.float32) for _ in range(2))

@@ -9,13 +9,13 @@ from conftest import TINY_SPEC
 from conftest import tfds_pixels as pixels
 
 from kerasgreedy.data.catalog import describe
-from kerasgreedy.data.opening import open_data
+from kerasgreedy.data.loaders import open_data
 from kerasgreedy.data.overview import overview, recipe_for
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit, TfdsSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Augment, Data
-from kerasgreedy.train.run import evaluate_run, train_spec
+from kerasgreedy.train.entry_points import evaluate_run, train_spec
 
 
 def settings(name, folder, **more):

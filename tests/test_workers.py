@@ -17,9 +17,9 @@ from conftest import ROOT, some, weights
 
 from kerasgreedy.cli import workers as launcher
 from kerasgreedy.errors import WorkdirError
-from kerasgreedy.reports.records import read_metrics
-from kerasgreedy.train import workdir
-from kerasgreedy.train.worker_folder import worker_folder
+from kerasgreedy.reports.run_files import read_metrics
+from kerasgreedy.runs import workdir
+from kerasgreedy.runs.worker_folder import worker_folder
 
 HERE = Path(__file__).parent / "workers"
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}

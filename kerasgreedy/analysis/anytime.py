@@ -9,15 +9,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
-from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import InputError, did_you_mean
+from kerasgreedy.graph.architecture import Architecture
+from kerasgreedy.network.build import FLOAT32, Network
 from kerasgreedy.nn.ensemble import Ensemble
-from kerasgreedy.spec.architecture import Architecture
-from kerasgreedy.train.job import Job
-from kerasgreedy.train.opening import open_job, open_pipeline, trained_network
-from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.plan.preparation import Job
+from kerasgreedy.runs.open_run import open_job, open_pipeline, trained_network
+from kerasgreedy.runs.workdir import Workdir
 
 # The threshold that no confidence reaches: every head is asked, and the last one answers.
 NEVER: Literal["never"] = "never"

@@ -28,10 +28,10 @@ import numpy as np
 from kerasgreedy.analysis.linearity_bounds import bounds
 from kerasgreedy.analysis.linearity_chain import chain_of, check_chain, components_at
 from kerasgreedy.analysis.linearity_steps import Array, Gate, Scaled, Step, Weights
-from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError, did_you_mean
+from kerasgreedy.graph.architecture import Component
+from kerasgreedy.network.build import Network
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import Component
 
 FORMS = ("kernel", "matrix")
 # Entries of the largest array: 400 MB.

@@ -8,9 +8,9 @@ import numpy as np
 
 from kerasgreedy.analysis.linearity_steps import Array, Fixed, Gate, Scaled, Step, Switch, Weights
 from kerasgreedy.errors import InputError
+from kerasgreedy.graph.architecture import Architecture, Component
+from kerasgreedy.graph.lowering import Node, Padding, Shape, adaptive_windows
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import Architecture, Component
-from kerasgreedy.spec.lower import Node, Padding, Shape
 
 # Those that pass a value whole or not at all.
 ACTIVATIONS = ("relu", "positive_hard_threshold", "linear")
@@ -132,16 +132,15 @@ def _avg_pool(node: Node, name: str, own: dict[str, Array], _: float) -> list[St
 
 
 def _adaptive(node: Node, name: str, own: dict[str, Array], _: float) -> list[Step]:
-    """`pool_to`: window i of n over a side s goes from floor(i s / n) to ceil((i + 1) s / n)."""
+    """`pool_to`, and the mean over all places."""
     height, width, channels = node.input_shape
     out = node.output_shape[:2] if len(node.output_shape) == 3 else (1, 1)
     sides = []
     for size, count in zip((height, width), out, strict=True):
-        longest = max(-(-(i + 1) * size // count) - i * size // count for i in range(count))
-        side = np.full((count, longest), -1)
-        for i in range(count):
-            places = np.arange(i * size // count, -(-(i + 1) * size // count))
-            side[i, : len(places)] = places
+        windows = list(adaptive_windows(size, count))
+        side = np.full((count, max(end - start for start, end in windows)), -1)
+        for i, (start, end) in enumerate(windows):
+            side[i, : end - start] = np.arange(start, end)
         sides.append(side)
     return [_means(_by_channel(_crossed(sides, width), channels))]
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from kerasgreedy.analysis.linearity import LIMIT, linearity
-from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.pipeline import Part
 from kerasgreedy.errors import InputError, ShapeError, did_you_mean
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.build import FLOAT32, Network
+from kerasgreedy.runs.open_run import open_job, open_pipeline, trained_network
+from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.load import load_spec
-from kerasgreedy.train.opening import open_job, open_pipeline, trained_network
-from kerasgreedy.train.workdir import Workdir
 
 PARTS = ("validation", "test", "train")
 

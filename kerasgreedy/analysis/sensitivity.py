@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import InputError, did_you_mean
-from kerasgreedy.pruning.amounts import AmountError, Ranking, deployed_cost, deployed_parameters, selectable
-from kerasgreedy.pruning.groups import Coupling, Group, find_coupling
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.graph.coupling import Coupling, Group, find_coupling
+from kerasgreedy.graph.rewriting import without
+from kerasgreedy.network.build import FLOAT32, Network
+from kerasgreedy.network.evaluation import Evaluator, Scores
+from kerasgreedy.network.surgery import silenced
+from kerasgreedy.plan.amounts import AmountError, Ranking, deployed_cost, deployed_parameters, selectable
+from kerasgreedy.plan.batch_sizes import whole_shares
 from kerasgreedy.pruning.importance import CRITERIA, importance, normalized
-from kerasgreedy.pruning.removal import silenced
-from kerasgreedy.pruning.rewriting import without
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.runs.devices import own_devices
+from kerasgreedy.runs.open_run import open_job, open_pipeline, trained_network
+from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.model import ModelSpec
-from kerasgreedy.train.batches import whole_shares
-from kerasgreedy.train.devices import own_devices
-from kerasgreedy.train.evaluation import Evaluator, Scores
-from kerasgreedy.train.opening import open_job, open_pipeline, trained_network
-from kerasgreedy.train.workdir import Workdir
 
 # The name of the curve on which all components lose filters together.
 ALL = "all"

@@ -9,15 +9,15 @@ import typer
 
 from kerasgreedy import __version__
 from kerasgreedy.cli import outermost, output
-from kerasgreedy.cli.analyze import analyze_app
-from kerasgreedy.cli.anytime import anytime
-from kerasgreedy.cli.convergence import convergence
-from kerasgreedy.cli.data import data_app
-from kerasgreedy.cli.export import export, predict
-from kerasgreedy.cli.finish import finish
+from kerasgreedy.cli.analyze_command import analyze_app
+from kerasgreedy.cli.anytime_command import anytime
+from kerasgreedy.cli.convergence_command import convergence
+from kerasgreedy.cli.data_command import data_app
+from kerasgreedy.cli.export_command import export, predict
+from kerasgreedy.cli.finish_command import finish
 from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Overwrite, RecipeOption, Sets, quiet_tensorflow
-from kerasgreedy.cli.prune import prune
-from kerasgreedy.cli.sensitivity import sensitivity
+from kerasgreedy.cli.prune_command import prune
+from kerasgreedy.cli.sensitivity_command import sensitivity
 from kerasgreedy.errors import InputError, did_you_mean, tell
 
 app = typer.Typer(
@@ -100,7 +100,7 @@ def train(
         about = "" if own_data else ": 1,797 embedded images of digits, minutes on two cores"
         tell(f"no --recipe given: taking quickstart{about}")
     quiet_tensorflow()
-    from kerasgreedy.train import run
+    from kerasgreedy.train import entry_points as run
 
     if resume:
         chosen = {"devices": devices, "distribute": distribute, "check_data": check_data, "overrides": sets or []}
@@ -139,7 +139,7 @@ def evaluate(
     if masks is None and (rule, beta) != (None, None):
         raise InputError("--rule and --beta are about masks; give --masks too")
     quiet_tensorflow()
-    from kerasgreedy.train import run
+    from kerasgreedy.train import entry_points as run
 
     chosen = {"masks": masks, "rule": rule, "beta": beta, "check_data": check_data}
     scores = run.evaluate_run(workdir, part, batch_size=batch_size, devices=devices, **chosen)  # type: ignore[arg-type]
@@ -164,7 +164,7 @@ def compare(
 ) -> None:
     """Put finished runs side by side."""
     from kerasgreedy.pictures import picture_path
-    from kerasgreedy.reports.records import read_run
+    from kerasgreedy.reports.run_files import read_run
     from kerasgreedy.reports.tables import compare_rows
 
     target = picture_path(plot, overwrite) if plot is not None else None
@@ -182,12 +182,12 @@ def compare(
 @app.command()
 def plan(spec: Spec, recipe: RecipeOption = None, sets: Sets = None, as_json: Json = False) -> None:
     """Print the phases that a recipe compiles to, before anything runs."""
+    from kerasgreedy.plan.preparation import prepare
     from kerasgreedy.spec.load import load
-    from kerasgreedy.train.job import prepare
 
     job = prepare(*load(spec, recipe, sets or []))
     if job.recipe.start_from:
-        from kerasgreedy.train.starting import check_start
+        from kerasgreedy.runs.start_from import check_start
 
         job = check_start(job)  # as `train` does
     output.put_json(output.plan_json(job)) if as_json else output.put_plan(job)

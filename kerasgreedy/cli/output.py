@@ -8,12 +8,12 @@ from rich.console import Console
 
 from kerasgreedy.errors import printable
 from kerasgreedy.files import as_json
+from kerasgreedy.graph.architecture import Architecture
+from kerasgreedy.graph.lowering import show
+from kerasgreedy.plan.preparation import Job
+from kerasgreedy.plan.stages import Action
 from kerasgreedy.reports.costs import cost_rows, count, speed_notes
 from kerasgreedy.reports.tables import Rows, scores_rows, terminal_table
-from kerasgreedy.spec.architecture import Architecture
-from kerasgreedy.spec.lower import show
-from kerasgreedy.train.job import Job
-from kerasgreedy.train.stages import Action
 
 
 def put_json(value: Any) -> None:

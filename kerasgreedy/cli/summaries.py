@@ -10,9 +10,9 @@ from kerasgreedy.cli import output
 from kerasgreedy.cli.options import quiet_tensorflow
 from kerasgreedy.errors import InputError, ShapeError, tell
 from kerasgreedy.files import user_path
+from kerasgreedy.graph.architecture import Architecture, Component, architecture
 from kerasgreedy.reports.costs import bytes_text, cost_ratios, cost_rows, latency_text, speed_notes
 from kerasgreedy.spec import load
-from kerasgreedy.spec.architecture import Architecture, Component, architecture
 
 SPEC, PRUNED_SPEC, MODEL = "spec.yaml", "pruned_spec.yaml", "model.keras"
 ROLES = ("before", "after")
@@ -56,8 +56,8 @@ def sides(spec: str, other: str | None, overrides: Sequence[str]) -> list[Side]:
 def measured(found: Sequence[Side]) -> Latencies:
     """Latencies of the networks, with fresh weights, at batch 1 and 32."""
     quiet_tensorflow()
-    from kerasgreedy.analysis.latency import measure_latency
-    from kerasgreedy.build import Network
+    from kerasgreedy.network.build import Network
+    from kerasgreedy.network.latency import measure_latency
 
     tell("measuring: the network that is deployed, fresh weights, float32, batch 1 and 32")
     return measure_latency({role: Network(side.architecture) for role, side in zip(ROLES, found, strict=False)})

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kerasgreedy.errors import Problem, ShapeError, SpecError
-from kerasgreedy.spec.architecture import architecture
+from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.spec.load import check, find, shipped_files
 from kerasgreedy.spec.model import ModelSpec, Nominal
 from kerasgreedy.spec.recipe import Recipe

@@ -55,8 +55,8 @@ def launch(
         raise InputError("--workers: starts a cluster of its own, and TF_CONFIG names one already; leave one out")
     arguments = _own_arguments()
     if resume is None and workdir is None:
+        from kerasgreedy.runs.workdir import default_workdir
         from kerasgreedy.spec.load import load
-        from kerasgreedy.train.workdir import default_workdir
 
         names = [document.value.name for document in load(str(spec), recipe, sets or ())]
         arguments += ["--workdir", str(default_workdir(*names))]

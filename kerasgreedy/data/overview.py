@@ -9,7 +9,7 @@ import numpy as np
 from kerasgreedy.data.catalog import describe, inapplicable
 from kerasgreedy.data.fetch import fetch
 from kerasgreedy.data.info import DataInfo
-from kerasgreedy.data.opening import open_data, unreadable
+from kerasgreedy.data.loaders import open_data, unreadable
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.data.splits import ArraySplit, PictureSplit, Split, TfdsSplit
 from kerasgreedy.errors import DataError, InputError

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import Diverged, InputError
+from kerasgreedy.network.build import Network
 from kerasgreedy.nn.activations import PositiveHardThreshold
 
 if TYPE_CHECKING:

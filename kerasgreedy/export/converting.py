@@ -18,12 +18,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.portable import Rebuild, vote
-from kerasgreedy.export.twin import windows
+from kerasgreedy.graph.lowering import Node, adaptive_windows
+from kerasgreedy.network.build import Network
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.lower import Node
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,8 +121,8 @@ class _ForConverters(Rebuild):
 
         def pool(x: tf.Tensor) -> tf.Tensor:
             strips = []
-            for top, below in windows(height, rows):
-                cells = [x[:, top:below, left:right] for left, right in windows(width, columns)]
+            for top, below in adaptive_windows(height, rows):
+                cells = [x[:, top:below, left:right] for left, right in adaptive_windows(width, columns)]
                 strips.append(tf.concat([tf.reduce_mean(cell, [1, 2], keepdims=True) for cell in cells], 2))
             return tf.concat(strips, 1)
 

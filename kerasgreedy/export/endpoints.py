@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.build import Network
 from kerasgreedy.export.free_size import FreeSize
 from kerasgreedy.export.image_bytes import Preprocessing
+from kerasgreedy.network.build import Network
 from kerasgreedy.nn.ensemble import Ensemble
 
 # A depth whose head decides, or the vote of all heads.

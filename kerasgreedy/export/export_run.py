@@ -8,22 +8,22 @@ from typing import Any, get_args
 
 import tensorflow as tf
 
-from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.errors import InputError, WorkdirError, did_you_mean, tell
 from kerasgreedy.export import card, reusable, verify
+from kerasgreedy.export.checksums import FACTS, checksums
 from kerasgreedy.export.endpoints import EXPORT_TOP_K, Answer, Endpoints
 from kerasgreedy.export.formats import Format, Source, write_format
 from kerasgreedy.export.free_size import FreeSize
 from kerasgreedy.export.image_bytes import Preprocessing
 from kerasgreedy.export.onnx import require_packages
-from kerasgreedy.export.sealed import FACTS, checksums
 from kerasgreedy.export.warmup import write_warm_up
 from kerasgreedy.files import as_json, new_folder, plain_path, plain_temporary, user_path
-from kerasgreedy.train.job import Job, prepare
-from kerasgreedy.train.opening import open_job, trained_network
-from kerasgreedy.train.starting import stored_info
-from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.network.build import FLOAT32, Network
+from kerasgreedy.plan.preparation import Job, prepare
+from kerasgreedy.runs.open_run import open_job, trained_network
+from kerasgreedy.runs.start_from import stored_info
+from kerasgreedy.runs.workdir import Workdir
 
 # TensorFlow Serving keeps it in 64 bits with a sign.
 MOST_VERSION = 2**63 - 1

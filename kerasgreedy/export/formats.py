@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import keras
 import numpy as np
 
-from kerasgreedy.build import Network
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_accuracy, check_same, jumps, some_images
@@ -17,8 +16,9 @@ from kerasgreedy.export.endpoints import Answer
 from kerasgreedy.export.lite import run_tflite, tflite
 from kerasgreedy.export.onnx import onnx
 from kerasgreedy.export.portable import portable_model
-from kerasgreedy.train.opening import open_job, open_pipeline
-from kerasgreedy.train.workdir import Workdir
+from kerasgreedy.network.build import Network
+from kerasgreedy.runs.open_run import open_job, open_pipeline
+from kerasgreedy.runs.workdir import Workdir
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,11 +5,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError, ShapeError
+from kerasgreedy.graph.architecture import Component, architecture
+from kerasgreedy.graph.lowering import Node
+from kerasgreedy.network.build import Network
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.architecture import Component, architecture
-from kerasgreedy.spec.lower import Node
 from kerasgreedy.spec.model import ModelSpec
 
 MOST_PIXELS = 2**22

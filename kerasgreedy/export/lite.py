@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, HALF_TOLERANCE, check_finite, check_same, jumps, some_images
 from kerasgreedy.export.converting import convertible, network_logits
 from kerasgreedy.files import plain_temporary
+from kerasgreedy.network.build import Network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, some_images
 from kerasgreedy.export.converting import convertible, network_logits
 from kerasgreedy.files import plain_temporary
+from kerasgreedy.network.build import Network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

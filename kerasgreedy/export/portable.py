@@ -20,18 +20,18 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, some_images
+from kerasgreedy.graph import lowering as lower
+from kerasgreedy.graph.architecture import Component
+from kerasgreedy.graph.lowering import Node
+from kerasgreedy.network.build import Network
 from kerasgreedy.nn.activations import ApartActivation
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.nn.ensemble import ensemble_weights
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec import lower
-from kerasgreedy.spec.architecture import Component
-from kerasgreedy.spec.lower import Node
 
 STOCK = {
     RowGradientConv2D: layers.Conv2D,

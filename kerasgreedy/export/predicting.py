@@ -11,8 +11,8 @@ from kerasgreedy.data.decode import read_image
 from kerasgreedy.data.folders import IMAGE_ENDINGS
 from kerasgreedy.errors import DataError, InputError, WorkdirError
 from kerasgreedy.export.card import CARD, read_card
+from kerasgreedy.export.checksums import FACTS, check_files
 from kerasgreedy.export.image_bytes import MOST_PIXELS, MOST_SIDE
-from kerasgreedy.export.sealed import FACTS, check_files
 from kerasgreedy.files import plain_path, user_path
 
 BATCH = 32

@@ -1,1 +1,1 @@
-"""Removing filters: what is weak (importance), what goes together (groups), how much (amounts), and taking it out (removal)."""
+"""Which filters matter: importance, and how it is measured. Removing them is done in `network`, deciding how many in `plan`."""

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.build import Network
 from kerasgreedy.errors import Diverged, InputError, did_you_mean
-from kerasgreedy.pruning.groups import Group, Place
+from kerasgreedy.graph.coupling import Group, Place
+from kerasgreedy.network.build import Network
 from kerasgreedy.pruning.measurement import Measurement, Run, Scores, Values, over_space
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.distributed import distributed
 from kerasgreedy.errors import InputError, did_you_mean
-from kerasgreedy.pruning.chains import find_chains, no_scale
-from kerasgreedy.pruning.groups import Group, Place
+from kerasgreedy.graph.chains import find_chains, no_scale
+from kerasgreedy.graph.coupling import Group, Place
+from kerasgreedy.network.build import FLOAT32, Network
 
 Values: TypeAlias = NDArray[np.float64]
 Scores: TypeAlias = dict[str, Values]

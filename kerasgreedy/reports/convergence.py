@@ -7,7 +7,7 @@ from typing import Any
 
 from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.files import user_path
-from kerasgreedy.reports.courses import Course, Series, iterations_to, read_course, refreshes, series
+from kerasgreedy.reports.training_curves import Course, Series, iterations_to, read_course, refreshes, series
 
 SPLITS = ("train_exact", "train", "validation")
 # A reference that had its last loss before this share of its iterations was not getting better any more.

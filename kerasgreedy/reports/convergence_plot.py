@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.reports.convergence import Group
-from kerasgreedy.reports.courses import Curve, Series, mean_series, refreshes, series, value_at
 from kerasgreedy.reports.figures import new_figure, plain_numbers, write_figure
+from kerasgreedy.reports.training_curves import Curve, Series, mean_series, refreshes, series, value_at
 
 LOSS_NAMES = {
     "train_exact": "training loss (training data in inference mode)",

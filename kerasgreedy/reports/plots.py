@@ -6,8 +6,8 @@ from typing import Any
 
 from kerasgreedy.pictures import picture_path
 from kerasgreedy.reports.figures import new_figure, plain_numbers, write_figure
-from kerasgreedy.reports.pruning import draw_pruning, pruning_points
-from kerasgreedy.reports.records import REFRESH, RunRecord, read_metrics
+from kerasgreedy.reports.pruning_table import draw_pruning, pruning_points
+from kerasgreedy.reports.run_files import REFRESH, RunRecord, read_metrics
 from kerasgreedy.reports.tables import run_names
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from kerasgreedy.reports.costs import batches_of, bytes_text, change_text, cost_rows, count, speed_notes
-from kerasgreedy.reports.pruning import prune_rows
-from kerasgreedy.reports.records import RunRecord
+from kerasgreedy.reports.pruning_table import prune_rows
+from kerasgreedy.reports.run_files import RunRecord
 
 Rows = list[list[str]]
 

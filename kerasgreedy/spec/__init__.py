@@ -1,1 +1,1 @@
-"""Model specs and recipes: schema, strict loading, overrides, shapes. Imports no TensorFlow."""
+"""YAML documents: schema, strict loading, overrides, positions of errors. No shapes are worked out here. No TensorFlow."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from kerasgreedy.spec import dsd as D
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import model as M
-from kerasgreedy.spec import pruning as P
+from kerasgreedy.spec import pruning_settings as P
 from kerasgreedy.spec import recipe as R
 from kerasgreedy.spec import solver as V
 from kerasgreedy.spec import sparsity as S

@@ -1,1 +1,1 @@
-"""Plan, step, loop, state, run folder."""
+"""The engine: one loop over stages, actions, what is watched, results, and the public functions behind the commands."""

@@ -6,19 +6,19 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.files import as_json
-from kerasgreedy.pruning.amounts import Ranking, choose, deployed_cost, deployed_parameters, selectable
-from kerasgreedy.pruning.groups import Coupling, find_coupling
+from kerasgreedy.graph.coupling import Coupling, find_coupling
+from kerasgreedy.network.build import FLOAT32, Network
+from kerasgreedy.network.evaluation import Evaluator
+from kerasgreedy.network.surgery import remove_filters, replace_head, silenced
+from kerasgreedy.plan.amounts import Ranking, choose, deployed_cost, deployed_parameters, selectable
+from kerasgreedy.plan.batch_sizes import whole_shares
+from kerasgreedy.plan.compile import changes
+from kerasgreedy.plan.preparation import Job
+from kerasgreedy.plan.stages import HeadAction, PruneAction
 from kerasgreedy.pruning.importance import importance, normalized
-from kerasgreedy.pruning.removal import remove_filters, replace_head, silenced
 from kerasgreedy.spec.model import ModelSpec
-from kerasgreedy.train.batches import whole_shares
-from kerasgreedy.train.evaluation import Evaluator
-from kerasgreedy.train.job import Job
-from kerasgreedy.train.plan import changes
-from kerasgreedy.train.stages import HeadAction, PruneAction
 
 
 @dataclass(frozen=True)

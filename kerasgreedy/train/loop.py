@@ -8,25 +8,25 @@ import tensorflow as tf
 
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import Diverged, Stopped
+from kerasgreedy.inputs.feature_store import StoreFolder
+from kerasgreedy.inputs.features import FeatureInput, PhaseInput
+from kerasgreedy.inputs.phase_inputs import Inputs
+from kerasgreedy.network.identity import start_as_identity
+from kerasgreedy.plan.preparation import Job
+from kerasgreedy.plan.stages import HeadAction, Phase, PruneAction
+from kerasgreedy.runs.devices import Devices
+from kerasgreedy.runs.metrics_log import MetricsLog
+from kerasgreedy.runs.state import Best, RunState
+from kerasgreedy.runs.workdir import Workdir
+from kerasgreedy.solvers.alternation.masked_network import packed
+from kerasgreedy.solvers.descent import Solver
+from kerasgreedy.solvers.registry import open_solver
+from kerasgreedy.solvers.schedules import learning_rates, make_optimizer
 from kerasgreedy.train.actions import perform
-from kerasgreedy.train.devices import Devices
-from kerasgreedy.train.feature_store import StoreFolder
-from kerasgreedy.train.features import FeatureInput, PhaseInput
-from kerasgreedy.train.identity import start_as_identity
-from kerasgreedy.train.inputs import Inputs
-from kerasgreedy.train.job import Job
-from kerasgreedy.train.log import MetricsLog
+from kerasgreedy.train.monitoring import Looks, Watch, diverged, watched_parts
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.schedules import learning_rates, make_optimizer
 from kerasgreedy.train.signals import Asked
-from kerasgreedy.train.solvers.descent import Solver
-from kerasgreedy.train.solvers.masked import packed
-from kerasgreedy.train.solvers.opening import open_solver
 from kerasgreedy.train.speed import Speed, means
-from kerasgreedy.train.stages import HeadAction, Phase, PruneAction
-from kerasgreedy.train.state import Best, RunState
-from kerasgreedy.train.watch import Looks, Watch, diverged, watched_parts
-from kerasgreedy.train.workdir import Workdir
 
 # How often a step's figures are fetched from the device, which waits for it.
 LOOK_SECONDS = 1.0

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from kerasgreedy.errors import printable
-from kerasgreedy.train.stages import HeadAction, Phase, PruneAction, Stage
+from kerasgreedy.plan.stages import HeadAction, Phase, PruneAction, Stage
 
 PLAIN_SECONDS = 20.0
 SIZES = {"parameters": "parameters", "multiply_adds": "multiply-adds"}

@@ -5,23 +5,23 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasgreedy.analysis.latency import measure_latency, weights_bytes
-from kerasgreedy.build import FLOAT32, Network
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import Diverged, InputError
 from kerasgreedy.files import as_json, parse_json, replacing
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.build import FLOAT32, Network
+from kerasgreedy.network.evaluation import Evaluator
+from kerasgreedy.network.latency import measure_latency, weights_bytes
+from kerasgreedy.network.walk import Instead
+from kerasgreedy.plan.batch_sizes import whole_shares
+from kerasgreedy.plan.preparation import Job
+from kerasgreedy.plan.stages import Action
 from kerasgreedy.reports.plots import plot_run
-from kerasgreedy.reports.records import read_metrics
+from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.reports.tables import results_markdown
-from kerasgreedy.spec.architecture import architecture
-from kerasgreedy.train.batches import whole_shares
-from kerasgreedy.train.devices import Devices
-from kerasgreedy.train.evaluation import Evaluator
-from kerasgreedy.train.job import Job
-from kerasgreedy.train.stages import Action
-from kerasgreedy.train.state import RunState
-from kerasgreedy.train.workdir import Workdir
-from kerasgreedy.walk import Instead
+from kerasgreedy.runs.devices import Devices
+from kerasgreedy.runs.state import RunState
+from kerasgreedy.runs.workdir import Workdir
 
 
 def finish(

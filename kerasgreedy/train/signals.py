@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kerasgreedy.errors import Stopped
 
 if TYPE_CHECKING:
-    from kerasgreedy.train.devices import Devices
+    from kerasgreedy.runs.devices import Devices
 
 
 # Several workers ask each other after so many steps, or where a step takes longer than that, after each.

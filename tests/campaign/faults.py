@@ -105,8 +105,8 @@ def _around(owner: Any, name: str, event: str) -> None:
 
 
 def _training() -> None:
-    from kerasgreedy.train.evaluation import Evaluator
-    from kerasgreedy.train.step import TrainStep
+    from kerasgreedy.network.evaluation import Evaluator
+    from kerasgreedy.solvers.step import TrainStep
 
     _around(TrainStep, "__call__", "step")
     _around(Evaluator, "__call__", "evaluation")
@@ -127,7 +127,7 @@ def _training() -> None:
 
 
 def _cache() -> None:
-    from kerasgreedy.train.feature_store import FeatureStore
+    from kerasgreedy.inputs.feature_store import FeatureStore
 
     put = FeatureStore.put
 
@@ -176,7 +176,7 @@ def _results() -> None:
 
 
 def _run_folder() -> None:
-    from kerasgreedy.train import workdir
+    from kerasgreedy.runs import workdir
 
     dump = workdir.dump
 

@@ -62,7 +62,7 @@ def _before(owner: Callable[[], Any], name: str, prefix: str | None = None) -> C
 
 
 def _workdirs() -> Any:
-    from kerasgreedy.train.workdir import Workdir
+    from kerasgreedy.runs.workdir import Workdir
 
     return Workdir
 

@@ -231,8 +231,8 @@ def main() -> None:
     import sklearn.datasets  # noqa: F401
 
     from campaign import faults  # noqa: F401
-    from kerasgreedy.analysis import latency
     from kerasgreedy.cli import main  # noqa: F401
+    from kerasgreedy.network import latency
 
     latency.ROUNDS = 1  # times are not compared
 

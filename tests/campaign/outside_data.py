@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from kerasgreedy.train.checkpoint import CheckpointStore
+from kerasgreedy.runs.checkpoint import CheckpointStore
 
 from .situations import DATA, SMALL
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from kerasgreedy.reports.records import read_metrics
+from kerasgreedy.reports.run_files import read_metrics
 
 from . import workloads
 from .faults import Fault

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kerasgreedy.train.checkpoint import CheckpointStore
+from kerasgreedy.runs.checkpoint import CheckpointStore
 
 from .faults import Fault
 from .nursery import Ended

@@ -10,8 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from kerasgreedy.reports.records import read_metrics
-from kerasgreedy.train.checkpoint import CheckpointStore
+from kerasgreedy.reports.run_files import read_metrics
+from kerasgreedy.runs.checkpoint import CheckpointStore
 
 # Facts of a clock, not of a run.
 TIMES = ("time", "images_per_second", "training_seconds", "latency")

@@ -38,8 +38,8 @@ def weights_after(strategy, kinds):
     """
     from test_step import TINY_SPEC, arrays_of, setup
 
+    from kerasgreedy.runs.devices import Devices
     from kerasgreedy.spec.training import Adam, Sgd
-    from kerasgreedy.train.devices import Devices
 
     here = Devices.of(strategy)
     result = {}

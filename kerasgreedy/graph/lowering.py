@@ -1,0 +1,283 @@
+"""Spec layers -> primitive layers, each with its shapes and costs. Pure Python: `plan` and `summary` count with it.
+
+A `conv` with options becomes downsampling, convolution, batch norm, activation, in this order (greedy, eq. 1:
+x_{j+1} = relu(W P x_j)). A head becomes ordinary layers too, so that one builder serves both.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from kerasgreedy.errors import ShapeError
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.layers import BlockDefaults, Padding
+from kerasgreedy.spec.strict import Strict
+
+Shape: TypeAlias = tuple[int, ...]
+Path_: TypeAlias = tuple[str | int, ...]
+
+
+class Subsample(Strict):
+    """Shortcut without weights: every n-th place, new channels are zero (He et al. 2016, option A)."""
+
+    stride: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """A primitive layer at its place.
+
+    Attributes:
+        layer: what it is; options that defaults decide are filled in.
+        name: unique in its component.
+        input_shape, output_shape: without the batch axis: (height, width, channels) or (units,).
+        parameters: trained weights, children included; moving statistics do not count.
+        multiply_adds: of one image, children included.
+        children: body and shortcut of a residual, or the branches.
+        path: of a layer that was written down: the keys that lead to it inside the model spec.
+    """
+
+    layer: Strict
+    name: str
+    input_shape: Shape
+    output_shape: Shape
+    parameters: int = 0
+    multiply_adds: int = 0
+    children: tuple[tuple["Node", ...], ...] = ()
+    path: Path_ = ()
+
+    @property
+    def kept(self) -> int:
+        """Float32 numbers beside the trained ones: moving statistics, thresholds that are not trained, children left out."""
+        if isinstance(self.layer, L.BatchNorm):
+            return self.parameters
+        threshold = self.layer.threshold if isinstance(self.layer, L.Activation) else None
+        if threshold is None or threshold.learn == "surrogate":
+            return 0
+        return _betas(threshold, self.output_shape) + (threshold.learn == "warm_up")  # and whether it has been hardened
+
+
+class Lowering:
+    """Lowers the layers of one component (a block or a head), naming them as it goes."""
+
+    def __init__(self, defaults: BlockDefaults):
+        self.defaults = defaults
+        self._names: Counter[str] = Counter()
+
+    def sequence(self, layers: Sequence[Strict], shape: Shape, path: Path_) -> tuple[Node, ...]:
+        """Lowers layers that run one after the other, starting at `shape`."""
+        nodes: list[Node] = []
+        for index, layer in enumerate(layers):
+            for node in self._lower(layer, nodes[-1].output_shape if nodes else shape, (*path, index)):
+                nodes.append(node)
+        return tuple(nodes)
+
+    def _lower(self, layer: Strict, shape: Shape, path: Path_) -> list[Node]:
+        if isinstance(layer, L.Conv):
+            return self._conv(layer, shape, path)
+        if isinstance(layer, L.Dense):
+            return self._dense(layer, shape, path)
+        if isinstance(layer, L.Residual):
+            return self._residual(layer, shape, path)
+        if isinstance(layer, L.Branches):
+            return [self._branches(layer, shape, path)]
+        return [self._simple(layer, shape, path)]
+
+    def _node(self, layer: Strict, kind: str, shape: Shape, out: Shape, **costs: Any) -> Node:
+        self._names[kind] += 1
+        return Node(layer, f"{kind}_{self._names[kind]}", shape, out, **costs)
+
+    def _chain(self, nodes: list[Node], batch_norm: bool, activation: str) -> list[Node]:
+        if batch_norm:
+            nodes.append(self._simple(L.BatchNorm(batch_norm=True), nodes[-1].output_shape, ()))
+        if activation != "linear":
+            nodes.append(self._simple(L.Activation(activation=activation), nodes[-1].output_shape, ()))  # type: ignore[arg-type]
+        return nodes
+
+    def _conv(self, layer: L.Conv, shape: Shape, path: Path_) -> list[Node]:
+        height, width, channels = _map(shape, "conv", path)
+        nodes: list[Node] = []
+        stride = layer.stride
+        if layer.downsample == "stride":
+            stride *= 2
+        elif layer.downsample is not None:
+            nodes.append(self._simple(L.Downsample(downsample=layer.downsample), shape, path))
+            height, width, channels = nodes[0].output_shape
+        for what, size in (("input channels", channels), ("filters", layer.conv)):
+            if size % layer.groups:
+                raise ShapeError(f"{what} must divide into {layer.groups} groups, got {size}", path)
+        out_h, out_w = (
+            _window(size, layer.kernel_size, stride, layer.padding, f"a {layer.kernel_size}x{layer.kernel_size} kernel", path)
+            for size in (height, width)
+        )
+        batch_norm = self.defaults.batch_norm if layer.batch_norm is None else layer.batch_norm
+        bias = not batch_norm if layer.use_bias is None else layer.use_bias
+        weights = layer.kernel_size**2 * (channels // layer.groups) * layer.conv
+        resolved = layer.model_copy(update={"downsample": None, "stride": stride, "use_bias": bias})
+        costs = {"parameters": weights + bias * layer.conv, "multiply_adds": weights * out_h * out_w}
+        nodes.append(self._node(resolved, "conv", (height, width, channels), (out_h, out_w, layer.conv), path=path, **costs))
+        return self._chain(nodes, batch_norm, layer.activation or self.defaults.activation)
+
+    def _dense(self, layer: L.Dense, shape: Shape, path: Path_) -> list[Node]:
+        if len(shape) != 1:
+            raise ShapeError(f"'dense' needs a vector, got a map of {show(shape)}; write {{flatten: true}} before it", path)
+        bias = not layer.batch_norm if layer.use_bias is None else layer.use_bias
+        weights = shape[0] * layer.dense
+        resolved = layer.model_copy(update={"use_bias": bias})
+        costs = {"parameters": weights + bias * layer.dense, "multiply_adds": weights}
+        node = self._node(resolved, "dense", shape, (layer.dense,), path=path, **costs)
+        return self._chain([node], layer.batch_norm, layer.activation or self.defaults.activation)
+
+    def _residual(self, layer: L.Residual, shape: Shape, path: Path_) -> list[Node]:
+        body = self.sequence(layer.residual, shape, (*path, "residual"))
+        out = body[-1].output_shape
+        shortcut = self._shortcut(layer, shape, out, path)
+        got = shortcut[-1].output_shape if shortcut else shape
+        if got != out:
+            hint = "; use shortcut: projection, or pad" if layer.shortcut == "identity" else ""
+            raise ShapeError(f"the body gives {show(out)} and the shortcut {show(got)}: they cannot be summed{hint}", path)
+        children = (body, shortcut)
+        node = self._node(layer, "residual", shape, out, children=children, path=path, **_sums(children))
+        return self._chain([node], False, layer.activation or self.defaults.activation)
+
+    def _shortcut(self, layer: L.Residual, shape: Shape, out: Shape, path: Path_) -> tuple[Node, ...]:
+        if isinstance(layer.shortcut, list):
+            return self.sequence(layer.shortcut, shape, (*path, "shortcut"))
+        if layer.shortcut == "identity" or shape == out:
+            return ()
+        height, width, _ = _map(shape, layer.shortcut, path)
+        out_h, out_w, channels = _map(out, layer.shortcut, path)
+        stride = math.ceil(height / out_h)
+        if (math.ceil(height / stride), math.ceil(width / stride)) != (out_h, out_w):
+            raise ShapeError(f"no stride takes {show(shape)} to {show(out)}; give the shortcut as layers", path)
+        if layer.shortcut == "projection":
+            project = L.Conv(conv=channels, kernel_size=1, stride=stride, activation="linear")
+            return self.sequence([project], shape, (*path, "shortcut"))
+        if channels < shape[2]:
+            raise ShapeError(f"'pad' cannot take {shape[2]} channels to {channels}; use shortcut: projection", path)
+        return (self._node(Subsample(stride=stride, channels=channels), "subsample", shape, out),)
+
+    def _branches(self, layer: L.Branches, shape: Shape, path: Path_) -> Node:
+        children = tuple(self.sequence(branch, shape, (*path, "branches", index)) for index, branch in enumerate(layer.branches))
+        outs = [branch[-1].output_shape if branch else shape for branch in children]
+        for index, out in enumerate(outs):
+            if out[:-1] != outs[0][:-1]:
+                message = f"branch {index} gives {show(out)} and branch 0 {show(outs[0])}: heights and widths must agree"
+                raise ShapeError(message, (*path, "branches", index))
+        total = (*outs[0][:-1], sum(out[-1] for out in outs))
+        return self._node(layer, "branches", shape, total, children=children, **_sums(children))
+
+    def _simple(self, layer: Strict, shape: Shape, path: Path_) -> Node:
+        if isinstance(layer, L.Activation) and layer.activation == L.HARD_THRESHOLD:
+            layer = layer.model_copy(update={"threshold": self._threshold(layer.threshold)})
+        kind = next(kind for kind, cls in L.KINDS.items() if isinstance(layer, cls))
+        out, parameters = _RULES[kind](layer, shape, path)
+        return self._node(layer, kind, shape, out, parameters=parameters)
+
+    def _threshold(self, own: L.Threshold | None) -> L.Threshold:
+        """`own` over the defaults."""
+        given = {key: getattr(own, key) for key in own.model_fields_set} if own else {}
+        merged = self.defaults.threshold.model_copy(update=given)
+        return merged if merged.learn == "surrogate" else merged.model_copy(update={"width": None})
+
+
+def _betas(threshold: L.Threshold, shape: Shape) -> int:
+    return 1 if threshold.per == "layer" else shape[-1]
+
+
+def _activation(layer: L.Activation, shape: Shape, path: Path_) -> tuple[Shape, int]:
+    threshold = layer.threshold
+    return shape, 0 if threshold is None or threshold.learn == "fixed" else _betas(threshold, shape)
+
+
+def _pool(size_key: str) -> Callable[[Any, Shape, Path_], tuple[Shape, int]]:
+    def rule(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
+        height, width, channels = _map(shape, size_key, path)
+        size = getattr(layer, size_key)
+        if isinstance(layer.padding, int) and 2 * layer.padding > size:
+            raise ShapeError(f"padding {layer.padding} is over half the window of {size}", path)
+        out_h, out_w = (
+            _window(side, size, layer.stride or size, layer.padding, f"a {size}x{size} window", path) for side in (height, width)
+        )
+        return (out_h, out_w, channels), 0
+
+    return rule
+
+
+def _pool_to(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
+    height, width, channels = _map(shape, "pool_to", path)
+    return (min(height, layer.pool_to), min(width, layer.pool_to), channels), 0
+
+
+def _downsample(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
+    height, width, channels = _map(shape, "downsample", path)
+    factor = layer.factor
+    if layer.downsample != "invertible":
+        if min(height, width) < factor:
+            raise ShapeError(
+                f"{layer.downsample} downsampling by {factor} needs at least {factor}x{factor}, got {show(shape)}", path
+            )
+        return (height // factor, width // factor, channels), 0
+    if height % factor or width % factor:
+        message = f"invertible downsampling by {factor} needs height and width divisible by {factor}, got {show(shape)}"
+        raise ShapeError(message, path)
+    return (height // factor, width // factor, channels * factor**2), 0
+
+
+def _upsample(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
+    height, width, channels = _map(shape, "upsample", path)
+    factor = layer.factor
+    if channels % factor**2:
+        raise ShapeError(f"the inverse of downsampling by {factor} needs channels divisible by {factor**2}, got {channels}", path)
+    return (height * factor, width * factor, channels // factor**2), 0
+
+
+_RULES: dict[str, Callable[[Any, Shape, Path_], tuple[Shape, int]]] = {
+    "max_pool": _pool("max_pool"),
+    "avg_pool": _pool("avg_pool"),
+    "pool_to": _pool_to,
+    "downsample": _downsample,
+    "upsample": _upsample,
+    "global_avg_pool": lambda layer, shape, path: ((_map(shape, "global_avg_pool", path)[2],), 0),
+    "flatten": lambda layer, shape, path: ((math.prod(shape),), 0),
+    "dropout": lambda layer, shape, path: (shape, 0),
+    "activation": _activation,
+    "batch_norm": lambda layer, shape, path: (shape, 2 * shape[-1]),
+}
+
+
+def adaptive_windows(size: int, parts: int) -> Iterator[tuple[int, int]]:
+    """First place and the one after the last of each window of an adaptive mean: floor(i s / n) to ceil((i + 1) s / n)."""
+    for part in range(parts):
+        yield part * size // parts, -(-(part + 1) * size // parts)
+
+
+def show(shape: Shape) -> str:
+    """(32, 32, 3) as 32x32x3."""
+    return "x".join(map(str, shape))
+
+
+def _map(shape: Shape, kind: str, path: Path_) -> Shape:
+    if len(shape) != 3:
+        raise ShapeError(f"'{kind}' needs a map (height, width, channels), got a vector of {shape[0]}", path)
+    return shape
+
+
+def _window(size: int, window: int, stride: int, padding: Padding, what: str, path: Path_) -> int:
+    if padding == "same":
+        return math.ceil(size / stride)
+    around = 0 if padding == "valid" else 2 * int(padding)
+    if size + around < window:
+        padded = f" and padding {around // 2}" if around else ""
+        raise ShapeError(f"{what} does not fit a side of {size}{padded}", path)
+    return (size + around - window) // stride + 1
+
+
+def _sums(children: Sequence[Sequence[Node]]) -> dict[str, int]:
+    return {
+        "parameters": sum(node.parameters for child in children for node in child),
+        "multiply_adds": sum(node.multiply_adds for child in children for node in child),
+    }

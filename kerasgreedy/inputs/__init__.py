@@ -1,0 +1,1 @@
+"""What a phase reads: images through the frozen prefix, or features cached from it."""

@@ -1,0 +1,332 @@
+"""Spec -> Network. The only place where YAML words become Keras layers."""
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from kerasgreedy.nn.backend import check_backend
+
+check_backend()  # Keras reads its settings when it is imported
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.errors import CheckpointError
+from kerasgreedy.graph import lowering as lower
+from kerasgreedy.graph.architecture import Architecture, Component, architecture
+from kerasgreedy.graph.lowering import Node
+from kerasgreedy.network.walk import Instead, Walk
+from kerasgreedy.nn.activations import PositiveHardThreshold, activation
+from kerasgreedy.nn.batch_norm import FusedBatchNormalization
+from kerasgreedy.nn.conv import RowGradientConv2D
+from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
+from kerasgreedy.nn.dropout import ReplicaDropout
+from kerasgreedy.nn.ensemble import Ensemble
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.model import ModelSpec
+
+FLOAT32 = "float32"
+
+
+class Network:
+    """Blocks and heads as Keras models. Weights are float32; `compute_in` chooses what they are computed in.
+
+    Attributes:
+        architecture: shapes and costs; `architecture.blocks[i]` describes `blocks[i]`.
+        normalization: (mean, deviation) by channel that `model` applies to raw images of 0..255, or None.
+        depths: of the heads that `model` gives and lets vote; those that were trained, for the network of a run.
+        ensemble_on: what they vote with, `logits` or `probabilities`.
+
+    Args:
+        synchronized: on several devices, batch norm takes the statistics of the global batch, and not each device its own.
+    """
+
+    def __init__(self, arch: Architecture, seed: int = 0, synchronized: bool = True):
+        self.architecture = arch
+        self.seed = seed
+        self.synchronized = synchronized
+        self.normalization: tuple[list[float], list[float]] | None = None
+        self.depths = list(range(1, len(arch.blocks) + 1))
+        self.ensemble_on = "logits"
+        self._models = {name: self._built(name, FLOAT32) for name in arch.components}
+        self._precisions = dict.fromkeys(self._models, FLOAT32)
+
+    def _built(self, name: str, precision: str) -> keras.Model:
+        return build_component(self.architecture.components[name], self.architecture, self.seed, precision, self.synchronized)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all components, blocks first."""
+        return list(self._models)
+
+    @property
+    def blocks(self) -> list[keras.Model]:
+        """Block i maps the output of block i - 1 (block 0: normalised images) to its own."""
+        return [self._models[block.name] for block in self.architecture.blocks]
+
+    @property
+    def heads(self) -> list[keras.Model]:
+        """Head i maps the output of block i to logits (batch, classes), float32."""
+        return [self._models[head.name] for head in self.architecture.heads]
+
+    def component(self, name: str) -> keras.Model:
+        """The block or head of that name."""
+        return self._models[name]
+
+    def precision(self, name: str) -> str:
+        """What a component computes in, see `compute_in`."""
+        return self._precisions[name]
+
+    def compute_in(self, precision: str, names: Iterable[str] | None = None) -> None:
+        """Lets components (default: all) compute in `float32`, `mixed_bfloat16` or `mixed_float16`; their weights stay.
+
+        A component that changes is built anew: call this under the strategy's scope, before its variables are used elsewhere.
+        """
+        for name in self.names if names is None else names:
+            if self._precisions[name] != precision:
+                arrays = self.arrays(name)
+                self._models[name] = self._built(name, precision)
+                self._precisions[name] = precision
+                self.load_arrays(name, arrays)
+
+    def logits(
+        self, x: Any, depths: Sequence[int] | None = None, first_block: int = 0, instead: Instead | None = None
+    ) -> list[Any]:
+        """Logits of the heads at the given depths (1 is the first block; default: all), in inference mode.
+
+        Args:
+            x: normalised images (batch, height, width, channels), or with `first_block` = i the output of the first i blocks.
+            instead: see `run`.
+        """
+
+        def run(component: keras.Model, name: str, x: Any) -> Any:
+            return self.run(name, x, False, instead) if instead else component(x, training=False)
+
+        wanted = set(range(1, len(self.blocks) + 1) if depths is None else depths)
+        result = []
+        for depth in range(first_block + 1, max(wanted) + 1):
+            x = run(self.blocks[depth - 1], self.architecture.blocks[depth - 1].name, x)
+            if depth in wanted:
+                result.append(run(self.heads[depth - 1], self.architecture.heads[depth - 1].name, x))
+        return result
+
+    def run(self, name: str, x: Any, training: bool, instead: Instead) -> Any:
+        """The output of a component, some of whose layers do something else.
+
+        Args:
+            training: as of `component(name)(x, training=...)`.
+            instead: given `component/layer`, the Keras layer and its input, what stands for its output; None: the layer's own.
+        """
+        return Walk(self._models[name], name, training, instead).sequence(self.architecture.components[name].nodes, x)
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """All variables of a component (moving statistics and random state too), by name."""
+        return {key: keras.ops.convert_to_numpy(variable) for key, variable in self.variables(name).items()}
+
+    def variables(self, name: str) -> dict[str, keras.Variable]:
+        """`block_1/conv_1/kernel` -> variable, for one component."""
+        return {
+            f"{name}/{layer.name}/{variable.name}": variable
+            for layer in self.component(name).layers
+            for variable in layer.variables
+        }
+
+    def load_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Sets the variables of a component.
+
+        Raises:
+            CheckpointError: a name or a shape differs.
+        """
+        variables = self.variables(name)
+        if set(variables) != set(arrays):
+            odd = sorted(set(variables) ^ set(arrays))[0]
+            raise CheckpointError(f"{name}: stored weights belong to another network ('{odd}' is in only one of them)")
+        for key, variable in variables.items():
+            if tuple(variable.shape) != arrays[key].shape:
+                raise CheckpointError(f"{key}: stored shape {arrays[key].shape}, the network has {tuple(variable.shape)}")
+            if arrays[key].dtype.kind not in "fiub":
+                raise CheckpointError(f"{key}: stored as {arrays[key].dtype}; allowed: numbers")
+            variable.assign(arrays[key])
+
+    def model(self, depths: Sequence[int] | None = None) -> keras.Model:
+        """One Keras model in float32: raw images of 0..255 to a dict of logits, `depth_1` ... and `ensemble`.
+
+        It shares the weights of this network, all of them trainable. Normalisation is part of it.
+
+        Args:
+            depths: default: `self.depths`.
+        """
+        arch = self.architecture
+        wanted = self.depths if depths is None else list(depths)
+        self.compute_in(FLOAT32)
+        for component in (*self.blocks, *self.heads):
+            component.trainable = True
+        images = keras.Input(arch.input_shape, name="images", dtype="float32")
+        x = images
+        if self.normalization:
+            mean, deviation = self.normalization
+            x = keras.layers.Normalization(mean=mean, variance=np.square(deviation), name="normalize")(x)
+        outputs = {}
+        for depth in range(1, max(wanted) + 1):
+            x = self.blocks[depth - 1](x)
+            if depth in wanted:
+                outputs[f"depth_{depth}"] = self.heads[depth - 1](x)
+        outputs["ensemble"] = Ensemble(wanted, self.ensemble_on, name="ensemble")(list(outputs.values()))
+        return keras.Model(images, outputs, name=_keras_name(arch.name))
+
+
+def build_network(
+    spec: ModelSpec, input_shape: Sequence[int] | None = None, classes: int | None = None, seed: int = 0
+) -> Network:
+    """Builds the network of a spec with fresh weights.
+
+    Args:
+        spec: the model spec.
+        input_shape, classes: where the spec leaves them open.
+        seed: the same seed gives the same weights, whatever else is built.
+
+    Raises:
+        ShapeError: a layer does not fit.
+    """
+    return Network(architecture(spec, input_shape, classes), seed)
+
+
+class _Builder:
+    """Turns primitive layers into Keras layers, for one component."""
+
+    def __init__(
+        self, component: str, defaults: L.BlockDefaults, seed: int, precision: str, logits: Sequence[Node], synchronized: bool
+    ):
+        self._synchronized = synchronized
+        self._component = component
+        self._defaults = defaults
+        self._seed = seed
+        self._precision = precision
+        self._logits = logits
+
+    def sequence(self, nodes: Sequence[Node], x: Any) -> Any:
+        for node in nodes:
+            x = self._apply(node, x)
+        return x
+
+    def _apply(self, node: Node, x: Any) -> Any:
+        layer = node.layer
+        if isinstance(layer, L.Residual):
+            body, shortcut = (self.sequence(child, x) for child in node.children)
+            return self._typed(keras.layers.Add(name=node.name), node)([body, shortcut])
+        if isinstance(layer, L.Branches):
+            concatenate = self._typed(keras.layers.Concatenate(name=node.name), node)
+            return concatenate([self.sequence(child, x) for child in node.children])
+        if isinstance(layer, L.Conv | L.MaxPool) and isinstance(layer.padding, int) and layer.padding:
+            x = self._typed(_pad(layer, node), node)(x)
+        return self._typed(_LAYERS[type(layer)](self, layer, node), node)(x)
+
+    def _typed(self, layer: keras.layers.Layer, node: Node) -> keras.layers.Layer:
+        """The layer in the component's precision; what makes the logits computes in float32."""
+        layer.dtype_policy = FLOAT32 if any(node is last for last in self._logits) else self._precision
+        return layer
+
+    def kernel(self, node: Node) -> keras.initializers.Initializer:
+        """An initializer whose draw depends on the seed and the layer's place only.
+
+        A dense layer without activation is a classifier: it starts small, so that the first loss is near log(classes).
+        """
+        linear = isinstance(node.layer, L.Dense) and node.layer.activation == "linear"
+        name = "glorot_uniform" if linear else self._defaults.initializer
+        return keras.initializers.get({"class_name": name, "config": {"seed": self.seed_of(node)}})
+
+    def seed_of(self, node: Node) -> int:
+        return zlib.crc32(f"{self._seed}/{self._component}/{node.name}".encode()) & 0x7FFFFFFF
+
+    def conv(self, layer: L.Conv, node: Node) -> keras.layers.Layer:
+        return RowGradientConv2D(
+            layer.conv,
+            layer.kernel_size,
+            strides=layer.stride,
+            padding=layer.padding if isinstance(layer.padding, str) else "valid",
+            groups=layer.groups,
+            use_bias=bool(layer.use_bias),
+            kernel_initializer=self.kernel(node),
+            name=node.name,
+        )
+
+    def dense(self, layer: L.Dense, node: Node) -> keras.layers.Layer:
+        return keras.layers.Dense(
+            layer.dense, use_bias=bool(layer.use_bias), kernel_initializer=self.kernel(node), name=node.name
+        )
+
+    def batch_norm(self, layer: L.BatchNorm, node: Node) -> keras.layers.Layer:
+        return FusedBatchNormalization(
+            momentum=self._defaults.batch_norm_momentum,
+            epsilon=self._defaults.batch_norm_epsilon,
+            synchronized=self._synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1,
+            name=node.name,
+        )
+
+    def downsample(self, layer: L.Downsample, node: Node) -> keras.layers.Layer:
+        if layer.downsample == "invertible":
+            return InvertibleDownsampling(layer.factor, name=node.name)
+        pool = keras.layers.MaxPooling2D if layer.downsample == "max" else keras.layers.AveragePooling2D
+        return pool(layer.factor, name=node.name)
+
+    def pool_to(self, layer: L.PoolTo, node: Node) -> keras.layers.Layer:
+        (height, width, _), (rows, columns, _) = node.input_shape, node.output_shape
+        if height % rows == 0 and width % columns == 0:
+            return keras.layers.AveragePooling2D((height // rows, width // columns), name=node.name)
+        return keras.layers.AdaptiveAveragePooling2D((rows, columns), name=node.name)
+
+
+def _pad(layer: L.Conv | L.MaxPool, node: Node) -> keras.layers.Layer:
+    """Explicit padding: zeros before a convolution, the lowest number before a maximum."""
+    name = f"{node.name}_pad"
+    if isinstance(layer, L.Conv):
+        return keras.layers.ZeroPadding2D(layer.padding, name=name)
+    return PadLowest(int(layer.padding), name=name)
+
+
+def _activation(layer: L.Activation, name: str) -> keras.layers.Layer:
+    if layer.threshold is None:
+        return activation(layer.activation, name=name)
+    return PositiveHardThreshold(**layer.threshold.model_dump(exclude_none=True), name=name)
+
+
+_LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
+    L.Conv: _Builder.conv,
+    L.Dense: _Builder.dense,
+    L.BatchNorm: _Builder.batch_norm,
+    L.Downsample: _Builder.downsample,
+    L.Upsample: lambda _, layer, node: InvertibleUpsampling(layer.factor, name=node.name),
+    L.Activation: lambda _, layer, node: _activation(layer, node.name),
+    L.Dropout: lambda builder, layer, node: ReplicaDropout(layer.dropout, seed=builder.seed_of(node), name=node.name),
+    L.Flatten: lambda _, layer, node: keras.layers.Flatten(name=node.name),
+    L.GlobalAvgPool: lambda _, layer, node: keras.layers.GlobalAveragePooling2D(name=node.name),
+    L.PoolTo: _Builder.pool_to,
+    L.MaxPool: lambda _, layer, node: keras.layers.MaxPooling2D(
+        layer.max_pool, layer.stride, padding=layer.padding if isinstance(layer.padding, str) else "valid", name=node.name
+    ),
+    L.AvgPool: lambda _, layer, node: keras.layers.AveragePooling2D(
+        layer.avg_pool, layer.stride, padding=layer.padding, name=node.name
+    ),
+    lower.Subsample: lambda _, layer, node: Subsample(layer.stride, layer.channels, name=node.name),
+}
+
+
+def build_component(
+    component: Component, arch: Architecture, seed: int, precision: str = FLOAT32, synchronized: bool = True
+) -> keras.Model:
+    """One block or head as a Keras model; its weights depend on the seed and their place only.
+
+    Args:
+        precision: `float32`, `mixed_bfloat16` or `mixed_float16`: what it takes, computes in and, but for logits, gives.
+        synchronized: see `Network`.
+    """
+    # Its own type: a float32 input would be a detour of two casts between blocks of lower precision.
+    x = keras.Input(component.input_shape, name="input", dtype=keras.DTypePolicy(precision).compute_dtype)
+    logits = component.classifier if component in arch.heads else ()
+    output = _Builder(component.name, arch.defaults, seed, precision, logits, synchronized).sequence(component.nodes, x)
+    return keras.Model(x, output, name=_keras_name(component.name))
+
+
+def _keras_name(name: str) -> str:
+    return name.replace("/", "_")

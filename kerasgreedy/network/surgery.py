@@ -1,0 +1,132 @@
+"""Takes filters out: a really smaller network with the weights that stay, or the same network with silent channels."""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+
+from kerasgreedy.graph.architecture import Component, architecture
+from kerasgreedy.graph.coupling import Coupling, kept, walk
+from kerasgreedy.graph.lowering import Node
+from kerasgreedy.graph.rewriting import resized, without
+from kerasgreedy.network.build import Network
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.model import Head, ModelSpec
+
+
+def remove_filters(network: Network, spec: ModelSpec, coupling: Coupling, removed: Collection[int]) -> tuple[Network, ModelSpec]:
+    """The network without the filters under some labels: blocks, their batch norms, heads and all that reads them shrink.
+
+    Its outputs are those of the network with these channels silent (`silence`) wherever a layer with weights reads them, up to
+    rounding. (A positive hard threshold other than 0 jumps there: a value within rounding of it may be passed in one of the two.)
+
+    Args:
+        network: in float32; call this under the strategy's scope.
+        spec: of the network, with `input_shape` and `classes`.
+        removed: labels of `coupling`, at least one item left in every layer.
+
+    Returns:
+        the smaller network, in float32, and its spec.
+    """
+    arch = network.architecture
+    smaller = without(spec, coupling, removed)
+    result = _like(network, smaller)
+    for component in arch.components.values():
+        result.load_arrays(component.name, _sliced(component, network.arrays(component.name), coupling, removed))
+    return result, smaller
+
+
+def replace_head(network: Network, spec: ModelSpec, name: str, head: Head) -> tuple[Network, ModelSpec]:
+    """The network with another, fresh head in the place of the one of that name; all other weights stay.
+
+    Args:
+        network: in float32; call this under the strategy's scope.
+    """
+    changed = resized(spec, {}, {name: head})
+    result = _like(network, changed)
+    for other in network.names:
+        if other != name:
+            result.load_arrays(other, network.arrays(other))
+    return result, changed
+
+
+def silence(network: Network, coupling: Coupling, removed: Collection[int]) -> dict[str, dict[str, np.ndarray]]:
+    """The weights of the network with the channels under some labels silent: what reads them has zeros for them.
+
+    Returns:
+        component -> its arrays, for those that change; `Network.load_arrays` takes them.
+    """
+    result = {}
+    for component in network.architecture.components.values():
+        arrays = network.arrays(component.name)
+        changed = False
+        for node in walk(component.nodes):
+            place = (component.name, node.name)
+            if isinstance(node.layer, L.Conv | L.Dense):
+                key = f"{component.name}/{node.name}/kernel"
+                rows = _silent_rows(node, coupling.inputs[place], removed, arrays[key])
+                if rows is not None:
+                    arrays[key], changed = rows, True
+        if changed:
+            result[component.name] = arrays
+    return result
+
+
+@contextmanager
+def silenced(network: Network, coupling: Coupling, removed: Collection[int]) -> Iterator[None]:
+    """Within it the channels under some labels are silent; afterwards the weights are what they were, bit for bit."""
+    silent = silence(network, coupling, removed)
+    whole = {name: network.arrays(name) for name in silent}
+    try:
+        for name, arrays in silent.items():
+            network.load_arrays(name, arrays)
+        yield
+    finally:
+        for name, arrays in whole.items():
+            network.load_arrays(name, arrays)
+
+
+def _silent_rows(node: Node, entering: tuple[int, ...], removed: Collection[int], kernel: np.ndarray) -> np.ndarray | None:
+    silent = [position for position, label in enumerate(entering) if label in removed]
+    if not silent:
+        return None
+    kernel = kernel.copy()
+    groups = node.layer.groups if isinstance(node.layer, L.Conv) else 1
+    wide, out = len(entering) // groups, kernel.shape[-1] // groups
+    for position in silent:
+        group, row = divmod(position, wide)
+        kernel[..., row, group * out : (group + 1) * out] = 0
+    return kernel
+
+
+def _like(network: Network, spec: ModelSpec) -> Network:
+    result = Network(architecture(spec), network.seed, network.synchronized)
+    result.normalization, result.depths, result.ensemble_on = network.normalization, network.depths, network.ensemble_on
+    return result
+
+
+def _sliced(
+    component: Component, arrays: Mapping[str, np.ndarray], coupling: Coupling, removed: Collection[int]
+) -> dict[str, np.ndarray]:
+    """The arrays of a component without what is removed; those of layers without channels (random state) stay whole."""
+    result = dict(arrays)
+    for node in walk(component.nodes):
+        place = (component.name, node.name)
+        entering, leaving = coupling.inputs[place], coupling.outputs[place]
+        for key, array in arrays.items():
+            if not key.startswith(f"{component.name}/{node.name}/"):
+                continue
+            by_channel = isinstance(node.layer, L.Activation) and array.ndim == 1  # thresholds; those of a layer are scalars
+            if isinstance(node.layer, L.Conv | L.Dense | L.BatchNorm) or by_channel:
+                array = array[..., kept(leaving, removed)]
+            if key.endswith("/kernel"):
+                array = array[..., _kept_rows(node, entering, removed), :]
+            result[key] = array
+    return result
+
+
+def _kept_rows(node: Node, entering: tuple[int, ...], removed: Collection[int]) -> list[int]:
+    """The rows of a kernel that stay. A grouped kernel has the rows of one group, which go out of every group alike."""
+    groups = node.layer.groups if isinstance(node.layer, L.Conv) else 1
+    wide = len(entering) // groups
+    return [0] if groups > 1 and wide == 1 else kept(entering[:wide], removed)

@@ -1,0 +1,35 @@
+"""Runs a built component layer by layer, so that some layers can do something else."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import keras
+
+from kerasgreedy.graph.lowering import Node
+from kerasgreedy.spec import layers as L
+
+# Given `component/layer`, the Keras layer and its input: what stands for its output, or None for the layer's own.
+Instead: TypeAlias = Callable[[str, keras.layers.Layer, Any], Any]
+
+
+class Walk:
+    """Calls a component's layers in the order in which `build` put them together."""
+
+    def __init__(self, model: keras.Model, component: str, training: bool, instead: Instead):
+        self._model, self._component, self._training, self._instead = model, component, training, instead
+
+    def sequence(self, nodes: Sequence[Node], x: Any) -> Any:
+        for node in nodes:
+            x = self._apply(node, x)
+        return x
+
+    def _apply(self, node: Node, x: Any) -> Any:
+        layer = self._model.get_layer(node.name)
+        if node.children:
+            return layer([self.sequence(child, x) for child in node.children])
+        if isinstance(node.layer, L.Conv | L.MaxPool) and isinstance(node.layer.padding, int) and node.layer.padding:
+            x = self._model.get_layer(f"{node.name}_pad")(x)
+        if isinstance(node.layer, L.BatchNorm | L.Dropout):
+            return layer(x, training=self._training)
+        other = self._instead(f"{self._component}/{node.name}", layer, x)
+        return layer(x) if other is None else other

@@ -1,0 +1,314 @@
+"""Recipe + spec -> an ordered list of phases and actions: plain data that is printed before anything runs. No TensorFlow."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from kerasgreedy.errors import PlanError, ShapeError, did_you_mean
+from kerasgreedy.graph.architecture import Architecture, Component, architecture
+from kerasgreedy.graph.chains import find_chains, no_scale
+from kerasgreedy.graph.coupling import Coupling, Group, find_coupling, kept
+from kerasgreedy.graph.lowering import show
+from kerasgreedy.graph.rewriting import last_head, resized, without
+from kerasgreedy.plan.alternation_plan import plan_alternation
+from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, selectable, why_nothing
+from kerasgreedy.plan.caching import plan_cache
+from kerasgreedy.plan.stages import HeadAction, Phase, PruneAction, Stage
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.dsd import Dsd
+from kerasgreedy.spec.model import ModelSpec, merged_head
+from kerasgreedy.spec.recipe import Recipe
+
+Components: TypeAlias = tuple[Component, ...]
+
+
+def compile_plan(
+    spec: ModelSpec, recipe: Recipe, images: tuple[int, int] = (0, 0), done: Sequence[Mapping[str, Any]] = ()
+) -> tuple[Stage, ...]:
+    """The phases and actions of a recipe on a network.
+
+    What stands behind a removal of filters is planned with the sizes that it leaves, where they are known beforehand.
+
+    Args:
+        spec: with `input_shape` and `classes`.
+        images: in the training and in the validation part; they decide whether a cache fits.
+        done: the entries of the stages that are done, see `Position.kept`; `spec` is what they left.
+
+    Raises:
+        AmountError: a removal cannot be done.
+    """
+    plan = _Compiler(spec, recipe, images, done)
+    _STRATEGIES[recipe.strategy](plan)
+    if recipe.prune and not any(isinstance(stage, PruneAction) for stage in plan.stages):
+        raise AmountError("components", "no block has filters that can be removed")
+    if plan.idle and len(plan.idle) == sum(isinstance(stage, PruneAction) for stage in plan.stages):
+        raise plan.idle[0]
+    if recipe.replace_head:
+        plan.replace_head()
+    names = [stage.name for stage in plan.stages]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise PlanError(("strategy",), f"a block is named '{twice}', as another stage of the plan is; rename the block")
+    return tuple(plan.stages)
+
+
+@dataclass
+class _Compiler:
+    """Collects stages, and follows how the network changes under them."""
+
+    spec: ModelSpec
+    recipe: Recipe
+    images: tuple[int, int]
+    done: Sequence[Mapping[str, Any]]
+    stages: list[Stage] = field(default_factory=list)
+    idle: list[AmountError] = field(default_factory=list)  # one for each removal that will remove nothing
+
+    def __post_init__(self) -> None:
+        self.arch: Architecture = architecture(self.spec)
+
+    def phase(self, name: str, trains: Components, losses: Components, stop_gradient: bool, **more: Any) -> None:
+        """Adds a phase, working out what follows from its components."""
+        arch, recipe = self.arch, self.recipe
+        training = more.setdefault("training", recipe.training)
+        more.setdefault("init", "trained" if recipe.start_from else "fresh")
+        deepest = max(arch.heads.index(head) for head in losses)
+        frozen = tuple(block for block in arch.blocks[: deepest + 1] if block not in trains)
+        places = [i for i, pair in enumerate(zip(arch.blocks, arch.heads, strict=True)) if pair[0] in trains or pair[1] in losses]
+        cache = plan_cache(arch, recipe, training, places[0], self.images)
+        trained, fixed = (sum(component.multiply_adds for component in part) for part in (trains, frozen))
+        prefix = sum(block.multiply_adds for block in arch.blocks[: places[0]])
+        phase = Phase(
+            index=len(self.stages),
+            name=name,
+            trains=tuple(component.name for component in trains),
+            frozen=tuple(component.name for component in frozen),
+            losses=tuple(component.name for component in losses),
+            stop_gradient=stop_gradient,
+            parameters=sum(component.parameters for component in trains),
+            multiply_adds=trained + fixed,
+            prefix_multiply_adds=prefix,
+            training_multiply_adds=3 * trained + fixed - prefix * cache.used,
+            prefix=places[0],
+            cache=cache,
+            alternation=plan_alternation(recipe, training, trains, self.images[0], more.pop("prunes", False)),
+            precision=recipe.precision,
+            prefix_precision=recipe.frozen_precision,
+            **more,
+        )
+        self.stages.append(phase)
+
+    def prune(self, name: str, touches: tuple[str, ...], depths: range, tuned: range, stop_gradient: bool, default: str) -> None:
+        """Adds the rounds of a removal, each with its fine-tuning, if the recipe asks for them.
+
+        Args:
+            name: of the block after whose phase it is; empty: after the only phase.
+            touches: blocks and heads that may lose filters, those that shall first come from the recipe or are the blocks.
+            depths: indices of the heads that have a loss.
+            tuned: indices of the blocks that fine-tuning trains, if it trains blocks.
+            default: what it trains where the recipe does not say: `head` or `all`.
+        """
+        settings = self.recipe.prune
+        if settings is None:
+            return
+        targets = self._begun_targets() or self._targets(settings.components, name, depths)
+        if not targets:
+            return
+        before, start = 0.0, None
+        for number, after in enumerate(settings.progress, start=1):
+            mark = "_".join(["", *([name] if name else []), *([str(number)] if len(settings.progress) > 1 else [])])
+            heads = tuple(self.arch.heads[i].name for i in depths)
+            counted = targets if name else (*(block.name for block in self.arch.blocks[: depths[-1] + 1]), heads[-1])
+            place = len(self.stages)
+            action = PruneAction(place, f"prune{mark}", targets, touches, heads, counted, settings, (before, after), start)
+            action = self._foreseen(action)
+            start = action.start
+            self.stages.append(action)
+            if settings.fine_tune:
+                losses = tuple(self.arch.heads[i] for i in depths)  # the network of now: it may have shrunk
+                blocks = [self.arch.blocks[i] for i in tuned] if (settings.fine_tune.trains or default) == "all" else []
+                training = settings.fine_tune.over(self.recipe.training)
+                more = {"init": "trained", "training": training, "block": depths[0] if name else None}
+                self.phase(f"fine_tune{mark}", (*blocks, *losses), losses, stop_gradient, **more)
+            before = after
+
+    def _begun_targets(self) -> tuple[str, ...]:
+        """Those of a removal whose first round is done: by now they may have nothing left to lose."""
+        entry = self.done[len(self.stages)] if len(self.stages) < len(self.done) else {}
+        return tuple(entry.get("targets", ()))
+
+    def _targets(self, wanted: list[str] | None, name: str, depths: range) -> tuple[str, ...]:
+        """The components that shall lose filters: by default a greedy phase's block, else all blocks and heads with a loss."""
+        heads = [self.arch.heads[i].name for i in depths]
+        able = [*([name] if name else [block.name for block in self.arch.blocks[: depths[-1] + 1]]), *heads]
+        with_filters = {component for group in find_coupling(self.arch).groups for component in group.components}
+        if wanted is None:
+            return tuple(component for component in (able[:-1] if name else able) if component in with_filters)
+        for component in wanted:
+            if component not in self.arch.components:
+                hint = did_you_mean(component, self.arch.components) or f"; allowed: {', '.join(self.arch.components)}"
+                raise AmountError("components", f"received '{component}'{hint}")
+            if component not in with_filters:
+                raise AmountError("components", f"received '{component}', which has no filters that can be removed")
+            if not name and component not in able:
+                raise AmountError("components", f"received '{component}', which has no loss; allowed: {', '.join(able)}")
+        return tuple(component for component in able if component in wanted)
+
+    def _foreseen(self, action: PruneAction) -> PruneAction:
+        """The action with the sizes that it leaves, and the network changed by it, as far as that is known."""
+        if action.index < len(self.done):
+            entry = self.done[action.index]
+            changed = tuple((name, old, new) for name, (old, new) in entry["filters"].items())
+            return replace(action, start=Start(**entry["start"]), planned=changed)
+        settings = action.settings
+        coupling = find_coupling(self.arch)
+        groups = selectable(coupling, action.targets, action.touches, action.begun)
+        if settings.importance == "batch_norm_scale":
+            self._scales(action, groups)
+        start = action.start or Start.of(self.arch, groups, action.counted)
+        action = replace(action, start=start)
+        if settings.accuracy_drop is not None:
+            return action
+        ranking = Ranking(coupling, groups, None, settings.ranking, action.final)
+        removed = choose(self.spec, coupling, ranking, settings, action.counted, action.progress[1], start)
+        if not removed and not self.done:
+            self.idle.append(why_nothing(settings, coupling, groups, start))
+        if settings.ranking == "global" and len(groups) > 1:
+            return action
+        self._become(without(self.spec, coupling, removed))
+        return replace(action, planned=changes(coupling, groups, removed))
+
+    def _scales(self, action: PruneAction, groups: Sequence[Group]) -> None:
+        """Refuses a layer without batch norm now, and not when its filters are to be ranked."""
+        depth = action.depth(self.arch)
+        run = [*self.arch.blocks[:depth], *(head for head in self.arch.heads if head.name in action.heads)]
+        chains = {(c.name, name): chain for c in run for name, chain in find_chains(c.nodes).items()}
+        for place in (filter_.place for group in groups for item in group.items for filter_ in item.filters):
+            if place in chains and chains[place].batch_norm is None:
+                raise AmountError("importance", no_scale(place))
+
+    def replace_head(self) -> None:
+        """Adds the replacement of the last head, and the phase that trains the new one."""
+        settings, last = self.recipe.replace_head, self.arch.heads[-1].name
+        assert settings is not None
+        present, own = last_head(self.spec), settings.head
+        head = merged_head(present, own)
+        action = HeadAction(len(self.stages), "replace_head", last, head)
+        self.stages.append(action)
+        if action.index >= len(self.done):
+            place = ("replace_head", "head")
+            if present.layers is not None and own.layers is None and "hidden_layers" not in own.model_fields_set:
+                raise PlanError(
+                    place, "the present head is given as 'layers', to which nothing is added; give hidden_layers, or layers"
+                )
+            if "width" in own.model_fields_set and not head.hidden_layers:
+                raise PlanError((*place, "width"), f"received {own.width}; there is no hidden layer; give hidden_layers")
+            try:
+                self._become(resized(self.spec, {}, {last: head}))
+            except ShapeError as error:
+                raise PlanError(place, error.message) from None
+        heads = self.arch.heads[-1:]
+        self.phase("final_head", heads, heads, True, init="fresh", training=settings.training.over(self.recipe.training))
+
+    def _become(self, spec: ModelSpec) -> None:
+        self.spec, self.arch = spec, architecture(spec)
+
+
+def changes(coupling: Coupling, groups: Sequence[Group], removed: Collection[int]) -> tuple[tuple[str, int, int], ...]:
+    """(layer, filters before, filters after) for every layer of some groups."""
+    places = dict.fromkeys(place for group in groups for place in group.places)
+    return tuple(("/".join(place), len(coupling.outputs[place]), len(kept(coupling.outputs[place], removed))) for place in places)
+
+
+def _greedy(plan: _Compiler) -> None:
+    count = len(plan.arch.blocks)
+    for index in range(count):
+        block, head = plan.arch.blocks[index], plan.arch.heads[index]
+        wanted = plan.recipe.training.init == "identity" and index > 0
+        reason = identity_obstacle(plan.arch, index) if wanted else ""
+        init = {"init": "identity"} if wanted and not reason else {}
+        plan.phase(block.name, (block, head), (head,), True, block=index, init_reason=reason, **init)
+        # Blocks that are not trained yet may shrink with it, frozen ones may not.
+        touches = tuple(c.name for pair in list(zip(plan.arch.blocks, plan.arch.heads, strict=True))[index:] for c in pair)
+        own = range(index, index + 1)
+        plan.prune(block.name, touches, own, own, True, "head")
+
+
+def _one_phase(name: str, all_heads: bool, stop_gradient: bool) -> Callable[[_Compiler], None]:
+    def compile_(plan: _Compiler) -> None:
+        heads = plan.arch.heads if all_heads else plan.arch.heads[-1:]
+        plan.phase(name, (*plan.arch.blocks, *heads), heads, stop_gradient)
+        _prune_all(plan, all_heads, stop_gradient)
+
+    return compile_
+
+
+def _prune_all(plan: _Compiler, all_heads: bool, stop_gradient: bool = False, default: str = "all") -> None:
+    count = len(plan.arch.blocks)
+    depths = range(0 if all_heads else count - 1, count)
+    plan.prune("", tuple(plan.arch.components), depths, range(count), stop_gradient, default)
+
+
+def _random_features(plan: _Compiler) -> None:
+    plan.phase("random_features", plan.arch.heads, plan.arch.heads, True)
+    _prune_all(plan, all_heads=True, stop_gradient=True, default="head")
+
+
+def _compress(plan: _Compiler) -> None:
+    """Nothing but removal, its fine-tuning and a new head, on a network that was trained before."""
+    _prune_all(plan, all_heads=plan.recipe.prune is not None and plan.recipe.prune.heads == "all")
+
+
+def _dsd(plan: _Compiler) -> None:
+    """Dense, sparse, dense (Han et al. 2017), end to end."""
+    trains, losses = (*plan.arch.blocks, plan.arch.heads[-1]), plan.arch.heads[-1:]
+    dsd, training = plan.recipe.dsd or Dsd(), plan.recipe.training
+    plan.phase("dense", trains, losses, False)
+    sparse = {"sparsity": dsd.pruning, "prunes": dsd.by_masks, "training": dsd.sparse_training(training)}
+    plan.phase("sparse", trains, losses, False, init="trained", **sparse)
+    plan.phase("dense_again", trains, losses, False, init="trained", training=dsd.dense_training(training))
+    _prune_all(plan, all_heads=False)
+
+
+_STRATEGIES: dict[str, Callable[[_Compiler], None]] = {
+    "greedy": _greedy,
+    "decoupled": _one_phase("decoupled", all_heads=True, stop_gradient=True),
+    "end_to_end": _one_phase("end_to_end", all_heads=False, stop_gradient=False),
+    "deep_supervision": _one_phase("deep_supervision", all_heads=True, stop_gradient=False),
+    "random_features": _random_features,
+    "dsd": _dsd,
+    "compress": _compress,
+}
+
+
+def identity_obstacle(arch: Architecture, index: int) -> str:
+    """Why block `index` cannot start as the identity with the previous head's weights; empty when it can.
+
+    It can where it is one convolution that keeps resolution and width, both heads have the same layers, and its activation
+    changes nothing of what the previous block's last one gives: relu(relu(x)) = relu(x), and eta*(eta*(x; b); a) = eta*(x; b)
+    for 0 <= a <= b (a relu gives what eta*(x; 0) does).
+    """
+    block, before = arch.blocks[index], arch.blocks[index - 1]
+    kinds = [type(node.layer) for node in block.nodes]
+    if kinds not in ([L.Conv, L.Activation], [L.Conv, L.BatchNorm, L.Activation]):
+        return f"{block.name} is not one convolution with an activation"
+    conv = block.nodes[0].layer
+    if block.input_shape != block.output_shape:
+        return f"{block.name} maps {show(block.input_shape)} to {show(block.output_shape)}"
+    if not isinstance(conv, L.Conv) or conv.groups != 1 or conv.kernel_size % 2 == 0:
+        return f"{block.name}'s convolution is grouped or its kernel is even"
+    passes, given = _passes_above(block), _passes_above(before)
+    if passes is None or given is None or passes > given:
+        return f"{before.name} and {block.name} must end in relu, or in {L.HARD_THRESHOLD} with the same one fixed beta >= 0"
+    mine, theirs = ([(n.layer, n.input_shape) for n in arch.heads[i].nodes] for i in (index, index - 1))
+    return "" if mine == theirs else f"head_{index} and head_{index + 1} differ"
+
+
+def _passes_above(block: Component) -> float | None:
+    """b, where the block ends in an activation that passes numbers above b >= 0 as they are and gives 0 else; or None."""
+    layer = block.nodes[-1].layer
+    if not isinstance(layer, L.Activation):
+        return None
+    if layer.threshold is None:
+        return 0.0 if layer.activation == "relu" else None
+    known = (layer.threshold.learn, layer.threshold.per) == ("fixed", "layer") and layer.threshold.beta >= 0
+    return layer.threshold.beta if known else None

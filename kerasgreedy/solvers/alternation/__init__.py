@@ -1,0 +1,1 @@
+"""Alternation between weights and support masks (support paper), and networks run under masks."""

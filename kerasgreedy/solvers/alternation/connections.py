@@ -1,0 +1,70 @@
+"""Which weights the active paths of a network cross, given the support."""
+
+import itertools
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.inputs.features import PhaseInput
+from kerasgreedy.network.build import Network
+from kerasgreedy.network.walk import Instead
+from kerasgreedy.plan.stages import Phase
+from kerasgreedy.solvers.step import phase_logits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def used_connections(
+    network: Network,
+    phase: Phase,
+    source: PhaseInput,
+    views: Sequence[int | None],
+    support: Callable[[], Instead],
+    whole: bool,
+) -> "Generator[tuple[str, int, int], None, dict[str, NDArray[np.bool_]]]":
+    """Yields (what is being done, images done, images in all); returns kernel -> True where some example uses a weight.
+
+    A connection under a zero mask, at either end or anywhere further up, carries nothing from the input to the loss: its weight
+    has no part in the derivative of the logits. So a weight is used where the derivative of a random combination of logits is not
+    zero for some batch, in inference mode (a sum of different numbers is zero by chance with probability 0).
+
+    Args:
+        views: of the training images that are looked at.
+        support: makes the masks of a batch, or of the part of it that runs at a time.
+        whole: leave out a last batch that is filled up.
+    """
+    kernels = {
+        key: variable
+        for name in phase.trains
+        for key, variable in network.variables(name).items()
+        if key.endswith("/kernel")
+    }  # fmt: skip
+    classes = network.architecture.classes
+    parts = phase.training.accumulation
+    size = phase.training.batch_size // parts
+    mixed = tf.constant(np.random.default_rng(0).normal(size=(size, classes)), tf.float32)
+
+    @tf.function
+    def touched(x: tf.Tensor, real: tf.Tensor) -> list[tf.Tensor]:
+        values = [variable.value for variable in kernels.values()]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            logits = phase_logits(network, phase, x, source.first_block, support(), training=False)
+            weighed = [tf.math.multiply_no_nan(tf.cast(z, tf.float32), real[:, None] * mixed) for z in logits.values()]
+            total = tf.add_n([tf.reduce_sum(each) for each in weighed])
+        return [gradient != 0 for gradient in tape.gradient(total, values, unconnected_gradients="zero")]
+
+    used = {key: np.zeros(kernel.shape, bool) for key, kernel in kernels.items()}
+    total, done = len(source) * len(views), 0
+    for rows, x, _ in itertools.chain.from_iterable(source.view(view) for view in views):
+        real = rows.numpy() >= 0
+        if not (whole and not real.all()):
+            for part, counts in zip(tf.split(x, parts), np.split(real.astype(np.float32), parts), strict=True):
+                for key, touches in zip(used, touched(part, tf.constant(counts)), strict=True):
+                    used[key] |= touches.numpy()
+        done += int(real.sum())
+        yield "looking for unused connections", done, total
+    return used

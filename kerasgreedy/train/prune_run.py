@@ -1,0 +1,100 @@
+"""Prunes the network of a finished run, in a new run of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import yaml
+
+from kerasgreedy.data.arrays import ImageArrays
+from kerasgreedy.errors import InputError
+from kerasgreedy.runs.open_run import open_job
+from kerasgreedy.runs.workdir import PRUNED, Workdir
+from kerasgreedy.spec.sparsity import from_tfmot
+from kerasgreedy.train.entry_points import Run, train_spec
+
+# Fine-tuning starts at this share of the rate that the network was trained with.
+RATE = 0.1
+
+
+def prune_run(
+    workdir: str | Path,
+    keep: float | None = None,
+    multiply_adds: float | None = None,
+    accuracy_drop: float | None = None,
+    schedule: Any = None,
+    rounds: int = 1,
+    importance: str = "taylor_activation",
+    ranking: str = "layer",
+    components: Sequence[str] | None = None,
+    images: int | None = None,
+    heads: str | None = None,
+    epochs: int = 3,
+    fine_tune: str = "all",
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    data: ImageArrays | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    quiet: bool = False,
+    devices: str | None = None,
+    check_data: bool = False,
+) -> Run:
+    """Removes filters of a finished run's network and fine-tunes what is left, in a new run folder; the old one stays as it is.
+
+    Args:
+        workdir: the finished run. Its recipe says the data, the batch size and the optimiser.
+        keep, multiply_adds, accuracy_drop, schedule: how much, exactly one of them; see the recipe's `prune`. A schedule may be
+            one of TFMOT's (`tfmot.sparsity.keras.PolynomialDecay`, `ConstantSparsity`), its steps being rounds.
+        rounds, importance, ranking, components, images: as there.
+        heads: `last` or `all`; default: `all` where the run trained several.
+        epochs: of fine-tuning after each round, along a cosine from a tenth of the run's learning rate; 0: none.
+        fine_tune: what it trains, `all` or `head`.
+        overrides: `key.key=value` texts for the new recipe.
+        out: the new run folder; default: the old one's name and `-pruned`.
+        data: own images, where the run was trained on such.
+        strategy, devices: see `train_spec`.
+        check_data: see `resume_run`.
+
+    Raises:
+        KerasgreedyError: see `errors`; an amount that cannot be reached says what can.
+    """
+    if epochs < 0:
+        raise InputError(f"epochs: received {epochs}; allowed: 0 or more")
+    folder = Workdir.open(workdir)
+    here = folder.path.resolve()
+    job = open_job(folder, data, check_data)
+    heads = heads or ("all" if len(job.trained_depths()) > 1 else "last")
+    training = job.recipe.training
+    settings = {
+        "keep": keep,
+        "multiply_adds": multiply_adds,
+        "accuracy_drop": accuracy_drop,
+        "schedule": from_tfmot(schedule).model_dump() if schedule is not None else None,
+        "rounds": rounds,
+        "importance": importance,
+        "ranking": ranking,
+        "components": list(components) if components else None,
+        "images": images,
+        "heads": heads,
+    }
+    if epochs:
+        optimizer = training.optimizer.model_copy(update={"learning_rate": RATE * training.optimizer.learning_rate})
+        fine = {"trains": fine_tune, "epochs": epochs, "optimizer": optimizer.model_dump(), "schedule": {"name": "cosine"}}
+        settings["fine_tune"] = fine
+    # What another strategy alone may say is taken back.
+    texts: dict[str, Any] = {"strategy": "compress", "start_from": str(here), "dsd": None, "replace_head": None,
+             "training.init": "fresh", "cache.store": "auto", "prefix_precision": None}  # fmt: skip
+    for key, value in settings.items():
+        texts[f"prune.{key}"] = value
+    spec = folder.path / (PRUNED if (folder.path / PRUNED).is_file() else "spec.yaml")
+    base = [
+        "prune={}",
+        *(f"{key}={_yaml(value)}" for key, value in texts.items() if value is not None or not key.startswith("prune.")),
+    ]
+    place = out or here.with_name(f"{here.name}-pruned")
+    return train_spec(spec, folder.path / "recipe.yaml", [*base, *overrides], place, data, strategy, quiet, devices)
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1_000_000).removesuffix("...\n").strip()
