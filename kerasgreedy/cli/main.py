@@ -52,8 +52,19 @@ def _version(asked: bool) -> None:
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugin", metavar="MODULE|FILE.py", help="Import a plug-in first; stands before the command. May be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Train networks block by block from YAML model specs."""
+    if plugins:
+        from kerasgreedy.spec.plugins import load_plugin
+
+        for named in plugins:
+            load_plugin(named)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
 from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.nn.ensemble import Ensemble
+from kerasgreedy.nn.objectives import CrossEntropy, Objective
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec
 
@@ -37,6 +38,7 @@ class Network:
         normalization: (mean, deviation) by channel that `model` applies to raw images of 0..255, or None.
         depths: of the heads that `model` gives and lets vote; those that were trained, for the network of a run.
         ensemble_on: what they vote with, `logits` or `probabilities`.
+        objectives: of the heads that have another one than cross entropy, or all of them; evaluation and importance take these.
 
     Args:
         synchronized: on several devices, batch norm takes the statistics of the global batch, and not each device its own.
@@ -49,11 +51,21 @@ class Network:
         self.normalization: tuple[list[float], list[float]] | None = None
         self.depths = list(range(1, len(arch.blocks) + 1))
         self.ensemble_on = "logits"
+        self.objectives: Mapping[str, Objective] = {}
         self._models = {name: self._built(name, FLOAT32) for name in arch.components}
         self._precisions = dict.fromkeys(self._models, FLOAT32)
 
     def _built(self, name: str, precision: str) -> keras.Model:
         return build_component(self.architecture.components[name], self.architecture, self.seed, precision, self.synchronized)
+
+    def take_facts(self, other: "Network") -> None:
+        """All that is known of another network beside its weights, which this one stands for from now on."""
+        self.normalization, self.depths, self.ensemble_on = other.normalization, other.depths, other.ensemble_on
+        self.objectives = other.objectives
+
+    def objective(self, head: str) -> Objective:
+        """What a head loses on an example."""
+        return self.objectives.get(head) or CrossEntropy()
 
     @property
     def names(self) -> list[str]:
@@ -91,13 +103,19 @@ class Network:
                 self.load_arrays(name, arrays)
 
     def logits(
-        self, x: Any, depths: Sequence[int] | None = None, first_block: int = 0, instead: Instead | None = None
+        self,
+        x: Any,
+        depths: Sequence[int] | None = None,
+        first_block: int = 0,
+        instead: Instead | None = None,
+        given: list[Any] | None = None,
     ) -> list[Any]:
         """Logits of the heads at the given depths (1 is the first block; default: all), in inference mode.
 
         Args:
             x: normalised images (batch, height, width, channels), or with `first_block` = i the output of the first i blocks.
             instead: see `run`.
+            given: filled with what each of these heads is given.
         """
 
         def run(component: keras.Model, name: str, x: Any) -> Any:
@@ -108,6 +126,8 @@ class Network:
         for depth in range(first_block + 1, max(wanted) + 1):
             x = run(self.blocks[depth - 1], self.architecture.blocks[depth - 1].name, x)
             if depth in wanted:
+                if given is not None:
+                    given.append(x)
                 result.append(run(self.heads[depth - 1], self.architecture.heads[depth - 1].name, x))
         return result
 

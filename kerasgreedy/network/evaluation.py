@@ -1,6 +1,6 @@
 """Loss, top-1 and top-5 of heads and of their ensemble, every example counted once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,31 @@ from kerasgreedy.errors import Diverged
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.walk import Instead
 from kerasgreedy.nn.ensemble import Ensemble
-from kerasgreedy.nn.objectives import cross_entropy
+from kerasgreedy.nn.objectives import Objective
+from kerasgreedy.spec.objectives import OBJECTIVES
+from kerasgreedy.spec.training import Training
 
 Scores = dict[str, float]
 
 
+def objectives_of(training: Training, heads: Iterable[str], smoothed: bool = False) -> dict[str, Objective]:
+    """The objectives of some heads in a phase that is trained so; evaluation smooths no labels."""
+    smoothing = training.label_smoothing if smoothed else 0.0
+    settings = {head: training.objective_of(head) for head in heads}
+    return {head: OBJECTIVES.load(chosen)(chosen, smoothing) for head, chosen in settings.items()}
+
+
 class Evaluator:
     """Evaluates chosen depths of a network in one pass.
+
+    The loss of the ensemble is by the objective of the deepest of them.
 
     Args:
         depths: of the heads (1 is the first block).
         ensemble_on: `logits` or `probabilities` to score their vote too; None for the heads alone.
         first_block: blocks before it are left out; the batches hold their output.
         instead: given a batch and its weights, what layers do instead of their own work (see `Network.run`).
+        objectives: by head, that the losses are by; None: the network's own.
     """
 
     def __init__(
@@ -34,10 +46,13 @@ class Evaluator:
         ensemble_on: str | None = None,
         first_block: int = 0,
         instead: Callable[[tf.Tensor, tf.Tensor], Instead] | None = None,
+        objectives: Mapping[str, Objective] | None = None,
     ):
         self.depths = list(depths)
         self._network, self._strategy, self._first_block, self._instead = network, strategy, first_block, instead
         self._ensemble = Ensemble(self.depths, ensemble_on) if ensemble_on else None
+        heads = [network.architecture.heads[depth - 1].name for depth in self.depths]
+        self._objectives = [objectives[head] if objectives else network.objective(head) for head in heads]
         self._step = tf.function(self._global)
 
     def __call__(
@@ -74,16 +89,19 @@ class Evaluator:
 
     def _replica(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         instead = self._instead(images, weights) if self._instead else None
-        logits = self._network.logits(images, self.depths, self._first_block, instead)
+        blocks: list[tf.Tensor] = []
+        logits = self._network.logits(images, self.depths, self._first_block, instead, blocks)
+        objectives = self._objectives
         if self._ensemble:
-            logits = [*logits, self._ensemble(logits)]
-        return tf.stack([_sums(z, labels, weights) for z in logits])
+            logits, blocks = [*logits, self._ensemble(logits)], [*blocks, blocks[-1]]
+            objectives = [*objectives, objectives[-1]]
+        each = zip(logits, blocks, objectives, strict=True)
+        return tf.stack([_sums(z, labels, weights, by(z, labels, x)) for z, x, by in each])
 
 
-def _sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def _sums(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, loss: tf.Tensor) -> tf.Tensor:
     """[sum of losses, right at first, right among five, examples], weighted."""
     logits = tf.cast(logits, tf.float32)
-    loss = cross_entropy(logits, labels)
     first = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels), tf.float32)
     five = tf.cast(tf.math.in_top_k(labels, logits, min(5, logits.shape[-1])), tf.float32)
     # A weight of zero must silence an infinite loss too.

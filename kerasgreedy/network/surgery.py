@@ -101,7 +101,7 @@ def _silent_rows(node: Node, entering: tuple[int, ...], removed: Collection[int]
 
 def _like(network: Network, spec: ModelSpec) -> Network:
     result = Network(architecture(spec), network.seed, network.synchronized)
-    result.normalization, result.depths, result.ensemble_on = network.normalization, network.depths, network.ensemble_on
+    result.take_facts(network)
     return result
 
 

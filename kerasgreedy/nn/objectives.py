@@ -1,19 +1,76 @@
-"""Objectives: what a head's outputs lose on an example."""
+"""Objectives: what a head's outputs lose on each example."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
-    """Cross entropy of each example, float32.
+class Objective(ABC):
+    """The loss of a head on each example.
 
-    With smoothing e and c classes the target is (1 - e) * onehot + e / c.
+    Attributes:
+        words: what reports call it.
+        curvature: the largest second derivative of the loss in the outputs that there can be; None where there is no bound.
 
     Args:
-        logits: (b, c); labels: (b,) int32.
+        settings: what the document says of it.
+        label_smoothing: share e of the target that is spread over all c classes: (1 - e) * onehot + e / c.
     """
-    logits = tf.cast(logits, tf.float32)
-    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    if label_smoothing:
-        uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
-        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
-    return loss
+
+    words: ClassVar[str]
+    curvature: ClassVar[float | None] = None
+
+    def __init__(self, settings: Any = None, label_smoothing: float = 0.0):
+        self.settings, self.label_smoothing = settings, label_smoothing
+
+    @abstractmethod
+    def __call__(self, outputs: tf.Tensor, labels: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
+        """Losses.
+
+        Args:
+            outputs: (b, c), of the head, in the precision that it computes in.
+            labels: (b,) int32.
+            block: (b, ...) what the head was given: the output of its block, for losses that look at it.
+
+        Returns:
+            (b,) float32.
+        """
+
+    def target(self, labels: tf.Tensor, classes: int) -> tf.Tensor:
+        """(b, classes) float32, smoothed."""
+        return (1 - self.label_smoothing) * tf.one_hot(labels, classes) + self.label_smoothing / classes
+
+
+# Of the head of a name.
+ObjectiveOf = Callable[[str], Objective]
+
+
+class CrossEntropy(Objective):
+    """Cross entropy of the softmax of the outputs.
+
+    The Hessian in the outputs is diag(p) - p p^T, whose largest eigenvalue is at most 1/2.
+    """
+
+    words = "cross entropy"
+    curvature = 0.5
+
+    def __call__(self, outputs: tf.Tensor, labels: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
+        logits = tf.cast(outputs, tf.float32)
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        if self.label_smoothing:
+            uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
+        return loss
+
+
+class SquaredError(Objective):
+    """1/2 sum over classes of (f_c - y_c)^2, y the (smoothed) one-hot label."""
+
+    words = "squared error"
+    curvature = 1.0
+
+    def __call__(self, outputs: tf.Tensor, labels: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
+        outputs = tf.cast(outputs, tf.float32)
+        return 0.5 * tf.reduce_sum(tf.square(outputs - self.target(labels, outputs.shape[-1])), axis=-1)

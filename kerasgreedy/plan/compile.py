@@ -65,6 +65,11 @@ class _Compiler:
 
     def __post_init__(self) -> None:
         self.arch: Architecture = architecture(self.spec)
+        heads = [head.name for head in self.arch.heads]
+        for name in self.recipe.training.head_objectives:
+            if name not in heads:
+                message = f"there is no such head; allowed: {', '.join(heads)}{did_you_mean(name, heads)}"
+                raise PlanError(("training", "head_objectives", name), message)
 
     def phase(self, name: str, trains: Components, losses: Components, stop_gradient: bool, **more: Any) -> None:
         """Adds a phase, working out what follows from its components."""

@@ -177,7 +177,7 @@ class Measurement:
                     found = models[head.name](x, training=False)
                     logits = found.pop(OUTPUT)
                     maps.update({(head.name, layer): z for layer, z in found.items()})
-                    total += tf.reduce_sum(weights * tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+                    total += tf.reduce_sum(weights * self._network.objective(head.name)(logits, labels, x))
         return Run(tape, total, maps, weights, variables)
 
     def _by_item(self, group: Group, values: dict[Place, tf.Tensor]) -> tf.Tensor:

@@ -8,7 +8,7 @@ from kerasgreedy.pictures import picture_path
 from kerasgreedy.reports.figures import new_figure, plain_numbers, write_figure
 from kerasgreedy.reports.pruning_table import draw_pruning, pruning_points
 from kerasgreedy.reports.run_files import REFRESH, RunRecord, read_metrics
-from kerasgreedy.reports.tables import run_names
+from kerasgreedy.reports.tables import loss_name, run_names
 
 
 def plot_run(path: Path, results: dict[str, Any]) -> None:
@@ -83,7 +83,8 @@ def _draw_losses(metrics: Sequence[dict[str, Any]]) -> Any:
             axis.plot(
                 epochs, [scale * r[key] for r in records], style, marker=marker, color=f"C{heads.index(head) % 10}", label=label
             )
-    for axis, name in ((axes[0], "loss"), (axes[1], "accuracy, %")):
+    losses = [record for record in metrics if record["split"] != REFRESH]
+    for axis, name in ((axes[0], loss_name(losses)), (axes[1], "accuracy, %")):
         for start in list(starts.values())[1:]:
             axis.axvline(start, color="0.8", linewidth=0.8, zorder=0)
         for index, epoch in enumerate(refreshes):

@@ -22,7 +22,13 @@ def scores_rows(results: dict[str, Any]) -> tuple[list[str], Rows]:
     rows = [[str(d["depth"]), percent(d["top1"]), percent(d["top5"]), f"{d['loss']:.4f}"] for d in results["depths"]]
     vote = results["ensemble"]
     rows.append([f"ensemble of {vote.get('on', 'logits')}", percent(vote["top1"]), percent(vote["top5"]), f"{vote['loss']:.4f}"])
-    return ["depth", "top-1 %", "top-5 %", "loss"], rows
+    return ["depth", "top-1 %", "top-5 %", loss_name(results["depths"])], rows
+
+
+def loss_name(entries: Sequence[dict[str, Any]]) -> str:
+    """What the figures under `loss` are; cross entropy where an entry names no objective."""
+    named = list(dict.fromkeys(str(entry.get("objective", "cross entropy")) for entry in entries))
+    return "loss" if named == ["cross entropy"] else " / ".join(name.replace("_", " ") for name in named)
 
 
 def run_names(runs: Sequence[RunRecord]) -> list[str]:

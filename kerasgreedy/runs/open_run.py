@@ -17,6 +17,7 @@ from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, tell
 from kerasgreedy.files import as_json
 from kerasgreedy.network.build import Network
+from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.runs.checkpoint import CheckpointStore, Snapshot
 from kerasgreedy.runs.start_from import BY_CLASS, job_at, splits_by_class
@@ -126,6 +127,7 @@ def fresh_network(folder: Workdir, job: Job) -> Network:
     mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder, channels))
     network.normalization = mean, deviation
     network.depths, network.ensemble_on = job.trained_depths(), job.recipe.ensemble.on
+    network.objectives = objectives_of(job.recipe.training, [head.name for head in job.architecture.heads])
     return network
 
 

@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 from kerasgreedy.network.build import Network
+from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.network.walk import Instead
-from kerasgreedy.nn.objectives import cross_entropy
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.solvers.masks import Masks
 
@@ -17,7 +17,13 @@ Support: TypeAlias = Callable[..., Instead]
 
 
 def phase_logits(
-    network: Network, phase: Phase, x: tf.Tensor, first_block: int = 0, instead: Instead | None = None, training: bool = True
+    network: Network,
+    phase: Phase,
+    x: tf.Tensor,
+    first_block: int = 0,
+    instead: Instead | None = None,
+    training: bool = True,
+    given: dict[str, tf.Tensor] | None = None,
 ) -> dict[str, tf.Tensor]:
     """Logits of the heads that the phase has a loss at; no other head is computed, no later block is run.
 
@@ -27,6 +33,7 @@ def phase_logits(
         x: images, or with `first_block` = i the output of the first i blocks, all of them frozen.
         instead: what layers of the trained components do, where they do something else (see `Network.run`).
         training: False: trained components run in inference mode too.
+        given: filled with what each of these heads is given.
 
     Returns:
         head name -> (b, classes).
@@ -44,6 +51,8 @@ def phase_logits(
         x = run(block.name, x)
         if head.name in phase.losses:
             inside = tf.stop_gradient(x) if not trained else x
+            if given is not None:
+                given[head.name] = inside
             result[head.name] = run(head.name, inside)
         if len(result) == len(phase.losses):
             break
@@ -55,13 +64,14 @@ def phase_logits(
 class TrainStep:
     """One optimiser step of a phase on a global batch.
 
-    Minimises the sum over the phase's heads of the mean cross entropy, plus weight_decay / 2 * |w|^2 over all that trains.
+    Minimises the sum over the phase's heads of the mean loss by their objectives, plus weight_decay / 2 * |w|^2 over
+    all that trains.
     With `accumulation` = n the batch goes through in n parts, one after the other, and their gradients are summed before the
     one update: the peak of memory is that of a part. Batch norm then sees a part at a time.
 
     Args:
         network: built under the strategy's scope, in the precision of the phase.
-        phase: what trains, where the losses stand, global batch size, weight decay, label smoothing.
+        phase: what trains, where the losses stand, by which objectives, global batch size, weight decay, label smoothing.
         optimizer: built here, with exactly the variables of this phase.
         first_block: blocks before it are left out; the step is fed their output (see `phase_logits`).
         masks: weights that are zero again after each update, whatever momentum or decay make of them.
@@ -81,7 +91,8 @@ class TrainStep:
         self._masks, self._support = masks, support
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
         self._first_block, self._parts = first_block, phase.training.accumulation
-        self._batch_size, self._smoothing = phase.training.batch_size, phase.training.label_smoothing
+        self._batch_size = phase.training.batch_size
+        self._objectives = objectives_of(phase.training, phase.losses, smoothed=True)
         self._clip_norm = phase.training.clip_norm
         self._decay = phase.training.optimizer.weight_decay / strategy.num_replicas_in_sync
         for name in network.names:
@@ -121,8 +132,9 @@ class TrainStep:
         instead = self._support(*more) if self._support else None
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            logits = phase_logits(self._network, self._phase, x, self._first_block, instead)
-            losses = {head: tf.reduce_sum(cross_entropy(z, labels, self._smoothing)) for head, z in logits.items()}
+            blocks: dict[str, tf.Tensor] = {}
+            logits = phase_logits(self._network, self._phase, x, self._first_block, instead, given=blocks)
+            losses = {head: tf.reduce_sum(self._objectives[head](z, labels, blocks[head])) for head, z in logits.items()}
             objective = self._optimizer.scale_loss(tf.add_n(list(losses.values())) / self._batch_size)
         right = {head: tf.reduce_sum(tf.cast(tf.equal(_decide(z), labels), tf.float32)) for head, z in logits.items()}
         # Unconnected: thresholds, while masks stand for them.

@@ -4,7 +4,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from kerasgreedy.spec.strict import Count, Strict, by_name, fault, faults
+from kerasgreedy.spec.doors import Door, Named
+from kerasgreedy.spec.strict import Count, fault, faults
 
 # Keys that one of the two modes has no use for.
 _STORED = ("refresh", "patience", "min_decrease", "hold_at_most", "store", "memory_gb", "disk_gb")
@@ -12,13 +13,13 @@ _PLATEAU = ("patience", "min_decrease", "hold_at_most")
 _SHARED = ("vote", "beta_of")
 
 
-class Descent(Strict):
+class Descent(Named):
     """The optimiser's steps, and nothing else."""
 
     name: Literal["sgd"] = Field("sgd", description="write `sgd`; which optimiser it is, `optimizer` says")
 
 
-class Alternation(Strict):
+class Alternation(Named):
     """Weight steps under support masks (Huang, Kong, Lucey: multi-layer support): inside them the network is linear.
 
     Every `relu` and `positive_hard_threshold` of what trains becomes z = m q, with q what it receives and m a mask of zeros and
@@ -119,7 +120,11 @@ class Alternation(Strict):
         return self
 
 
-Solver: TypeAlias = Annotated[
-    Descent | Alternation,
-    by_name({"sgd": Descent, "alternation": Alternation}, Descent | Alternation | Literal["sgd", "alternation"]),
-]
+SOLVERS = Door(
+    "solvers",
+    [
+        (Descent, "kerasgreedy.solvers.descent:Descent"),
+        (Alternation, "kerasgreedy.solvers.alternation.alternation:Alternation"),
+    ],
+)
+Solver: TypeAlias = Annotated[Named, SOLVERS]

@@ -8,14 +8,15 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from kerasgreedy.errors import InputError, did_you_mean
-from kerasgreedy.spec.strict import Strict, by_name, fault, faults, message_of, show
+from kerasgreedy.spec.doors import Door, Named
+from kerasgreedy.spec.strict import fault, faults, message_of, show
 
 Share: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 Step: TypeAlias = Annotated[int, Field(ge=0)]
 Frequency: TypeAlias = Annotated[int, Field(ge=1)]
 
 
-class ConstantSparsity(Strict):
+class ConstantSparsity(Named):
     """The same sparsity at every active step: each `frequency`-th from `begin_step` to `end_step`."""
 
     name: Literal["constant_sparsity"] = Field(description="write `constant_sparsity`")
@@ -49,7 +50,7 @@ class ConstantSparsity(Strict):
         return f"constant {self.target_sparsity:g} from step {self.begin_step}"
 
 
-class PolynomialDecay(Strict):
+class PolynomialDecay(Named):
     """The sparsity goes from `initial_sparsity` to `final_sparsity` between two steps, fast at first (Zhu and Gupta 2017).
 
     s(t) = final + (initial - final) * (1 - p)^power with p = (t - begin_step) / (end_step - begin_step), kept within 0 and 1.
@@ -97,7 +98,8 @@ _CHOICES: dict[str, type[ConstantSparsity] | type[PolynomialDecay]] = {
     "polynomial_decay": PolynomialDecay,
 }
 SparsitySchedule: TypeAlias = Annotated[
-    ConstantSparsity | PolynomialDecay, by_name({**_CHOICES}, ConstantSparsity | PolynomialDecay)
+    ConstantSparsity | PolynomialDecay,
+    Door("sparsity_schedules", [(cls, f"{__name__}:{cls.__name__}") for cls in _CHOICES.values()]),
 ]
 
 

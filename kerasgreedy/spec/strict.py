@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kerasgreedy.errors import did_you_mean
@@ -90,36 +90,3 @@ class Strict(BaseModel):
         if details:
             raise faults(cls.__name__, details)
         return model
-
-
-def _of_another(detail: InitErrorDetails, name: str, foreign: dict[str, list[str]]) -> InitErrorDetails:
-    """The fault of a key that is unknown with this name and belongs to other names, in words that say so."""
-    place = detail.get("loc", ())
-    owners = foreign.get(str(place[0])) if len(place) == 1 else None
-    if not owners:
-        return detail
-    return fault(f"unknown key with name '{name}'; it goes with name: {' or '.join(owners)}", detail["input"], place)
-
-
-def by_name(choices: dict[str, type[Strict]], written: Any) -> Any:
-    """Validates a mapping by the class that its `name` chooses; a bare name stands for the class's defaults."""
-
-    def choose(data: Any) -> Any:
-        if isinstance(data, tuple(choices.values())):
-            return data
-        if isinstance(data, str):
-            data = {"name": data}
-        if not isinstance(data, dict):
-            raise faults("choice", [fault(f"received {show(data)}; allowed: {', '.join(choices)}, or a mapping with `name`")])
-        name = data.get("name", next(iter(choices)))
-        if not isinstance(name, str) or name not in choices:
-            message = f"received {name!r}; allowed: {', '.join(choices)}{did_you_mean(name, choices)}"
-            raise faults("choice", [fault(message, at=("name",))])
-        own = choices[name].model_fields
-        foreign = {key: [n for n, other in choices.items() if key in other.model_fields] for key in data if key not in own}
-        try:
-            return choices[name].model_validate(data)
-        except ValidationError as error:
-            raise faults("choice", [_of_another(detail, name, foreign) for detail in as_details(error)]) from None
-
-    return BeforeValidator(choose, json_schema_input_type=written)

@@ -6,13 +6,15 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
+from kerasgreedy.spec.doors import Door, Named
+from kerasgreedy.spec.objectives import CrossEntropy, Objective
 from kerasgreedy.spec.solver import Alternation, Descent, Solver
-from kerasgreedy.spec.strict import Count, Strict, by_name, fault, faults, show
+from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
 Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
 
 
-class Sgd(Strict):
+class Sgd(Named):
     """Stochastic gradient descent."""
 
     name: Literal["sgd"] = Field("sgd", description="write `sgd`")
@@ -22,7 +24,7 @@ class Sgd(Strict):
     weight_decay: float = Field(0.0, ge=0, description="coupled L2 on every trained weight: adds decay * w to the gradient")
 
 
-class Adam(Strict):
+class Adam(Named):
     """Adam."""
 
     name: Literal["adam"] = Field(description="write `adam`")
@@ -33,14 +35,14 @@ class Adam(Strict):
     weight_decay: float = Field(0.0, ge=0, description="coupled L2 on every trained weight: adds decay * w to the gradient")
 
 
-class ConstantSchedule(Strict):
+class ConstantSchedule(Named):
     """The learning rate stays."""
 
     name: Literal["constant"] = Field("constant", description="write `constant`")
     warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
 
 
-class StepSchedule(Strict):
+class StepSchedule(Named):
     """The learning rate is multiplied by `factor` again and again: after every `every` epochs, or after each epoch of `at`."""
 
     name: Literal["step"] = Field(description="write `step`")
@@ -68,7 +70,7 @@ class StepSchedule(Strict):
         return at
 
 
-class CosineSchedule(Strict):
+class CosineSchedule(Named):
     """The learning rate falls along half a cosine to `final` times its start."""
 
     name: Literal["cosine"] = Field(description="write `cosine`")
@@ -76,13 +78,11 @@ class CosineSchedule(Strict):
     warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
 
 
-Optimizer: TypeAlias = Annotated[Sgd | Adam, by_name({"sgd": Sgd, "adam": Adam}, Sgd | Adam | Literal["sgd", "adam"])]
+Optimizer: TypeAlias = Annotated[Sgd | Adam, Door("optimizers", [(Sgd, "keras.optimizers:SGD"), (Adam, "keras.optimizers:Adam")])]
+_RATES = "kerasgreedy.solvers.schedules:learning_rates"
 Schedule: TypeAlias = Annotated[
     ConstantSchedule | StepSchedule | CosineSchedule,
-    by_name(
-        {"constant": ConstantSchedule, "step": StepSchedule, "cosine": CosineSchedule},
-        ConstantSchedule | StepSchedule | CosineSchedule | Literal["constant"],
-    ),
+    Door("schedules", [(cls, _RATES) for cls in (ConstantSchedule, StepSchedule, CosineSchedule)]),
 ]
 
 
@@ -99,6 +99,13 @@ class Training(Strict):
     optimizer: Optimizer = Field(default_factory=Sgd, description="`sgd` or `adam`, see below")
     schedule: Schedule = Field(default_factory=ConstantSchedule, description="`constant`, `step` or `cosine`, see below")
     solver: Solver = Field(default_factory=Descent, description="`sgd` or `alternation`, see below")
+    objective: Objective = Field(
+        default_factory=CrossEntropy,
+        description="what heads lose on an example: `cross_entropy`, `squared_error` (of the one-hot label), or a plug-in's",
+    )
+    head_objectives: dict[str, Objective] = Field(
+        default_factory=dict, description="objectives of heads that have another one: `{head_1: squared_error}`"
+    )
     clip_norm: float | None = Field(
         None,
         gt=0,
@@ -127,6 +134,10 @@ class Training(Strict):
         if unmasked(self):
             raise faults("Training", unmasked(self))
         return self
+
+    def objective_of(self, head: str) -> Named:
+        """The settings of a head's objective."""
+        return self.head_objectives.get(head, self.objective)
 
     @property
     def watches(self) -> bool:
@@ -165,6 +176,7 @@ class TrainingChanges(Strict):
     )
     schedule: Schedule | None = Field(None, description="`constant`, `step` or `cosine`, a whole one")
     solver: Solver | None = Field(None, description="`sgd` (the default here) or `alternation`")
+    objective: Objective | None = Field(None, description="what heads lose on an example, see `training`")
     clip_norm: float | None = Field(None, gt=0, description="longest gradient, see `training`")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of the target spread evenly over all classes")
     keep: Literal["best", "last"] | None = Field(None, description="which point of its path the phase ends with")

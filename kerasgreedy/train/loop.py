@@ -22,6 +22,7 @@ from kerasgreedy.solvers.alternation.masked_network import packed
 from kerasgreedy.solvers.descent import Solver
 from kerasgreedy.solvers.registry import open_solver
 from kerasgreedy.solvers.schedules import learning_rates, make_optimizer
+from kerasgreedy.spec.objectives import CrossEntropy
 from kerasgreedy.train.actions import perform
 from kerasgreedy.train.monitoring import Looks, Watch, diverged, watched_parts
 from kerasgreedy.train.progress import Reporter
@@ -291,10 +292,13 @@ class Loop:
         for part, values in looks.items():
             self._record(phase, "train_exact" if part == "train" else part, values)
 
-    def _record(self, phase: Phase, split: str, scores: dict[str, Any], **more: float) -> None:
+    def _record(self, phase: Phase, split: str, scores: dict[str, Any], **more: Any) -> None:
         """Logs the figures of each head. The split `train_exact` is the training data in inference mode."""
         position = self.state.position
         for head, values in scores.items():
+            objective = phase.training.objective_of(head)
+            if not isinstance(objective, CrossEntropy):
+                more = {**more, "objective": objective.name}
             place = {"phase": phase.index, "phase_name": phase.name, "epoch": position.epoch, "split": split, "head": head}
             self.log.write({**place, **values, **more}, self._overall_step(phase))
 

@@ -9,7 +9,7 @@ from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import Diverged
 from kerasgreedy.inputs.features import PhaseInput
 from kerasgreedy.network.build import Network
-from kerasgreedy.network.evaluation import Evaluator, Scores
+from kerasgreedy.network.evaluation import Evaluator, Scores, objectives_of
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.spec.training import Training
 
@@ -41,7 +41,8 @@ class Watch:
         self._phase, self._source, self._parts = phase, source, parts
         names = [head.name for head in network.heads]
         depths = [names.index(head) + 1 for head in phase.losses]
-        self._evaluator = Evaluator(network, depths, strategy, first_block=source.first_block)
+        objectives = objectives_of(phase.training, phase.losses)
+        self._evaluator = Evaluator(network, depths, strategy, first_block=source.first_block, objectives=objectives)
 
     def look(self, epoch: int, seen: Callable[[], None]) -> Looks:
         """Scores of every part and head.

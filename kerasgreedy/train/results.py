@@ -13,6 +13,7 @@ from kerasgreedy.network.build import FLOAT32, Network
 from kerasgreedy.network.evaluation import Evaluator
 from kerasgreedy.network.latency import measure_latency, weights_bytes
 from kerasgreedy.network.walk import Instead
+from kerasgreedy.nn.objectives import CrossEntropy
 from kerasgreedy.plan.batch_sizes import whole_shares
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.plan.stages import Action
@@ -67,6 +68,12 @@ def finish(
     return dict(parse_json(written))
 
 
+def _named(network: Network, depth: int) -> dict[str, str]:
+    """The objective that a loss is by, where it is not cross entropy."""
+    objective = network.objective(network.architecture.heads[depth - 1].name)
+    return {} if isinstance(objective, CrossEntropy) else {"objective": objective.words}
+
+
 def _with_scores(folder: Workdir, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The finished stages, phases with the validation scores of the point that they kept (of the deepest head with a loss)."""
     seen = {(r["phase"], r["epoch"]): r for r in read_metrics(folder.path) if r["split"] == "validation"}
@@ -112,7 +119,7 @@ def score(
             "on with a smaller training.optimizer.learning_rate"
         ) from None
     return {
-        "depths": [{"depth": depth, **values} for depth, values in scores.items()],
+        "depths": [{"depth": depth, **values, **_named(network, depth)} for depth, values in scores.items()],
         "ensemble": {**(ensemble or {}), "on": network.ensemble_on},
         "examples": examples,
         "part": part,
