@@ -24,11 +24,12 @@ from kerasgreedy.network.build import Network
 from kerasgreedy.plan.alternation_plan import AlternationPlan
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.plan.stages import Phase
-from kerasgreedy.solvers.registry import open_solver
 from kerasgreedy.solvers.schedules import make_optimizer
+from kerasgreedy.solvers.solver import Task
 from kerasgreedy.solvers.step import TrainStep
 from kerasgreedy.spec.load import load_recipe
 from kerasgreedy.spec.recipe import Data
+from kerasgreedy.spec.solver_settings import SOLVERS
 
 
 class Session:
@@ -141,28 +142,29 @@ class SolverSteps:
         optimizer = make_optimizer(phase.training.optimizer, np.array([1e-9], np.float32), phase.precision)
         source = ImageInput(phase, pipeline)
         folder = StoreFolder(Path(tempfile.gettempdir()) / "unused")  # for masks on disk, which nobody measures
-        self._solver = open_solver(phase, network, optimizer, tf.distribute.get_strategy(), source, folder)
+        task = Task(phase, network, optimizer, tf.distribute.get_strategy(), source, folder)
+        self._solver = SOLVERS.load(phase.training.solver)(task)
         self._head = phase.losses[-1]
-        self._batches = self._epochs()
+        self._results = self._epochs()
 
     def preparing(self) -> Iterator[tuple[float, float]]:
         """Lets the solver get ready for its first epoch; gives what `run` does, for each batch of masks that it estimates."""
         start = _now()
-        for _ in self._solver.begin(0, 0):
+        for _ in self._solver.prepare(0, 0):
             yield _since(start)
             start = _now()
 
     def run(self, count: int) -> tuple[float, float]:
         """Seconds of so many steps, by the clock and of processors; all that `preparing` gives has to be taken before."""
         start = _now()
-        for number in range(count):
-            sums = self._solver.step(next(self._batches), number)
+        for _ in range(count):
+            sums = next(self._results).sums
         sums[self._head].numpy()
         return _since(start)
 
     def _epochs(self) -> Iterator[Any]:
         for epoch in itertools.count():
-            yield from self._solver.batches(epoch, 0)
+            yield from self._solver.epoch(epoch, 0, 0)
 
 
 def _now() -> tuple[float, float]:
@@ -188,7 +190,7 @@ def solver_phase(spec: dict[str, Any], batch: int, images: int, settings: Sequen
 
 def mask_plan(spec: dict[str, Any], images: int, settings: Sequence[str]) -> AlternationPlan:
     """What `settings`, which name a solver that keeps masks, keep of so many training images."""
-    return solver_phase(spec, 1, images, settings).alternation
+    return solver_phase(spec, 1, images, settings).solver_plan
 
 
 def noise_pipeline(images: int, shape: Sequence[int]) -> Pipeline:

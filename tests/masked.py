@@ -74,7 +74,7 @@ class Masked:
         settings = solver.replace("{", f"{{name: alternation, {warm_up}", 1)
         recipe = recipe_of(RECIPE, "strategy=end_to_end", f"training.solver={settings}", f"precision={precision}", *more)
         (phase,) = compile_plan(spec, recipe.value, (32, 0))
-        self.phase, self.settings, self.plan = phase, phase.training.solver, phase.alternation
+        self.phase, self.settings, self.plan = phase, phase.training.solver, phase.solver_plan
         self.strategy = strategy or tf.distribute.get_strategy()
         with self.strategy.scope():
             self.network = Network(architecture(spec), seed=3)

@@ -11,6 +11,7 @@ from kerasgreedy.errors import Stopped
 from kerasgreedy.inputs.feature_store import StoreFolder
 from kerasgreedy.solvers.alternation.alternation import Alternation
 from kerasgreedy.solvers.schedules import make_optimizer
+from kerasgreedy.solvers.solver import Task
 from kerasgreedy.train.entry_points import resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
 
@@ -128,7 +129,7 @@ def solver_of(folder, settings, store=None):
     net = Masked("[{conv: 2, kernel_size: 1}]", settings.replace("{", "{warm_up_epochs: 1, ", 1), "training.epochs=99")
     optimizer = make_optimizer(net.phase.training.optimizer, np.array([0.1], np.float32))
     images = np.random.default_rng(2).normal(size=(32, 8, 8, 2)).astype(np.float32)
-    solver = Alternation(net.phase, net.network, optimizer, net.strategy, Images(images), StoreFolder(folder))
+    solver = Alternation(Task(net.phase, net.network, optimizer, net.strategy, Images(images), StoreFolder(folder)))
     if store:
         solver.load_arrays(store)
     return solver
@@ -152,10 +153,10 @@ def test_when_masks_are_estimated_anew(tmp_path, settings, losses, expected):
     for epoch, loss in enumerate(losses):
         other = solver_of(tmp_path, settings, solver.arrays()) if epoch == 4 else None
         for one in filter(None, (solver, other)):
-            list(one.begin(epoch, 0))
+            list(one.prepare(epoch, 0))
         assert solver.masked == (epoch >= 1)
-        assert other is None or other.refreshed(epoch) == solver.refreshed(epoch)
-        if solver.refreshed(epoch):
+        assert other is None or other.events(epoch) == solver.events(epoch)
+        if solver.events(epoch) == ["refresh"]:
             seen.append(epoch)
         solver = other or solver
         solver.end(loss)

@@ -13,7 +13,7 @@ from kerasgreedy.network.evaluation import Evaluator
 from kerasgreedy.runs.workdir import CHANGED, Workdir
 from kerasgreedy.solvers.alternation.support import Shared
 from kerasgreedy.spec.load import load_recipe
-from kerasgreedy.spec.solver import Alternation
+from kerasgreedy.spec.solver_settings import Alternation
 from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
 
 SPEC = "name: one\nblocks: [{conv: 4}]\n"

@@ -51,7 +51,7 @@ def setup(spec=NO_DROPOUT, schedule=None, strategy=None, settings=None, rate=0.0
         network = Network(arch, seed=5)
         optimizer = make_optimizer(settings, np.array([rate], np.float32))
     masks = Masks(network, phase.trains, schedule or once(0.4), strategy)
-    return network, masks, TrainStep(network, phase, optimizer, strategy, masks=masks)
+    return network, masks, TrainStep(network, phase, optimizer, strategy, more=[masks])
 
 
 def arrays_of(network):
@@ -99,7 +99,7 @@ def test_one_step_of_unmasked_weights_is_the_formula():
         g = (p - np.eye(10)[LABELS]) / 16
         vw, vb = 0.9 * vw - 0.1 * (x.T @ g + 0.01 * w), 0.9 * vb - 0.1 * (g.sum(0) + 0.01 * b)
         w, b = (w + vw) * kept, b + vb
-        masks.refresh(number)
+        masks.before(number)
         step(IMAGES, LABELS)
         found = network.arrays("head_1")
         np.testing.assert_allclose(found["head_1/dense_1/kernel"], w, rtol=1e-5, atol=1e-6)
@@ -117,7 +117,7 @@ def test_every_kernel_and_nothing_else_is_zero_after_each_step(devices):
     trained = {key for key in before if key.endswith("kernel") and not key.startswith(("head_1", "head_2"))}
     assert masked == trained and any("dense" in key for key in masked)
     for number in range(4):
-        masks.refresh(number)
+        masks.before(number)
         if devices == 1:
             step(IMAGES, LABELS)
         else:
@@ -143,7 +143,7 @@ def test_without_masks_the_step_is_that_of_before():
         if share is None:
             step._masks = None
         for number in range(3):
-            masks.refresh(number)
+            masks.before(number)
             step(IMAGES, LABELS)
         results.append(arrays_of(network))
     same_weights(*results)

@@ -104,7 +104,9 @@ def weight_of(weights, ending):
     return found
 
 
-def test_ranges_of_activations_start_at_what_the_float_network_shows():
+@pytest.mark.parametrize("times", [1, 2])
+def test_ranges_of_activations_start_at_what_the_float_network_shows(times):
+    """In a process's second model too, where Keras gives the layers of TFMOT other names."""
     import tensorflow_model_optimization as tfmot
 
     network = network_of("{conv: 4, activation: linear}", "{layers: [{global_avg_pool: true}]}")

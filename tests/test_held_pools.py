@@ -10,7 +10,7 @@ import tensorflow as tf
 from kerasgreedy.graph.supports import Unit
 from kerasgreedy.solvers.alternation.pools import largest, taken
 from kerasgreedy.solvers.alternation.support import Shared
-from kerasgreedy.spec.solver import Alternation
+from kerasgreedy.spec.solver_settings import Alternation
 
 POOLS = [(3, 2, "same", 8, 6), (3, 2, "same", 7, 5), (2, 2, "valid", 7, 4), (3, 1, "same", 4, 5), (3, 2, "same", 2, 1)]
 

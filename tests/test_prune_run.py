@@ -20,7 +20,7 @@ from kerasgreedy.runs.open_run import open_job, open_pipeline
 from kerasgreedy.runs.state import RunState
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.load import load_spec
-from kerasgreedy.train import actions, loop
+from kerasgreedy.train import loop, performing
 from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.prune_run import prune_run
@@ -148,7 +148,7 @@ def chained(monkeypatch, folder, start):
     seen["before"] = load_network(folder)
     for target, name, when in [
         (Reporter, "action", lambda self, action: True),  # right before it
-        (Workdir, "keep_details", lambda self, *rest: True),  # it is done, and not saved
+        (Workdir, "keep", lambda self, files: any(name.startswith("pruning/") for name in files)),  # it is done, and not saved
         (loop.Loop, "_save", lambda self, changed: self.state.position.kept[-1]["phase"] == "prune_block_2"),
         (Reporter, "step", lambda self, phase, epoch, step, *rest: (phase.name, step) == ("fine_tune_block_2", 2)),
         (Reporter, "step", lambda self, phase, epoch, step, *rest: (phase.name, step) == ("fine_tune_block_2", 3)),
@@ -176,7 +176,7 @@ def test_a_signal_while_an_action_looks_at_validation_data(tmp_path, monkeypatch
             signal.raise_signal(signal.SIGTERM)
             return super().__call__(batches, seen)
 
-    monkeypatch.setattr(actions, "Evaluator", Signalled)
+    monkeypatch.setattr(performing, "Evaluator", Signalled)
     with pytest.raises(Stopped, match="stopped by SIGTERM before prune_block_1; saved"):
         train_spec(tmp_path / "small.yaml", tmp_path / "pruning.yaml", workdir=tmp_path / "run", quiet=True)
     assert len(looks) == 1 and load_network(tmp_path / "run").architecture.heads

@@ -11,7 +11,7 @@ from kerasgreedy.graph.supports import Unit
 from kerasgreedy.solvers.alternation.betas import estimate_betas, smallest_left_out
 from kerasgreedy.solvers.alternation.connections import used_connections
 from kerasgreedy.solvers.alternation.support import Estimated, Shared
-from kerasgreedy.spec.solver import Alternation
+from kerasgreedy.spec.solver_settings import Alternation
 from kerasgreedy.spec.training import Sgd
 
 RNG = np.random.default_rng(21)

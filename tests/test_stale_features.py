@@ -13,8 +13,9 @@ from kerasgreedy.inputs import features
 from kerasgreedy.inputs.feature_store import StoreFolder
 from kerasgreedy.inputs.features import FeatureInput, PhaseInput, StaleFeatures
 from kerasgreedy.network.build import Network
-from kerasgreedy.plan import stages
+from kerasgreedy.plan import actions
 from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.plan.stages import phases_of
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.open_run import open_pipeline
 from kerasgreedy.spec.load import load
@@ -122,7 +123,7 @@ def test_cached_phases_see_what_recomputed_ones_see(files, start, strategy, name
         job = prepare(*load(*files, sets))
     except SpecError:
         pytest.skip("not a recipe")
-    if not any(isinstance(stage, stages.Phase) and stage.cache.used for stage in job.phases):
+    if not any(phase.cache.used for phase in phases_of(job.phases)):
         pytest.skip("nothing is cached")
     runs = [train_spec(*files, [*sets, f"cache.store={store}"], tmp_path / store, quiet=True) for store in ("none", "auto")]
     same_weights(*(weights(run.workdir) for run in runs))
@@ -156,4 +157,4 @@ def test_every_action_is_in_some_of_these_recipes(files, start):
         except SpecError:
             continue
         kinds |= {type(stage) for stage in job.phases}
-    assert set(stages.Action.__subclasses__()) <= kinds
+    assert set(actions.Action.__subclasses__()) <= kinds

@@ -86,15 +86,15 @@ def test_the_plan_states_the_size():
     )
     text = "name: r\ndata: {dataset: digits, train_examples: 130, validation: 30}\ntraining: {epochs: 9, batch_size: 10}\n"
     overrides = "strategy=end_to_end", "training.solver=alternation"
-    plan = prepare(spec, recipe_of(text, *overrides)).phases[0].alternation
+    plan = prepare(spec, recipe_of(text, *overrides)).phases[0].solver_plan
     assert (plan.layers, plan.units, plan.row_bytes, plan.images, plan.views) == (3, 384, 48, 100, 1)
-    assert plan.bytes == 4800 and plan.as_dict()["bytes"] == 4800 and plan.store == "memory"
+    assert plan.bytes == 4800 and plan.as_dict()["alternation"]["bytes"] == 4800 and plan.store == "memory"
     assert "48 bytes an image, 0.0 MB in memory for 100 images (as float32: 0.2 MB)" in str(plan)
     views = "data.augment={horizontal_flip: true}", "data.augment_views=3"
-    seen = prepare(spec, recipe_of(text, *overrides, *views)).phases[0].alternation
+    seen = prepare(spec, recipe_of(text, *overrides, *views)).phases[0].solver_plan
     assert seen.bytes == 3 * 4800 and "100 images x 3 views (as float32: 0.5 MB)" in str(seen)
     small = prepare(spec, recipe_of(text, *overrides, "training.solver={name: alternation, memory_gb: 4.7e-6}"))
-    assert small.phases[0].alternation.store == "disk"
+    assert small.phases[0].solver_plan.store == "disk"
 
 
 def outputs(net, bits):

@@ -11,7 +11,6 @@ from kerasgreedy.files import as_json
 from kerasgreedy.graph.architecture import Architecture
 from kerasgreedy.graph.lowering import show
 from kerasgreedy.plan.preparation import Job
-from kerasgreedy.plan.stages import Action
 from kerasgreedy.reports.costs import cost_rows, count, speed_notes
 from kerasgreedy.reports.tables import Rows, scores_rows, terminal_table
 
@@ -104,17 +103,8 @@ def put_costs(results: dict[str, Any]) -> None:
 
 def put_plan(job: Job) -> None:
     """`plan` for people."""
-    rows = []
-    for phase in job.phases:
-        if isinstance(phase, Action):
-            rows.append([str(phase.index + 1), phase.name, "-", "-", "-", "-", "-", "-", "-", phase.what])
-            continue
-        start = phase.init if not phase.init_reason else f"fresh ({phase.init_reason})"
-        rows.append(
-            [str(phase.index + 1), _names(phase.trains), _names(phase.frozen), _names(phase.losses),
-             f"{phase.parameters:,}", count(phase.multiply_adds), count(phase.training_multiply_adds), str(phase.epochs),
-             str(phase.cache), start]
-        )  # fmt: skip
+    shown = [[count(cell) if isinstance(cell, int) else cell for cell in stage.cells()] for stage in job.phases]
+    rows = [[str(number), *cells] for number, cells in enumerate(shown, start=1)]
     title = (
         f"{job.spec.name} by {job.recipe.name}: strategy {job.recipe.strategy} on {job.data.dataset} "
         f"({job.train_images:,} training, {job.validation_images:,} validation, {job.test_images:,} test images of "
@@ -137,16 +127,8 @@ def put_plan(job: Job) -> None:
     put(f"multiply-adds are those of one image; the whole plan: {count(total)}")
     precision, frozen = job.recipe.precision, job.recipe.frozen_precision
     put(f"precision: {precision}" + (f", frozen blocks {frozen}" if frozen != precision else ""))
-    for phase in job.phases:
-        if isinstance(phase, Action):
-            continue
-        if phase.alternation:
-            put(f"solver of phase {phase.index + 1}: alternation, {phase.alternation}")
-        if phase.sparsity:
-            put(f"sparsity of each kernel in phase {phase.index + 1}, by training steps: {phase.sparsity}")
-        if phase.frozen:
-            what = "cached" if phase.cache.used else "run for each batch"
-            put(f"frozen blocks of phase {phase.index + 1} are {what}: {phase.cache.reason}")
+    for line in (line for stage in job.phases for line in stage.notes()):
+        put(line)
 
 
 def size_text(shape: Sequence[int | None]) -> str:

@@ -48,15 +48,16 @@ class Inputs:
         self._stores.keep_only(*([before.phase_index] if before else []), *([phase.index] if self._is_kept(phase) else []))
         images = ImageInput(phase, self._pipeline)
         alone = self._devices.workers == 1
-        if not alone and not self._pipeline.orderly and phase.alternation and phase.alternation.settings.mode == "instance":
+        solver = phase.solver_plan
+        if not alone and not self._pipeline.orderly and solver.takes_rows:
             raise InputError(
                 f"{phase.name}: several workers cannot store masks for images that come in the order of a TFDS copy; "
                 "training.solver.mode=batch can"
             )
         if not phase.cache.used or not epochs:
             return images
-        if not alone and (phase.alternation or not self._pipeline.orderly):
-            why = "solver alternation" if phase.alternation else "images that come in the order of a TFDS copy"
+        if not alone and (solver.reads_alone or not self._pipeline.orderly):
+            why = f"solver {phase.solver}" if solver.reads_alone else "images that come in the order of a TFDS copy"
             warn(f"several workers with {why} do not share a cache: the frozen blocks are run for each batch instead")
             return images
         fault: Exception | None = None
@@ -88,4 +89,4 @@ class Inputs:
     @staticmethod
     def _is_kept(phase: Phase) -> bool:
         """Whether the phase leaves files that an earlier attempt at it may have begun."""
-        return phase.cache.used or (phase.alternation is not None and phase.alternation.store == "disk")
+        return phase.cache.used or phase.solver_plan.keeps_files

@@ -12,7 +12,7 @@ from kerasgreedy.network.build import Network
 from kerasgreedy.network.walk import Instead
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.nn.objectives import Objective
-from kerasgreedy.spec.objectives import OBJECTIVES
+from kerasgreedy.spec.objective_settings import OBJECTIVES
 from kerasgreedy.spec.training import Training
 
 Scores = dict[str, float]

@@ -9,7 +9,7 @@ from kerasgreedy.graph.architecture import Architecture, leaves
 from kerasgreedy.graph.lowering import show
 from kerasgreedy.plan.caching import ITEM_BYTES, gigabytes
 from kerasgreedy.plan.preparation import Job
-from kerasgreedy.plan.stages import Phase
+from kerasgreedy.plan.stages import Phase, phases_of
 from kerasgreedy.spec import layers as L
 
 
@@ -68,9 +68,7 @@ def check_batches(job: Job, replicas: int, workers: int, on_cpu: bool) -> None:
                 f"training.batch_size: {training.batch_size} cannot be divided equally over {replicas} workers' devices"
             )
     free = available_memory() if on_cpu else math.inf
-    for phase in job.phases:
-        if not isinstance(phase, Phase):
-            continue
+    for phase in phases_of(job.phases):
         _check_norms(job, phase, replicas)
         need = least_memory(job.architecture, phase, workers)
         if need.bytes > free:

@@ -5,19 +5,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from kerasgreedy.errors import PlanError, ShapeError, did_you_mean
-from kerasgreedy.graph.architecture import Architecture, Component, architecture
+from kerasgreedy.graph.architecture import Architecture, Component, architecture, leaves
 from kerasgreedy.graph.chains import find_chains, no_scale
 from kerasgreedy.graph.coupling import Coupling, Group, find_coupling, kept
 from kerasgreedy.graph.lowering import show
 from kerasgreedy.graph.rewriting import last_head, resized, without
-from kerasgreedy.plan.alternation_plan import plan_alternation
+from kerasgreedy.plan.actions import HeadAction, PruneAction
 from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, selectable, why_nothing
 from kerasgreedy.plan.caching import plan_cache
-from kerasgreedy.plan.stages import HeadAction, Phase, PruneAction, Stage
+from kerasgreedy.plan.solver_plans import Asked, plan_solver
+from kerasgreedy.plan.stages import Phase, Stage
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.model import ModelSpec, merged_head
 from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.spec.regularizers import matches
+from kerasgreedy.spec.training import Training
 
 Components: TypeAlias = tuple[Component, ...]
 
@@ -39,9 +42,9 @@ def compile_plan(
     """
     plan = _Compiler(spec, recipe, images, done)
     _STRATEGIES[recipe.strategy](plan)
-    if recipe.prune and not any(isinstance(stage, PruneAction) for stage in plan.stages):
+    if recipe.prune and not plan.removals:
         raise AmountError("components", "no block has filters that can be removed")
-    if plan.idle and len(plan.idle) == sum(isinstance(stage, PruneAction) for stage in plan.stages):
+    if plan.idle and len(plan.idle) == plan.removals:
         raise plan.idle[0]
     if recipe.replace_head:
         plan.replace_head()
@@ -61,6 +64,7 @@ class _Compiler:
     images: tuple[int, int]
     done: Sequence[Mapping[str, Any]]
     stages: list[Stage] = field(default_factory=list)
+    removals: int = 0
     idle: list[AmountError] = field(default_factory=list)  # one for each removal that will remove nothing
 
     def __post_init__(self) -> None:
@@ -70,11 +74,25 @@ class _Compiler:
             if name not in heads:
                 message = f"there is no such head; allowed: {', '.join(heads)}{did_you_mean(name, heads)}"
                 raise PlanError(("training", "head_objectives", name), message)
+        for section, training in self.recipe.trainings.items() if not self.done else ():
+            _check_patterns(self.arch, section, training)
 
-    def phase(self, name: str, trains: Components, losses: Components, stop_gradient: bool, **more: Any) -> None:
-        """Adds a phase, working out what follows from its components."""
+    def phase(
+        self,
+        name: str,
+        trains: Components,
+        losses: Components,
+        stop_gradient: bool,
+        section: tuple[str, ...] = ("training",),
+        **more: Any,
+    ) -> None:
+        """Adds a phase, working out what follows from its components.
+
+        Args:
+            section: keys of the recipe that lead to how it is trained.
+        """
         arch, recipe = self.arch, self.recipe
-        training = more.setdefault("training", recipe.training)
+        training = recipe.trainings[section]
         more.setdefault("init", "trained" if recipe.start_from else "fresh")
         deepest = max(arch.heads.index(head) for head in losses)
         frozen = tuple(block for block in arch.blocks[: deepest + 1] if block not in trains)
@@ -82,6 +100,7 @@ class _Compiler:
         cache = plan_cache(arch, recipe, training, places[0], self.images)
         trained, fixed = (sum(component.multiply_adds for component in part) for part in (trains, frozen))
         prefix = sum(block.multiply_adds for block in arch.blocks[: places[0]])
+        asked = Asked(recipe, section, training, trains, losses, self.images[0], more.pop("prunes", False))
         phase = Phase(
             index=len(self.stages),
             name=name,
@@ -89,13 +108,14 @@ class _Compiler:
             frozen=tuple(component.name for component in frozen),
             losses=tuple(component.name for component in losses),
             stop_gradient=stop_gradient,
+            training=training,
             parameters=sum(component.parameters for component in trains),
             multiply_adds=trained + fixed,
             prefix_multiply_adds=prefix,
             training_multiply_adds=3 * trained + fixed - prefix * cache.used,
             prefix=places[0],
             cache=cache,
-            alternation=plan_alternation(recipe, training, trains, self.images[0], more.pop("prunes", False)),
+            solver_plan=plan_solver(asked),
             precision=recipe.precision,
             prefix_precision=recipe.frozen_precision,
             **more,
@@ -123,17 +143,18 @@ class _Compiler:
             mark = "_".join(["", *([name] if name else []), *([str(number)] if len(settings.progress) > 1 else [])])
             heads = tuple(self.arch.heads[i].name for i in depths)
             counted = targets if name else (*(block.name for block in self.arch.blocks[: depths[-1] + 1]), heads[-1])
-            place = len(self.stages)
-            action = PruneAction(place, f"prune{mark}", targets, touches, heads, counted, settings, (before, after), start)
+            index = len(self.stages)
+            action = PruneAction(index, f"prune{mark}", targets, touches, heads, counted, settings, (before, after), start)
             action = self._foreseen(action)
+            self.removals += 1
             start = action.start
             self.stages.append(action)
             if settings.fine_tune:
                 losses = tuple(self.arch.heads[i] for i in depths)  # the network of now: it may have shrunk
                 blocks = [self.arch.blocks[i] for i in tuned] if (settings.fine_tune.trains or default) == "all" else []
-                training = settings.fine_tune.over(self.recipe.training)
-                more = {"init": "trained", "training": training, "block": depths[0] if name else None}
-                self.phase(f"fine_tune{mark}", (*blocks, *losses), losses, stop_gradient, **more)
+                place, block = ("prune", "fine_tune"), depths[0] if name else None
+                trains = (*blocks, *losses)
+                self.phase(f"fine_tune{mark}", trains, losses, stop_gradient, place, init="trained", block=block)
             before = after
 
     def _begun_targets(self) -> tuple[str, ...]:
@@ -212,10 +233,26 @@ class _Compiler:
             except ShapeError as error:
                 raise PlanError(place, error.message) from None
         heads = self.arch.heads[-1:]
-        self.phase("final_head", heads, heads, True, init="fresh", training=settings.training.over(self.recipe.training))
+        self.phase("final_head", heads, heads, True, init="fresh", section=("replace_head", "training"))
 
     def _become(self, spec: ModelSpec) -> None:
         self.spec, self.arch = spec, architecture(spec)
+
+
+def _check_patterns(arch: Architecture, section: tuple[str, ...], training: Training) -> None:
+    """Refuses a regularizer that means no layer of the network."""
+    with_kernels = (L.Conv, L.Dense)
+    layers = [
+        f"{c.name}/{node.name}"
+        for c in arch.components.values()
+        for node in leaves(c.nodes)
+        if isinstance(node.layer, with_kernels)
+    ]
+    heads = {head.name for head in arch.heads}
+    for number, settings in enumerate(training.regularizers):
+        if not any(matches(settings.of, key, key.split("/")[0] in heads) for key in layers):
+            message = f"received {settings.of}, which is no layer of this network with a kernel; allowed: {', '.join(layers)}"
+            raise PlanError((*section, "regularizers", number, "of"), message)
 
 
 def changes(coupling: Coupling, groups: Sequence[Group], removed: Collection[int]) -> tuple[tuple[str, int, int], ...]:
@@ -230,7 +267,7 @@ def _greedy(plan: _Compiler) -> None:
         block, head = plan.arch.blocks[index], plan.arch.heads[index]
         wanted = plan.recipe.training.init == "identity" and index > 0
         reason = identity_obstacle(plan.arch, index) if wanted else ""
-        init = {"init": "identity"} if wanted and not reason else {}
+        init: dict[str, Any] = {"init": "identity"} if wanted and not reason else {}
         plan.phase(block.name, (block, head), (head,), True, block=index, init_reason=reason, **init)
         # Blocks that are not trained yet may shrink with it, frozen ones may not.
         touches = tuple(c.name for pair in list(zip(plan.arch.blocks, plan.arch.heads, strict=True))[index:] for c in pair)
@@ -266,11 +303,10 @@ def _compress(plan: _Compiler) -> None:
 def _dsd(plan: _Compiler) -> None:
     """Dense, sparse, dense (Han et al. 2017), end to end."""
     trains, losses = (*plan.arch.blocks, plan.arch.heads[-1]), plan.arch.heads[-1:]
-    dsd, training = plan.recipe.dsd or Dsd(), plan.recipe.training
+    dsd = plan.recipe.dsd or Dsd()
     plan.phase("dense", trains, losses, False)
-    sparse = {"sparsity": dsd.pruning, "prunes": dsd.by_masks, "training": dsd.sparse_training(training)}
-    plan.phase("sparse", trains, losses, False, init="trained", **sparse)
-    plan.phase("dense_again", trains, losses, False, init="trained", training=dsd.dense_training(training))
+    plan.phase("sparse", trains, losses, False, ("dsd", "sparse"), init="trained", sparsity=dsd.pruning, prunes=dsd.by_masks)
+    plan.phase("dense_again", trains, losses, False, ("dsd", "dense"), init="trained")
     _prune_all(plan, all_heads=False)
 
 

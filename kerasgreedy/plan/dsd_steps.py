@@ -1,7 +1,7 @@
 """Whether a `dsd` plan fits the data: what the recipe alone cannot know. Imports no TensorFlow."""
 
 from kerasgreedy.errors import Problem, SpecError, dotted
-from kerasgreedy.plan.stages import Phase, Stage
+from kerasgreedy.plan.stages import Stage, phases_of
 from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.sparsity import ConstantSparsity
@@ -13,7 +13,7 @@ def check_dsd(recipe: Document[Recipe], phases: tuple[Stage, ...], train_images:
     Raises:
         SpecError: at the place of the key.
     """
-    sparse = next((stage for stage in phases if isinstance(stage, Phase) and stage.sparsity), None)
+    sparse = next((phase for phase in phases_of(phases) if phase.sparsity), None)
     if sparse is None:
         return
     schedule = sparse.sparsity

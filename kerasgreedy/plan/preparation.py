@@ -12,7 +12,7 @@ from kerasgreedy.graph.architecture import Architecture, architecture
 from kerasgreedy.graph.lowering import show
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.plan.dsd_steps import check_dsd
-from kerasgreedy.plan.stages import HeadAction, PruneAction, Stage
+from kerasgreedy.plan.stages import Stage
 from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
@@ -52,10 +52,9 @@ class Job:
         losses: set[str] = set()
         for stage in self.phases[:begun]:
             losses |= set(stage.losses)
-            if isinstance(stage, PruneAction) and self.recipe.strategy == "compress":
-                losses |= set(stage.heads)  # trained before: what a removal leaves counts without fine-tuning
-            if isinstance(stage, HeadAction):
-                losses.discard(stage.replaces)  # fresh
+            if self.recipe.strategy == "compress":
+                losses |= set(stage.judged)  # trained before: what a removal leaves counts without fine-tuning
+            losses -= set(stage.resets)
         return [depth for depth, head in enumerate(self.architecture.heads, start=1) if head.name in losses]
 
 

@@ -10,7 +10,6 @@ from kerasgreedy.errors import CheckpointError, InputError, WorkdirError, dotted
 from kerasgreedy.graph.architecture import Architecture
 from kerasgreedy.graph.coupling import walk
 from kerasgreedy.plan.preparation import Job, prepare
-from kerasgreedy.plan.stages import PruneAction
 from kerasgreedy.runs.checkpoint import NETWORK, Snapshot
 from kerasgreedy.runs.workdir import PRUNED, Workdir
 from kerasgreedy.spec import layers as L
@@ -87,7 +86,7 @@ def _with_same_split(job: Job, source: Job) -> Job:
 def _check_heads(job: Job, source: Job, begun: int) -> None:
     """`compress` works with heads that were trained; so many stages of that run have begun."""
     trained = {source.architecture.heads[depth - 1].name for depth in source.trained_depths(begun)}
-    wanted = {head for stage in job.phases if isinstance(stage, PruneAction) for head in stage.heads}
+    wanted = {head for stage in job.phases for head in stage.judged}
     if job.recipe.strategy == "compress" and not wanted <= trained:
         raise InputError(
             f"prune.heads: {min(wanted - trained)} was not trained by that run; trained: {', '.join(sorted(trained))}"

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -268,23 +268,15 @@ class Workdir:
         except OSError as error:
             raise storage_error(self.path / name, error) from None
 
-    def keep_details(self, details: dict[str, str]) -> None:
-        """Writes files about a change of the network."""
-        for name, content in details.items():
-            (self.path / "pruning").mkdir(exist_ok=True)
-            self.write(f"pruning/{name}", content)
-
-    def support(self, phase: int) -> Path:
-        """The file of the weights that a phase's last stored masks were estimated with."""
-        return self.path / "support" / f"phase_{phase + 1}.npz"
-
-    def keep_support(self, phase: int, content: bytes) -> None:
-        """Writes that file."""
-        self.support(phase).parent.mkdir(exist_ok=True)
-        try:
-            write_atomically(self.support(phase), content)
-        except OSError as error:
-            raise storage_error(self.support(phase), error) from None
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        """Writes files, named by their paths below the folder, that a stage leaves."""
+        for name, content in files.items():
+            path = self.path / name
+            path.parent.mkdir(exist_ok=True)
+            try:
+                write_atomically(path, content)
+            except OSError as error:
+                raise storage_error(path, error) from None
 
     def keep_plan(self, spec: ModelSpec, plan: list[Any]) -> None:
         """Writes the spec of a network that changed, and what the plan is now."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.network.build import Network
 from kerasgreedy.runs.checkpoint import Arrays
+from kerasgreedy.solvers.updates import Update
 from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def smallest_masked(kernel: "NDArray[np.float32]", kept: "NDArray[np.bool_]", sp
     return ~pruned.reshape(kernel.shape)
 
 
-class Masks:
+class Masks(Update):
     """Masks over the kernels of convolutions and dense layers, chosen by magnitude within each kernel.
 
-    Biases and batch norm are never masked. Masks are variables on every device; weights under them are zero after `refresh`
-    and after every `apply`.
+    Biases and batch norm are never masked. Masks are variables on every device; weights under them are zero after
+    they are chosen and after every step.
 
     Args:
         network: built under the strategy's scope, in the precision of the phase.
@@ -59,17 +60,18 @@ class Masks:
         strategy: tf.distribute.Strategy,
     ):
         self._schedule, self._strategy = schedule, strategy
+        self.extras = {"masks": self}
         self._kernels: dict[str, keras.Variable] = {
             key: variable for name in components for key, variable in network.variables(name).items() if key.endswith("/kernel")
         }
         with strategy.scope():
             self._kept = {key: tf.Variable(np.ones(kernel.shape, bool), trainable=False) for key, kernel in self._kernels.items()}
 
-    def refresh(self, step: int) -> None:
-        """Chooses the masks anew where the schedule is active at this step (from 0, in the phase); to be called before it."""
-        if self._schedule is None or step > self._schedule.last_change:
+    def before(self, number: int) -> None:
+        """Chooses the masks anew where the schedule is active at this step."""
+        if self._schedule is None or number > self._schedule.last_change:
             return  # pruned weights are the smallest: the same sparsity once more would choose the same masks
-        active, sparsity = self._schedule(step)
+        active, sparsity = self._schedule(number)
         if active:
             values = {key: keras.ops.convert_to_numpy(kernel) for key, kernel in self._kernels.items()}
             self.hold({key: smallest_masked(value, self._kept[key].numpy(), sparsity) for key, value in values.items()})
@@ -85,8 +87,8 @@ class Masks:
         kept = [mask.numpy() for mask in self._kept.values()]
         return 1 - sum(int(mask.sum()) for mask in kept) / sum(mask.size for mask in kept)
 
-    def apply(self) -> None:
-        """Sets the masked weights to zero; for use in a graph, outside of the replicas."""
+    def on_variables(self, rate: tf.Tensor) -> None:
+        """Sets the masked weights to zero, whatever momentum or decay made of them."""
         for key, kernel in self._kernels.items():
             self._strategy.extended.update(kernel.value, _zero, args=(self._kept[key],))
 

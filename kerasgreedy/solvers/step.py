@@ -1,6 +1,7 @@
 """The step: mathematics of one batch, always under a tf.distribute.Strategy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import keras
@@ -10,10 +11,25 @@ from kerasgreedy.network.build import Network
 from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.network.walk import Instead
 from kerasgreedy.plan.stages import Phase
-from kerasgreedy.solvers.masks import Masks
+from kerasgreedy.solvers.updates import Setting, Update, updates_of
 
 Sums: TypeAlias = dict[str, Any]
 Support: TypeAlias = Callable[..., Instead]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a batch came to.
+
+    Attributes:
+        sums: head -> (sum of losses, number right) over the batch; still on the device.
+        warm: nothing was traced for it; for those who time steps.
+        examples: of them; None: a batch.
+    """
+
+    sums: Sums
+    warm: bool
+    examples: int | None = None
 
 
 def phase_logits(
@@ -64,8 +80,8 @@ def phase_logits(
 class TrainStep:
     """One optimiser step of a phase on a global batch.
 
-    Minimises the sum over the phase's heads of the mean loss by their objectives, plus weight_decay / 2 * |w|^2 over
-    all that trains.
+    Minimises the sum over the phase's heads of the mean loss by their objectives, plus weight_decay / 2 * |w|^2 over all that
+    trains, plus the regularizers.
     With `accumulation` = n the batch goes through in n parts, one after the other, and their gradients are summed before the
     one update: the peak of memory is that of a part. Batch norm then sees a part at a time.
 
@@ -74,7 +90,7 @@ class TrainStep:
         phase: what trains, where the losses stand, by which objectives, global batch size, weight decay, label smoothing.
         optimizer: built here, with exactly the variables of this phase.
         first_block: blocks before it are left out; the step is fed their output (see `phase_logits`).
-        masks: weights that are zero again after each update, whatever momentum or decay make of them.
+        more: what is done to gradients and variables beside what the phase's settings ask for.
         support: given what a batch holds behind the labels, what the layers of the trained components do instead.
     """
 
@@ -85,45 +101,48 @@ class TrainStep:
         optimizer: keras.optimizers.Optimizer,
         strategy: tf.distribute.Strategy,
         first_block: int = 0,
-        masks: Masks | None = None,
+        more: Sequence[Update] = (),
         support: Support | None = None,
     ):
-        self._masks, self._support = masks, support
+        self._support = support
+        self.updates = updates_of(Setting(network, phase, optimizer, strategy), *more)
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
         self._first_block, self._parts = first_block, phase.training.accumulation
         self._batch_size = phase.training.batch_size
         self._objectives = objectives_of(phase.training, phase.losses, smoothed=True)
-        self._clip_norm = phase.training.clip_norm
-        self._decay = phase.training.optimizer.weight_decay / strategy.num_replicas_in_sync
         for name in network.names:
             network.component(name).trainable = name in phase.trains
         self.variables = [v for name in phase.trains for v in network.component(name).trainable_variables]
         with strategy.scope():
             optimizer.build(self.variables)
-        self.warm = False  # the first call traces the graph; for those who time steps
+        self._warm = False  # the first call traces the graph
         self._compiled = tf.function(self._global)
 
     def __call__(self, x: Any, labels: Any, *more: Any) -> Sums:
         """Runs the step; returns head -> (sum of losses, number right) over the global batch."""
         return self._compiled(x, labels, *more)
 
+    def result(self, batch: Sequence[Any], number: int) -> Result:
+        """Runs the step of a number, counted from 0 in the phase."""
+        for update in self.updates:
+            update.before(number)
+        warm, self._warm = self._warm, True
+        return Result(self(*batch), warm)
+
     def _global(self, *batch: Any) -> Sums:
+        optimizer = getattr(self._optimizer, "inner_optimizer", self._optimizer)
+        begun, rate = tf.identity(optimizer.iterations.value), tf.identity(optimizer.learning_rate)
         sums = self._strategy.run(self._replica, args=batch)
-        if self._masks:
-            self._masks.apply()
+        # A step that overflows is left out, and does not count.
+        rate *= tf.cast(optimizer.iterations.value - begun, tf.float32)
+        for update in self.updates:
+            update.on_variables(rate)
         return tf.nest.map_structure(lambda x: self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), sums)
 
     def _replica(self, *batch: tf.Tensor) -> Sums:
         gradients, sums = self._gradients(*batch) if self._parts == 1 else self._accumulated(*batch)
-        if self._decay:
-            # The optimiser sums over replicas, so each contributes its share of the decay. A scaled loss scales it too.
-            decay = self._optimizer.scale_loss(self._decay)
-            gradients = [g + decay * tf.convert_to_tensor(v.value) for g, v in zip(gradients, self.variables, strict=True)]
-        if self._clip_norm:
-            gradients = self._clipped(gradients)
-        scaled = isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer)
-        if scaled and self._strategy.num_replicas_in_sync > 1:
-            gradients = self._agreed(gradients)
+        for update in self.updates:
+            gradients = update.on_gradients(gradients, self.variables)
         self._optimizer.apply(gradients, self.variables)
         return sums
 
@@ -166,23 +185,6 @@ class TrainStep:
                 part_of = (tf.identity(values[rows]) for values in batch)
                 total = tf.nest.map_structure(tf.add, total, self._gradients(*part_of))
         return total
-
-    def _clipped(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        """The gradient of the global batch, clipped; one share of it for each replica, since the optimiser adds them up.
-
-        A loss that is scaled scales the norm as well. A norm that is not finite makes every gradient NaN.
-        """
-        replicas = self._strategy.num_replicas_in_sync
-        if replicas > 1:
-            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        clipped, _ = tf.clip_by_global_norm(gradients, self._optimizer.scale_loss(tf.constant(self._clip_norm, tf.float32)))
-        return [gradient / replicas for gradient in clipped] if replicas > 1 else clipped
-
-    def _agreed(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Not finite on one replica: on none. Keras's loss scaling looks at its own replica's gradients only."""
-        odd = tf.add_n([tf.reduce_sum(tf.cast(~tf.math.is_finite(g), tf.float32)) for g in gradients])
-        anywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, odd)
-        return [tf.where(anywhere > 0, tf.fill(tf.shape(g), float("nan")), g) for g in gradients]
 
 
 def _decide(logits: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import InitErrorDetails, core_schema
@@ -30,10 +30,12 @@ class Choice:
     Attributes:
         settings: its keys in YAML, `name` among them.
         home: `package.module:attribute` of what does the work; imported when it is first needed.
+        plan: the same of a function, free of TensorFlow, that says beforehand what it will do; of solvers. Empty: none.
     """
 
     settings: type[Named]
     home: str
+    plan: str = ""
 
 
 class Door:
@@ -43,17 +45,17 @@ class Door:
 
     Args:
         group: plural noun; plug-ins are found in the entry points `kerasgreedy.<group>`.
-        choices: (settings, home) of what the package brings; the first is taken where `name` is left out.
+        choices: of what the package brings; the first is taken where `name` is left out.
     """
 
-    def __init__(self, group: str, choices: Iterable[tuple[type[Named], str]]):
+    def __init__(self, group: str, choices: Iterable[tuple[type[Named], str] | tuple[type[Named], str, str]]):
         self.group = group
         self._choices: dict[str, Choice] = {}
-        for settings, home in choices:
-            self.add(settings, home)
+        for choice in choices:
+            self.add(*choice)
 
-    def add(self, settings: type[Named], home: str) -> None:
-        """Adds a choice under the default or only value of its `name`.
+    def add(self, settings: type[Named], home: str, plan: str = "") -> None:
+        """Adds a choice under the word of its `name`, see `Choice`.
 
         Raises:
             ValueError: the name is taken, or the settings have none.
@@ -61,7 +63,7 @@ class Door:
         name = _name_of(settings)
         if name in self._choices:
             raise ValueError(f"{self.group}: the name '{name}' is taken by {self._choices[name].home}")
-        self._choices[name] = Choice(settings, home)
+        self._choices[name] = Choice(settings, home, plan)
 
     @property
     def names(self) -> list[str]:
@@ -73,10 +75,11 @@ class Door:
         """The settings of all that has been added."""
         return [choice.settings for choice in self._choices.values()]
 
-    def load(self, settings: Named) -> Any:
-        """What does the work behind some settings: a class that takes them as its first argument."""
-        module, _, attribute = self._choices[_name_of(type(settings))].home.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+    def load(self, settings: Named, what: Literal["home", "plan"] = "home") -> Any:
+        """What does the work behind some settings, or plans it; None where there is no such thing."""
+        place = getattr(self._choices[_name_of(type(settings))], what)
+        module, _, attribute = place.partition(":")
+        return getattr(importlib.import_module(module), attribute) if place else None
 
     def choose(self, data: Any) -> Named:
         """Validates settings by their name.

@@ -4,7 +4,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field, model_validator
 
-from kerasgreedy.spec.solver import Alternation
+from kerasgreedy.spec.solver_settings import Alternation
 from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay, SparsitySchedule, check_rises
 from kerasgreedy.spec.strict import Strict, fault, faults
 from kerasgreedy.spec.training import Training, TrainingChanges

@@ -14,7 +14,7 @@ from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import model as M
 from kerasgreedy.spec import pruning_settings as P
 from kerasgreedy.spec import recipe as R
-from kerasgreedy.spec import solver as V
+from kerasgreedy.spec import solver_settings as V
 from kerasgreedy.spec import sparsity as S
 from kerasgreedy.spec import training as T
 

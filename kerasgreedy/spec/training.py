@@ -7,8 +7,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
 from kerasgreedy.spec.doors import Door, Named
-from kerasgreedy.spec.objectives import CrossEntropy, Objective
-from kerasgreedy.spec.solver import Alternation, Descent, Solver
+from kerasgreedy.spec.objective_settings import CrossEntropy, Objective
+from kerasgreedy.spec.regularizers import Penalty
+from kerasgreedy.spec.solver_settings import Alternation, Descent, Solver
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
 Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
@@ -112,6 +113,9 @@ class Training(Strict):
         description="scale the gradient of a step down to this l2 norm, taken over all that trains, where it is longer; of the "
         "global batch, weight decay included",
     )
+    regularizers: list[Penalty] = Field(
+        default_factory=list, description="penalties on kernels, added to the loss: `l2`, `l1`, `group_lasso`, or a plug-in's"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
     keep: Literal["best", "last"] = Field("last", description="which point of its path a phase ends with")
     monitor: Monitor = Field(
@@ -178,6 +182,7 @@ class TrainingChanges(Strict):
     solver: Solver | None = Field(None, description="`sgd` (the default here) or `alternation`")
     objective: Objective | None = Field(None, description="what heads lose on an example, see `training`")
     clip_norm: float | None = Field(None, gt=0, description="longest gradient, see `training`")
+    regularizers: list[Penalty] | None = Field(None, description="penalties on kernels, in the place of those of `training`")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of the target spread evenly over all classes")
     keep: Literal["best", "last"] | None = Field(None, description="which point of its path the phase ends with")
     early_stopping: Count | None = Field(None, description="end the phase after so many epochs without a better point")

@@ -12,19 +12,20 @@ from kerasgreedy.inputs.feature_store import StoreFolder
 from kerasgreedy.inputs.features import FeatureInput, PhaseInput
 from kerasgreedy.inputs.phase_inputs import Inputs
 from kerasgreedy.network.identity import start_as_identity
+from kerasgreedy.plan.actions import Action
 from kerasgreedy.plan.preparation import Job
-from kerasgreedy.plan.stages import HeadAction, Phase, PruneAction
+from kerasgreedy.plan.stages import Phase, phases_of
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.metrics_log import MetricsLog
 from kerasgreedy.runs.state import Best, RunState
 from kerasgreedy.runs.workdir import Workdir
-from kerasgreedy.solvers.alternation.masked_network import packed
-from kerasgreedy.solvers.descent import Solver
-from kerasgreedy.solvers.registry import open_solver
 from kerasgreedy.solvers.schedules import learning_rates, make_optimizer
-from kerasgreedy.spec.objectives import CrossEntropy
-from kerasgreedy.train.actions import perform
+from kerasgreedy.solvers.solver import Solver, Task
+from kerasgreedy.solvers.step import Result
+from kerasgreedy.spec.objective_settings import CrossEntropy
+from kerasgreedy.spec.solver_settings import SOLVERS
 from kerasgreedy.train.monitoring import Looks, Watch, diverged, watched_parts
+from kerasgreedy.train.performing import Doing, perform
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.signals import Asked
 from kerasgreedy.train.speed import Speed, means
@@ -85,10 +86,10 @@ class Loop:
         try:
             while self.state.position.phase < len(self.job.phases):
                 stage = self.job.phases[self.state.position.phase]
-                if isinstance(stage, Phase):
-                    self._phase(stage)
-                else:
+                if isinstance(stage, Action):
                     self._act(stage)
+                else:
+                    self._phase(phases_of([stage])[0])
         except Diverged:
             self.stores.keep_only()  # nobody will go on from here with the same settings
             raise
@@ -96,7 +97,7 @@ class Loop:
         self.state.complete()
         return self.job
 
-    def _act(self, action: PruneAction | HeadAction) -> None:
+    def _act(self, action: Action) -> None:
         """Lets an action change the network, unless a signal comes first, and goes on with the plan for what it leaves."""
         ends = self.asked.ends(f"before {action.name}; saved")
         ends()
@@ -107,12 +108,13 @@ class Loop:
             self.reporter.images_done(action.name, "measuring importance", done, total)
             ends()
 
-        outcome = perform(action, self.job, self.state.network, self.pipeline, self.strategy, measured, ends)
-        self.job = self.job.at(outcome.spec, [*self.state.position.kept, outcome.entry])
-        self.folder.keep_details(outcome.details)
+        outcome = perform(action, Doing(self.job, self.state.network, self.pipeline, self.strategy, measured, ends))
+        entry = outcome.entry.as_dict()
+        self.job = self.job.at(outcome.spec, [*self.state.position.kept, entry])
+        self.folder.keep(outcome.files)
         self.state.position.seconds += time.monotonic() - started
-        self.state.finish_action(outcome.network, outcome.spec, outcome.entry)
-        self.reporter.acted(outcome.entry, self.job.phases)
+        self.state.finish_action(outcome.network, outcome.spec, entry)
+        self.reporter.acted(entry, self.job.phases)
         self._save(())
         # After the checkpoint that holds this network.
         self.folder.keep_plan(outcome.spec, [stage.as_dict() for stage in self.job.phases])
@@ -129,7 +131,8 @@ class Loop:
             self.state.network.compute_in(phase.prefix_precision, phase.frozen)
             optimizer = make_optimizer(self.training.optimizer, rates, phase.precision)
         self.input = self._open_input(phase)
-        self.solver = open_solver(phase, self.state.network, optimizer, self.strategy, self.input, self.stores)
+        task = Task(phase, self.state.network, optimizer, self.strategy, self.input, self.stores)
+        self.solver = SOLVERS.load(phase.training.solver)(task)
         if not self.state.attach(optimizer, self.solver.extras, self.changed):
             self.reporter.say("  the optimiser is of another kind than before: it begins anew")
         watch = Watch(phase, self.state.network, self.strategy, self.input, watched_parts(self.training, self.pipeline))
@@ -140,8 +143,8 @@ class Loop:
             train = self._epoch(phase)
             self._after_epoch(phase, train, watch, float(rates[min(self._phase_step(), len(rates)) - 1]))
         if self.training.keep == "last":
-            self._keep_support(phase)
-        self.state.finish_phase(phase, self.training.keep == "best", self.solver.entry())
+            self.folder.keep(self.solver.files())
+        self.state.finish_phase(phase, self.training.keep == "best", self.solver.record().as_dict())
         self._save(phase.trains)
         del self.input, self.solver  # and with them cached features that the next phase has no use for
 
@@ -154,7 +157,7 @@ class Loop:
             if self.asked():
                 raise Stopped(self._stopped(phase))
 
-        epochs = range(self.state.position.epoch, phase.epochs) if not self._phase_done(phase) else range(0)
+        epochs = range(self.state.position.epoch, phase.epochs) if not self._epochs_are_over(phase) else range(0)
         parts = watched_parts(self.training, self.pipeline)
         source = self.inputs.open(phase, self.state.network, epochs, parts, filled, self.reporter.warn)
         if isinstance(source, FeatureInput):
@@ -164,7 +167,7 @@ class Loop:
     def _start(self, phase: Phase, watch: Watch) -> None:
         """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""
 
-        if self._counts(phase):
+        if self._counts():
             looks = watch.look(0, self.asked.ends(f"before phase {phase.name} began; what was saved before is whole"))
             self._record_looks(phase, looks)
             self.state.position.best = Best(watch.score(looks), 0)
@@ -173,10 +176,10 @@ class Loop:
         self._save(phase.trains)
 
     def _begin_epoch(self, phase: Phase) -> None:
-        """Lets the solver get ready, and logs the points at which it estimates masks."""
+        """Lets the solver get ready, and logs what it noted."""
         position = self.state.position
         started = time.monotonic()
-        work = self.solver.begin(position.epoch, position.step)
+        work = self.solver.prepare(position.epoch, position.step)
         for what, done, total in work:
             self.reporter.images_done(phase.name, what, done, total)
             if self.asked():
@@ -186,21 +189,19 @@ class Loop:
         position.seconds += time.monotonic() - started
         for line in self.solver.news():
             self.reporter.say(f"  {line}")
-        if position.step == 0 and self.solver.refreshed(position.epoch):
-            place = {"phase": phase.index, "phase_name": phase.name, "epoch": position.epoch, "split": "refresh"}
+        for event in self.solver.events(position.epoch) if position.step == 0 else []:
+            place = {"phase": phase.index, "phase_name": phase.name, "epoch": position.epoch, "split": event}
             self.log.write(place, self._overall_step(phase))
 
     def _epoch(self, phase: Phase) -> dict[str, Any]:
         """Trains what is left of the running epoch; returns its means."""
         position = self.state.position
         batch_size = self.training.batch_size
-        batches = self.solver.batches(position.epoch, position.step)
-        pending: list[Any] = []
+        pending: list[Result] = []
         speed = Speed(batch_size)
         last = phase.losses[-1]
-        for batch in self.devices.batches(batches):
-            warm = self.solver.warm
-            pending.append(self.solver.step(batch, self._phase_step()))
+        for result in self.solver.epoch(position.epoch, position.step, self._phase_step()):
+            pending.append(result)
             position.step += 1
             # Clocks differ: several workers do what they do together by the number of the step.
             together = self.asked.is_time(position.step)
@@ -209,7 +210,7 @@ class Loop:
             ):
                 self._absorb(phase, pending)
                 speed.look()
-            lap = speed.lap(counts=warm)
+            lap = speed.lap(counts=result.warm)
             position.seconds += lap
             figures = {**(means(position.sums[last]) if position.sums else {}), **speed.figures()}
             self.reporter.step(phase, position.epoch, position.step, lap, figures)
@@ -225,16 +226,16 @@ class Loop:
                 raise Stopped(self._stopped(phase))
         return {head: {**means(sums), **speed.figures()} for head, sums in position.sums.items()}
 
-    def _absorb(self, phase: Phase, pending: list[Any]) -> None:
+    def _absorb(self, phase: Phase, pending: list[Result]) -> None:
         """Adds the sums of steps that were sent off to those of the epoch, and looks whether they are finite."""
         sums = self.state.position.sums
         for result in pending:
-            for head, values in result.items():
+            for head, values in result.sums.items():
                 loss, right = (float(value) for value in values.numpy())
                 if not math.isfinite(loss):
                     raise diverged(phase, self.state.position.epoch, f"the training loss of {head} is {loss}")
                 old = sums.get(head, [0.0, 0.0, 0.0])
-                sums[head] = [old[0] + loss, old[1] + right, old[2] + self.training.batch_size]
+                sums[head] = [old[0] + loss, old[1] + right, old[2] + (result.examples or self.training.batch_size)]
         pending.clear()
 
     def _after_epoch(self, phase: Phase, train: dict[str, Any], watch: Watch, rate: float) -> None:
@@ -248,16 +249,16 @@ class Loop:
         looks = watch.look(position.epoch, seen)
         position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
         self.solver.end(sum(values["loss"] for values in train.values()))
-        self._record(phase, "train", train, learning_rate=rate, **({"masks": True} if self.solver.masked else {}))
+        self._record(phase, "train", train, learning_rate=rate, **self.solver.figures())
         self._record_looks(phase, looks)
         note = ""
-        if self._counts(phase):
+        if self._counts():
             score = watch.score(looks)
             if position.best is None or score > position.best.score:
                 position.best = Best(score, position.epoch)
                 self.state.keep_best(phase)
                 if self.training.keep == "best":
-                    self._keep_support(phase)
+                    self.folder.keep(self.solver.files())
                 note = ", best so far"
             else:
                 position.best.waited += 1
@@ -270,19 +271,14 @@ class Loop:
         if stopping and not (self._phase_done(phase) and phase.index + 1 == len(self.job.phases)):
             raise Stopped(self._stopped(phase))
 
-    def _keep_support(self, phase: Phase) -> None:
-        """Writes the weights that the masks in force were estimated with, beside the point that is kept."""
-        if self.solver.held_weights:
-            self.folder.keep_support(phase.index, packed(self.solver.held_weights))
-
-    def _counts(self, phase: Phase) -> bool:
-        """Whether this point of the path may be its best: only with the final sparsity, or with masks, in force."""
-        settled = phase.sparsity is None or self._phase_step() > phase.sparsity.last_change
-        if phase.alternation:
-            settled = self.state.position.epoch > phase.alternation.settings.warm_up_epochs
-        return self.training.watches and settled
+    def _counts(self) -> bool:
+        """Whether this point of the path may be its best."""
+        return self.training.watches and self.solver.counts(self.state.position.epoch, self._phase_step())
 
     def _phase_done(self, phase: Phase) -> bool:
+        return self._epochs_are_over(phase) or (self.state.position.started and self.solver.verdict() is not None)
+
+    def _epochs_are_over(self, phase: Phase) -> bool:
         position = self.state.position
         patience = self.training.early_stopping
         waited = position.best.waited if position.best else 0
@@ -303,8 +299,8 @@ class Loop:
             self.log.write({**place, **values, **more}, self._overall_step(phase))
 
     def _overall_step(self, phase: Phase) -> int:
-        done = zip(self.job.phases[: phase.index], self.state.position.kept, strict=False)
-        before = sum(entry["epochs"] * self.pipeline.steps(p.training.batch_size) for p, entry in done if isinstance(p, Phase))
+        done = ((p, self.state.position.kept[p.index]) for p in phases_of(self.job.phases[: phase.index]))
+        before = sum(kept["epochs"] * self.pipeline.steps(p.training.batch_size) for p, kept in done)
         return before + self._phase_step()
 
     def _phase_step(self) -> int:

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from kerasgreedy.errors import printable
-from kerasgreedy.plan.stages import HeadAction, Phase, PruneAction, Stage
+from kerasgreedy.plan.actions import Action
+from kerasgreedy.plan.stages import Phase, Stage, phases_of
 
 PLAIN_SECONDS = 20.0
 SIZES = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
@@ -53,15 +54,15 @@ class Reporter:
         init = f", starts as the identity on {phase.name}" if phase.init == "identity" else ""
         if phase.init_reason:
             init = f", fresh start: {phase.init_reason}"
-        if phase.alternation:
-            init += f", {phase.alternation}"
+        if str(phase.solver_plan):
+            init += f", {phase.solver_plan}"
         if phase.sparsity:
             init += f", sparsity {phase.sparsity}"
         trains = f"{phase.parameters:,} weights"
         cache = f", input {phase.cache}" if phase.cache.used else ""
         self.say(f"phase {phase.index + 1}/{len(self._phases)} {phase.name}: trains {trains}, {phase.epochs} epochs{init}{cache}")
 
-    def action(self, action: PruneAction | HeadAction) -> None:
+    def action(self, action: Action) -> None:
         """An action begins."""
         self.say(f"action {action.index + 1}/{len(self._phases)} {action.name}: {action.what}")
 
@@ -112,9 +113,8 @@ class Reporter:
             return ""
         steps = self._steps(phase) * (phase.epochs - epoch) - step
         rest = phase.training_multiply_adds * phase.training.batch_size * steps
-        for later in self._phases[phase.index + 1 :]:
-            if isinstance(later, Phase):
-                rest += later.training_multiply_adds * later.training.batch_size * self._steps(later) * later.epochs
+        for later in phases_of(self._phases[phase.index + 1 :]):
+            rest += later.training_multiply_adds * later.training.batch_size * self._steps(later) * later.epochs
         return f"{duration(rest * self._busy / self._work)} left"
 
     def _steps(self, phase: Phase) -> int:

@@ -16,7 +16,6 @@ from kerasgreedy.network.walk import Instead
 from kerasgreedy.nn.objectives import CrossEntropy
 from kerasgreedy.plan.batch_sizes import whole_shares
 from kerasgreedy.plan.preparation import Job
-from kerasgreedy.plan.stages import Action
 from kerasgreedy.reports.plots import plot_run
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.reports.tables import results_markdown
@@ -58,7 +57,7 @@ def finish(
         "training_seconds": round(state.position.seconds, 1),
     }
     if Devices.of(strategy).chief:
-        if any(isinstance(stage, Action) for stage in job.phases):
+        if any(stage.changes_network for stage in job.phases):
             results["pruned"] = _before_and_after(folder, state.network)
         _save_model(folder, state.network)
         plot_run(folder.path, results)

@@ -14,7 +14,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,15 +149,13 @@ def _actions() -> None:
 
     perform = loop.perform
 
-    def performed(*arguments: Any) -> Any:
-        *first, told, asked = arguments
-
+    def performed(action: Any, doing: Any) -> Any:
         def batch(done: int, total: int) -> None:
             reached("action/half")  # in the measurement of importance
-            told(done, total)
+            doing.seen(done, total)
 
         reached("action/before")
-        result = perform(*first, batch, asked)
+        result = perform(action, replace(doing, seen=batch))
         reached("action/after")
         return result
 

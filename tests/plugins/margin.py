@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from kerasgreedy.spec.doors import Named
-from kerasgreedy.spec.objectives import OBJECTIVES
+from kerasgreedy.spec.objective_settings import OBJECTIVES
 
 
 class Margin(Named):

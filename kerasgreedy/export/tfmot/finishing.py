@@ -137,9 +137,12 @@ def _set_ranges(model: Any, twin: Any, pipeline: Pipeline, batch_size: int) -> N
     for layer in model.layers:
         for variable in layer.weights:
             what, _, end = variable.name.rsplit("/", 1)[-1].split(":")[0].rpartition("_")
-            if end in ("min", "max") and what in ("output", "post_activation", "quantize_layer"):
-                source = twin.layers[0].name if what == "quantize_layer" else layer.name.removeprefix("quant_")
+            of_images = layer.name.startswith("quantize_layer")  # numbered in later models of a process, and its variables too
+            if end in ("min", "max") and (of_images or what in ("output", "post_activation")):
+                source = twin.layers[0].name if of_images else layer.name.removeprefix("quant_")
                 ranges.setdefault(source, {})[end] = variable
+    if twin.layers[0].name not in ranges or len(ranges) < 2:
+        raise InputError(f"TFMOT named its ranges otherwise than expected: {[v.name for v in model.layers[1].weights]}")
     shown = tf_keras.Model(twin.input, [twin.get_layer(name).output for name in ranges])
 
     # Not as a graph: of that TensorFlow makes operations that it has no kernel for (see nn/activations.py).

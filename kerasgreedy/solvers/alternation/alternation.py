@@ -1,58 +1,65 @@
 """Alternation between weights and support: masks are estimated, then held while the optimiser steps under them."""
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import InputError
 from kerasgreedy.graph.supports import layout
-from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
-from kerasgreedy.inputs.features import PhaseInput, prefix_digest, stored_rows
-from kerasgreedy.network.build import Network
+from kerasgreedy.inputs.feature_store import FeatureStore
+from kerasgreedy.inputs.features import prefix_digest, stored_rows
 from kerasgreedy.nn.activations import PositiveHardThreshold
 from kerasgreedy.plan.alternation_plan import AlternationPlan
 from kerasgreedy.plan.caching import GIGABYTE, gigabytes
-from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.checkpoint import Arrays
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.state import Extra
 from kerasgreedy.solvers.alternation.betas import estimate_betas
 from kerasgreedy.solvers.alternation.connections import used_connections
+from kerasgreedy.solvers.alternation.masked_network import packed, support_file
 from kerasgreedy.solvers.alternation.support import Estimated, Held, Shared, Support
-from kerasgreedy.solvers.descent import Work
 from kerasgreedy.solvers.masks import Masks
-from kerasgreedy.solvers.step import Sums, TrainStep, phase_logits
+from kerasgreedy.solvers.solver import Record, Solver, Task, Work, penalty_of
+from kerasgreedy.solvers.step import Result, TrainStep, phase_logits
 
 
-class Alternation:
+@dataclass(frozen=True)
+class AlternationRecord(Record):
+    """What alternation did in a phase.
+
+    Attributes:
+        refreshes: epochs at whose start masks were estimated.
+        beta: `component/layer` -> what a unit was compared with, per example.
+        pruned: share of the weights that is held at zero; None where nothing is pruned.
+    """
+
+    refreshes: list[int]
+    beta: dict[str, float]
+    pruned: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"alternation": {key: value for key, value in vars(self).items() if value is not None}}
+
+
+class Alternation(Solver):
     """See `Solver`. Epochs of plain descent, then of steps under masks.
 
     Stored masks are a function of the weights at their refresh and of the images. A checkpoint therefore holds those weights, and
     the masks are computed from them again, bit for bit, whenever they are needed and not there.
 
-    Args:
-        network: in the precision of the phase.
-        optimizer: of the phase; plain and masked steps share it.
-        folder: for masks on disk.
+    Plain and masked steps share the optimiser. Masks lie in the task's folder, if on disk.
     """
 
-    def __init__(
-        self,
-        phase: Phase,
-        network: Network,
-        optimizer: keras.optimizers.Optimizer,
-        strategy: tf.distribute.Strategy,
-        source: PhaseInput,
-        folder: StoreFolder,
-    ):
-        assert phase.alternation is not None
-        self.plan: AlternationPlan = phase.alternation
-        self._phase, self._network, self._source, self._folder = phase, network, source, folder
+    def __init__(self, task: Task):
+        phase, network, optimizer, strategy, source = task.phase, task.network, task.optimizer, task.strategy, task.source
+        assert isinstance(phase.solver_plan, AlternationPlan)
+        self.plan = phase.solver_plan
+        self._phase, self._network, self._source, self._folder = phase, network, source, task.folder
         self._devices = Devices.of(strategy)
         self._settings = self.plan.settings
         parts = [network.architecture.components[name] for name in phase.trains]
@@ -61,8 +68,9 @@ class Alternation:
             fixed = 0.0 if isinstance(self.plan.beta, str) else self.plan.beta
             self._betas = {key: tf.Variable(fixed, trainable=False) for key, u in self._units.items() if u.planes == 1}
         self._kept = Masks(network, phase.trains, None, strategy) if self.plan.prunes else None
+        kept = [self._kept] if self._kept else []
         self._plain = TrainStep(network, phase, optimizer, strategy, source.first_block)
-        self._masked = TrainStep(network, phase, optimizer, strategy, source.first_block, self._kept, self._support)
+        self._masked = TrainStep(network, phase, optimizer, strategy, source.first_block, kept, self._support)
         self._stores: dict[int | None, FeatureStore] = {}
         self._estimating = tf.function(self._estimate)
         self.held_weights: Mapping[str, Arrays] = {}
@@ -70,16 +78,16 @@ class Alternation:
         self._news: list[str] = []
         self._best: float | None = None
         self._waited = 0
-        self.extras: Mapping[str, Extra] = {"alternation": self, **({"masks": self._kept} if self._kept else {})}
-        self.warm = self.masked = False
+        self.extras: Mapping[str, Extra] = {"alternation": self}
+        for update in self._masked.updates:
+            self.extras = {**self.extras, **update.extras}
+        self.masked = False
 
     # What the loop asks for.
 
-    def begin(self, epoch: int, step: int) -> Generator[Work, None, None]:
-        masked = epoch >= self._settings.warm_up_epochs
-        self.warm = self.warm and masked == self.masked
-        self.masked = masked
-        if not masked:
+    def prepare(self, epoch: int, step: int) -> Generator[Work, None, None]:
+        self.masked = epoch >= self._settings.warm_up_epochs
+        if not self.masked:
             return
         if self._is_due(epoch) and step == 0:
             if not self._refreshes:
@@ -96,20 +104,24 @@ class Alternation:
         news, self._news = self._news, []
         return news
 
-    def refreshed(self, epoch: int) -> bool:
-        return bool(self._refreshes) and self._refreshes[-1] == epoch
+    def events(self, epoch: int) -> list[str]:
+        return ["refresh"] if self._refreshes and self._refreshes[-1] == epoch else []
 
-    def batches(self, epoch: int, first_step: int) -> tf.data.Dataset:
+    def epoch(self, epoch: int, first_step: int, number: int) -> Iterator[Result]:
+        for batch in self._devices.batches(self._batches(epoch, first_step)):
+            yield self.step(batch, number)
+            number += 1
+
+    def step(self, batch: Sequence[Any], number: int) -> Result:
+        """One step of the optimiser, under masks or, in the warm-up, without."""
+        return (self._masked if self.masked else self._plain).result(batch, number)
+
+    def _batches(self, epoch: int, first_step: int) -> tf.data.Dataset:
         if not (self.masked and self._stored):
             return self._source.training(epoch, first_step)
         bits = stored_rows(self._stores[self._view(epoch)])
         indexed = self._source.indexed(epoch, first_step, self._devices.workers)
         return indexed.map(lambda row, x, label: (x, label, bits(row))).prefetch(2)
-
-    def step(self, batch: tuple[Any, ...], number: int) -> Sums:
-        sums = self._masked(*batch) if self.masked else self._plain(*batch)
-        self.warm = True
-        return sums
 
     def end(self, losses: float) -> None:
         if not self.masked:
@@ -119,14 +131,20 @@ class Alternation:
         else:
             self._waited += 1
 
-    def entry(self) -> dict[str, Any]:
-        return {
-            "alternation": {
-                "refreshes": self._refreshes,
-                "beta": {key: float(beta.numpy()) for key, beta in self._betas.items()},
-                **({"pruned": self._kept.sparsity()} if self._kept else {}),
-            }
-        }
+    def counts(self, epochs: int, steps: int) -> bool:
+        """Only with masks in force."""
+        return epochs > self._settings.warm_up_epochs
+
+    def figures(self) -> dict[str, Any]:
+        return {**penalty_of(self._masked.updates), **({"masks": True} if self.masked else {})}
+
+    def files(self) -> dict[str, bytes]:
+        """The weights that stored masks in force were estimated with."""
+        return {support_file(self._phase.index): packed(self.held_weights)} if self.held_weights else {}
+
+    def record(self) -> AlternationRecord:
+        betas = {key: float(beta.numpy()) for key, beta in self._betas.items()}
+        return AlternationRecord(self._refreshes, betas, self._kept.sparsity() if self._kept else None)
 
     # What a checkpoint holds.
 

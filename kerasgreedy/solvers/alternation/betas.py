@@ -13,7 +13,7 @@ from kerasgreedy.network.build import Network
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.solvers.alternation.support import Shared, Support
 from kerasgreedy.solvers.step import phase_logits
-from kerasgreedy.spec.solver import Alternation
+from kerasgreedy.spec.solver_settings import Alternation
 
 # Batches that beta is chosen on.
 BATCHES = 20

@@ -12,12 +12,13 @@ from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.graph.supports import layout
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.walk import Instead
+from kerasgreedy.plan.alternation_plan import AlternationPlan
 from kerasgreedy.plan.preparation import Job
-from kerasgreedy.plan.stages import HeadAction, Phase
+from kerasgreedy.plan.stages import Stage
 from kerasgreedy.runs.checkpoint import Arrays
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.solvers.alternation.support import Estimated, Held, Shared
-from kerasgreedy.spec.solver import Alternation
+from kerasgreedy.spec.solver_settings import Alternation
 
 Masks: TypeAlias = Literal["held", "instance", "batch"]
 MASKS = ("held", "instance", "batch")
@@ -48,12 +49,13 @@ def masked_layers(
     if masks not in MASKS:
         raise InputError(f"masks: received {masks!r}; allowed: {', '.join(MASKS)}")
     done = job.phases[: len(entries)]
-    phase = next((stage for stage in reversed(done) if isinstance(stage, Phase) and stage.alternation), None)
-    if phase is None or phase.alternation is None or not entries[phase.index]["alternation"]["refreshes"]:
+    phase = next((stage for stage in reversed(done) if isinstance(stage.solver_plan, AlternationPlan)), None)
+    if phase is None or not entries[phase.index]["alternation"]["refreshes"]:
         raise InputError(f"{folder.path}: no finished phase in which solver alternation made masks; --masks needs one")
-    settings = phase.alternation.settings
+    assert isinstance(phase.solver_plan, AlternationPlan)
+    settings = phase.solver_plan.settings
     settings = settings.model_copy(update={"rule": rule or settings.rule})
-    replaced = {stage.replaces for stage in done[phase.index :] if isinstance(stage, HeadAction)}
+    replaced = {head for stage in done[phase.index :] for head in stage.resets}
     components = [job.architecture.components[name] for name in phase.trains if name not in replaced]
     units = layout(components, settings.hold_pools)
     found = entries[phase.index]["alternation"]["beta"]
@@ -84,6 +86,11 @@ def masked_layers(
     return own
 
 
+def support_file(phase: int) -> str:
+    """Where a run folder has the weights that a phase's stored masks were estimated with."""
+    return f"support/phase_{phase + 1}.npz"
+
+
 def packed(weights: Mapping[str, Arrays]) -> bytes:
     """Weights of components as an npz file."""
     buffer = io.BytesIO()
@@ -92,11 +99,11 @@ def packed(weights: Mapping[str, Arrays]) -> bytes:
     return buffer.getvalue()
 
 
-def _weights(folder: Workdir, phase: Phase, settings: Alternation, replaced: Collection[str]) -> dict[str, Arrays]:
+def _weights(folder: Workdir, phase: Stage, settings: Alternation, replaced: Collection[str]) -> dict[str, Arrays]:
     """Component -> weights at the last refresh before the point that the phase kept."""
     if settings.mode == "batch":
         raise InputError("--masks: received 'held'; masks of mode batch are not held; allowed: instance, batch")
-    file = folder.support(phase.index)
+    file = folder.path / support_file(phase.index)
     if not file.is_file():
         raise WorkdirError(f"{file}: not there; allowed: --masks instance or batch")
     result: dict[str, dict[str, Any]] = {}

@@ -10,7 +10,7 @@ import tensorflow as tf
 from kerasgreedy.graph.supports import Layout, Unit
 from kerasgreedy.nn.activations import PositiveHardThreshold
 from kerasgreedy.solvers.alternation.pools import largest, taken
-from kerasgreedy.spec.solver import Alternation
+from kerasgreedy.spec.solver_settings import Alternation
 
 
 def pack(mask: tf.Tensor) -> tf.Tensor:

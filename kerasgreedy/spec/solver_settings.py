@@ -120,11 +120,38 @@ class Alternation(Named):
         return self
 
 
+class Fista(Named):
+    """Accelerated proximal gradient on all training images at once, for phases that train nothing but linear heads.
+
+    (Beck and Teboulle 2009; restarts by O'Donoghue and Candes 2015, section 3.2.) Such a problem is convex, and the solver says
+    how far from its optimum it ends. An epoch is one step; its length comes from the data, so that the optimiser's rate, its
+    schedule and `clip_norm` have no part in it; `batch_size` says how many images go through at once. See
+    [solvers.md](solvers.md).
+    """
+
+    name: Literal["fista"] = Field(description="write `fista`")
+    tolerance: float = Field(
+        1e-5,
+        gt=0,
+        lt=1,
+        description="the phase ends when the norm of a subgradient of the whole objective is below this share of the norm of the "
+        "loss's gradient at zero weights",
+    )
+    power_iterations: Count = Field(
+        20, description="passes over the training images before the first epoch, which measure the curvature"
+    )
+
+
 SOLVERS = Door(
     "solvers",
     [
         (Descent, "kerasgreedy.solvers.descent:Descent"),
-        (Alternation, "kerasgreedy.solvers.alternation.alternation:Alternation"),
+        (
+            Alternation,
+            "kerasgreedy.solvers.alternation.alternation:Alternation",
+            "kerasgreedy.plan.alternation_plan:plan_alternation",
+        ),
+        (Fista, "kerasgreedy.solvers.fista:Accelerated", "kerasgreedy.plan.fista_plan:plan_fista"),
     ],
 )
 Solver: TypeAlias = Annotated[Named, SOLVERS]

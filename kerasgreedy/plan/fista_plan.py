@@ -1,0 +1,74 @@
+"""Whether accelerated proximal gradient can do a phase. Imports no TensorFlow."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kerasgreedy.graph.architecture import Component, leaves
+from kerasgreedy.plan.solver_plans import Asked
+from kerasgreedy.plan.stages import SolverPlan
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.regularizers import L1, GroupLasso
+from kerasgreedy.spec.solver_settings import Fista
+
+# Layers without weights whose output is linear in their input.
+LINEAR = (L.Flatten, L.AvgPool, L.PoolTo, L.GlobalAvgPool)
+
+
+@dataclass(frozen=True)
+class FistaPlan(SolverPlan):
+    """What accelerated proximal gradient does in a phase.
+
+    Attributes:
+        settings: of the recipe.
+        passes: over the training images at most: those that measure, and one for each epoch.
+    """
+
+    settings: Fista
+    passes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"fista": {"tolerance": self.settings.tolerance, "passes": self.passes}}
+
+    def __str__(self) -> str:
+        return f"one step an epoch on all images, at most {self.passes} passes, to {self.settings.tolerance:g}"
+
+
+def plan_fista(solver: Fista, asked: Asked) -> FistaPlan:
+    """Refuses what is no convex problem, or has no proximal map.
+
+    Raises:
+        PlanError: says which layer or setting it is.
+    """
+    for component in asked.trains:
+        _check_linear(component, asked)
+    if asked.recipe.data.augment.changes:
+        raise asked.refused(("name",), "received 'fista', whose problem is one set of images; leave out data.augment")
+    if asked.recipe.precision != "float32":
+        raise asked.refused(("name",), f"received 'fista' with precision {asked.recipe.precision}; allowed: float32")
+    proximal = []
+    for number, settings in enumerate(asked.training.regularizers):
+        form = getattr(settings, "form", None)
+        if form == "subgradient":
+            message = "received 'subgradient', which has no proximal map; allowed with solver fista: proximal"
+            raise asked.of_training(("regularizers", number, "form"), message)
+        proximal += [settings] if form else []
+    if [type(settings) for settings in proximal] not in ([], [type(each) for each in proximal[:1]], [L1, GroupLasso]):
+        message = "the proximal map of several is not known; allowed with solver fista: one, or l1 followed by group_lasso"
+        raise asked.of_training(("regularizers",), message)
+    return FistaPlan(solver, solver.power_iterations + 1 + asked.training.epochs)
+
+
+def _check_linear(component: Component, asked: Asked) -> None:
+    """A head of layers without weights that are linear, and one dense layer at its end."""
+    *before, last = list(leaves(component.nodes))
+    is_head = component.name in [head.name for head in asked.losses]
+    odd = next((node for node in before if not isinstance(node.layer, LINEAR)), None)
+    if odd is None and not isinstance(last.layer, L.Dense):
+        odd = last
+    if odd is not None or not is_head:
+        what = f"{component.name}/{odd.name}" if odd is not None else component.name
+        message = (
+            f"received 'fista', and phase trains {what}; allowed: heads of pool_to, avg_pool, global_avg_pool or flatten and one "
+            "linear layer (strategy random_features, or replace_head, with hidden_layers: 0 and batch_norm: false)"
+        )
+        raise asked.refused(("name",), message)

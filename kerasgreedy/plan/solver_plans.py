@@ -1,0 +1,71 @@
+"""From the settings of a solver to what it will do in a phase. Imports no TensorFlow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kerasgreedy.errors import PlanError
+from kerasgreedy.graph.architecture import Component, leaves
+from kerasgreedy.plan.stages import SolverPlan
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.spec.solver_settings import SOLVERS
+from kerasgreedy.spec.training import Training
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A phase, as far as it is known when its solver is planned.
+
+    Attributes:
+        recipe: all of it.
+        section: keys that lead to the settings of this phase's training.
+        training: these settings.
+        trains: components whose weights move.
+        losses: heads that have a loss.
+        images: for training.
+        prunes: connections that no example's active path crosses are to be held at zero.
+    """
+
+    recipe: Recipe
+    section: tuple[str, ...]
+    training: Training
+    trains: Sequence[Component]
+    losses: Sequence[Component]
+    images: int
+    prunes: bool
+
+    def refused(self, key: tuple[str, ...], message: str) -> PlanError:
+        """The error at a key of the solver."""
+        return PlanError((*self.section, "solver", *key), message)
+
+    def of_training(self, key: tuple[str | int, ...], message: str) -> PlanError:
+        """The error at a key of the training."""
+        return PlanError((*self.section, *key), message)
+
+
+def plan_solver(asked: Asked) -> SolverPlan:
+    """What the solver of a phase will do.
+
+    Raises:
+        PlanError: it cannot do this phase, or nothing fixes thresholds that a warm-up trains.
+    """
+    planner = SOLVERS.load(asked.training.solver, "plan")
+    plan: SolverPlan = planner(asked.training.solver, asked) if planner else SolverPlan()
+    dsd = asked.recipe.dsd
+    later = dsd is not None and dsd.by_masks  # the dense phase is the warm-up of the sparse one
+    if asked.section == ("training",) and not (asked.recipe.start_from or plan.ends_warm_up or later):
+        _check_thresholds(asked)
+    return plan
+
+
+def _check_thresholds(asked: Asked) -> None:
+    """Refuses thresholds that come from a warm-up where there is none."""
+    for component in asked.trains:
+        for node in leaves(component.nodes):
+            threshold = node.layer.threshold if isinstance(node.layer, L.Activation) else None
+            if threshold and threshold.learn == "warm_up":
+                message = (
+                    f"{component.name} has a threshold with learn: warm_up, which only solver alternation with warm_up_epochs "
+                    "above 0 ends; use that, or learn: fixed or surrogate"
+                )
+                raise asked.refused((), message)

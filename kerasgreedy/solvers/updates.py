@@ -1,0 +1,160 @@
+"""What a step does beside the optimiser: to gradients before it, to variables after it. The step applies them in order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import keras
+import tensorflow as tf
+
+from kerasgreedy.network.build import Network
+from kerasgreedy.nn.penalties import Penalty
+from kerasgreedy.plan.stages import Phase
+from kerasgreedy.runs.state import Extra
+from kerasgreedy.spec.regularizers import PENALTIES, Which, matches
+
+Gradients: TypeAlias = list[tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where updates act.
+
+    Attributes:
+        network: in the precision of the phase.
+        phase: what trains, and how.
+        optimizer: scales the loss, and gradients with it, in float16.
+        strategy: its replicas share each batch; the optimiser adds their gradients up.
+    """
+
+    network: Network
+    phase: Phase
+    optimizer: keras.optimizers.Optimizer
+    strategy: tf.distribute.Strategy
+
+    @property
+    def replicas(self) -> int:
+        """Copies of the network."""
+        return int(self.strategy.num_replicas_in_sync)
+
+    def kernels(self, which: Which = "all") -> dict[str, keras.Variable]:
+        """`component/layer` -> kernel, of what trains."""
+        found = {
+            f"{name}/{layer.name}": layer.kernel
+            for name in self.phase.trains
+            for layer in self.network.component(name).layers
+            if getattr(layer, "kernel", None) is not None
+        }
+        heads = {head.name for head in self.network.architecture.heads}
+        return {key: kernel for key, kernel in found.items() if matches(which, key, key.split("/")[0] in heads)}
+
+
+class Update:
+    """One thing that a step does beside the optimiser.
+
+    Attributes:
+        extras: name -> state that it keeps from step to step.
+    """
+
+    extras: Mapping[str, Extra] = {}
+
+    def before(self, number: int) -> None:
+        """Told of each step, counted from 0 in the phase, before it is run; not in a graph."""
+
+    def on_gradients(self, gradients: Gradients, variables: Sequence[keras.Variable]) -> Gradients:
+        """Replaces gradients, within a replica: what the replicas give is added up, and a scaled loss has scaled them."""
+        return gradients
+
+    def on_variables(self, rate: tf.Tensor) -> None:
+        """Changes variables after the optimiser, outside of the replicas.
+
+        Args:
+            rate: the learning rate of the step; 0 where the optimiser has left it out.
+        """
+
+    def value(self) -> float | None:
+        """What it adds to what is minimised, with the weights of now; None: nothing."""
+        return None
+
+
+class Decay(Update):
+    """decay * w, the gradient of decay / 2 * |w|^2, of all that trains."""
+
+    def __init__(self, setting: Setting):
+        # The optimiser sums over replicas, so each contributes its share. A scaled loss scales it too.
+        self._share = setting.phase.training.optimizer.weight_decay / setting.replicas
+        self._optimizer = setting.optimizer
+
+    def on_gradients(self, gradients: Gradients, variables: Sequence[keras.Variable]) -> Gradients:
+        decay = self._optimizer.scale_loss(self._share)
+        return [g + decay * tf.convert_to_tensor(v.value) for g, v in zip(gradients, variables, strict=True)]
+
+
+class Regularized(Update):
+    """A penalty on kernels: its subgradient before the optimiser, or its proximal map at the learning rate after it."""
+
+    def __init__(self, penalty: Penalty, setting: Setting, kernels: Mapping[str, keras.Variable]):
+        self._penalty, self._setting, self._kernels = penalty, setting, kernels
+
+    def on_gradients(self, gradients: Gradients, variables: Sequence[keras.Variable]) -> Gradients:
+        if self._penalty.is_proximal:
+            return gradients
+        scale = self._setting.optimizer.scale_loss(1.0 / self._setting.replicas)
+        own = self._penalty.gradients({key: tf.convert_to_tensor(kernel.value) for key, kernel in self._kernels.items()})
+        added = {id(kernel): scale * own[key] for key, kernel in self._kernels.items()}
+        return [g + added[id(v)] if id(v) in added else g for g, v in zip(gradients, variables, strict=True)]
+
+    def on_variables(self, rate: tf.Tensor) -> None:
+        if self._penalty.is_proximal:
+            for kernel in self._kernels.values():
+                self._setting.strategy.extended.update(kernel.value, self._shrink, args=(rate,))
+
+    def _shrink(self, kernel: Any, rate: tf.Tensor) -> Any:
+        return kernel.assign(self._penalty.proximal(tf.convert_to_tensor(kernel), rate))
+
+    def value(self) -> float:
+        kernels = {key: tf.constant(keras.ops.convert_to_numpy(kernel)) for key, kernel in self._kernels.items()}
+        return float(self._penalty.value(kernels))
+
+
+class Clip(Update):
+    """The gradient of the global batch, scaled down to a length; one share of it for each replica.
+
+    A loss that is scaled scales the norm as well. A norm that is not finite makes every gradient NaN.
+    """
+
+    def __init__(self, setting: Setting, norm: float):
+        self._setting, self._norm = setting, norm
+
+    def on_gradients(self, gradients: Gradients, variables: Sequence[keras.Variable]) -> Gradients:
+        replicas = self._setting.replicas
+        if replicas > 1:
+            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        clipped, _ = tf.clip_by_global_norm(gradients, self._setting.optimizer.scale_loss(tf.constant(self._norm, tf.float32)))
+        return [gradient / replicas for gradient in clipped] if replicas > 1 else clipped
+
+
+class Agreed(Update):
+    """Not finite on one replica: on none. Keras's loss scaling looks at its own replica's gradients only."""
+
+    def on_gradients(self, gradients: Gradients, variables: Sequence[keras.Variable]) -> Gradients:
+        odd = tf.add_n([tf.reduce_sum(tf.cast(~tf.math.is_finite(g), tf.float32)) for g in gradients])
+        anywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, odd)
+        return [tf.where(anywhere > 0, tf.fill(tf.shape(g), float("nan")), g) for g in gradients]
+
+
+def updates_of(setting: Setting, *others: Update | None) -> list[Update]:
+    """What the settings of a phase ask for, in the order in which it is applied, and after it what a solver adds."""
+    training = setting.phase.training
+    updates: list[Update] = []
+    if training.optimizer.weight_decay:
+        updates.append(Decay(setting))
+    for settings in training.regularizers:
+        kernels = setting.kernels(settings.of)
+        if kernels:
+            updates.append(Regularized(PENALTIES.load(settings)(settings), setting, kernels))
+    if training.clip_norm:
+        updates.append(Clip(setting, training.clip_norm))
+    if isinstance(setting.optimizer, keras.optimizers.LossScaleOptimizer) and setting.replicas > 1:
+        updates.append(Agreed())
+    return [*updates, *(other for other in others if other is not None)]
