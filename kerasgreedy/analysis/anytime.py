@@ -153,7 +153,7 @@ def _asked(network: Network, pipeline: Pipeline, part: Part, batch_size: int) ->
     network.compute_in(FLOAT32)
     ensemble = Ensemble(network.depths, network.ensemble_on)
 
-    @tf.function
+    @tf.function(autograph=False)
     def ask(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         heads = network.logits(images, network.depths)
         logits = tf.stack([*heads, ensemble(heads)], axis=1)

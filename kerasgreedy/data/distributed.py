@@ -16,3 +16,8 @@ def distributed(strategy: tf.distribute.Strategy, data: tf.data.Dataset) -> Any:
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
         data = data.with_options(options)
     return strategy.experimental_distribute_dataset(data)
+
+
+# TensorFlow would rewrite the source of what a data set calls, each time that one is made, for control flow that depends on
+# tensors. There is none here, and the rewriting took longer than an epoch of a small network.
+unconverted = tf.autograph.experimental.do_not_convert

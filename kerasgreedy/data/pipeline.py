@@ -1,7 +1,7 @@
 """Batches for training and evaluation: split, order, augmentation, normalisation."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop, whole_image
+from kerasgreedy.data.distributed import unconverted
 from kerasgreedy.data.parts import divide_at_random, divide_by_class
-from kerasgreedy.data.splits import ArraySplit, FileSplit, Split, TfdsSplit
+from kerasgreedy.data.splits import ArraySplit, Change, FileSplit, Split, TfdsSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Data
 
@@ -65,6 +66,8 @@ class Pipeline:
         by_class: bool = True,
     ):
         self._train, self._test, self._data, self._size, self._seed = train, test, data, size, seed
+        self._views: dict[tuple[Part, int, int | None], tf.data.Dataset] = {}
+        self._evaluations: dict[tuple[Part, int, int | None], tf.data.Dataset] = {}
         self.by_class = by_class and train.labels_at_hand
         self.notices: tuple[str, ...] = ()
         used, held = self._divide(by_class)
@@ -109,7 +112,7 @@ class Pipeline:
 
     def training(self, phase: int, epoch: int, batch_size: int, first_step: int = 0) -> tf.data.Dataset:
         """Batches (image float32, label int32) of one training epoch, from `first_step` on."""
-        return self.indexed(phase, epoch, batch_size, first_step).map(_without_index, **_PARALLEL).prefetch(2)
+        return self._epoch(phase, epoch, batch_size, first_step, 1, lambda index, image, label: (image, label)).prefetch(2)
 
     def indexed(self, phase: int, epoch: int, batch_size: int, first_step: int = 0, shards: int = 1) -> tf.data.Dataset:
         """Those of `training`, as (row int64, image, label): a row is an example's place in the training part.
@@ -118,13 +121,15 @@ class Pipeline:
             shards: the s-th of so many equal parts of every batch holds rows s, s + shards, s + 2 shards, ... only, so that a
                 worker sees the same examples in all epochs. The order is then another one.
         """
+        return self._epoch(phase, epoch, batch_size, first_step, shards, self._with_rows("train"))
+
+    def _epoch(self, phase: int, epoch: int, batch_size: int, first_step: int, shards: int, last: Change) -> tf.data.Dataset:
         order, seed = self._order(phase, epoch, batch_size, shards)
         views = self._data.augment_views
         draws = self._draws((phase, epoch) if views is None else (epoch % views,))
-        batches = self._train.batches(order, batch_size, drop_remainder=True, first=first_step * batch_size, seed=seed)
-        return self._images(self._train, batches, draws, batch_size, full=True).map(self._with_rows("train"), **_PARALLEL)
+        return self._images(self._train, order, draws, batch_size, True, last, first_step * batch_size, seed)
 
-    def _with_rows(self, part: Part) -> Callable[..., tuple[tf.Tensor, ...]]:
+    def _with_rows(self, part: Part) -> Change:
         """(index in the split, ...) to (row of the part, ...)."""
         places = tf.constant(self.parts[part])
         return lambda index, *more: (tf.searchsorted(places, tf.cast(index, places.dtype), out_type=tf.int64), *more)
@@ -144,12 +149,20 @@ class Pipeline:
         """
         if shards > 1:
             return self._sharded_view(part, view, batch_size, shards)
+        known = part, batch_size, most
+        if view is not None or known not in self._views:
+            batches = self._view(part, view, batch_size, most)
+            if view is not None:
+                return batches
+            self._views[known] = batches  # the same each time: what they are made by is traced once
+        return self._views[known]
+
+    def _view(self, part: Part, view: int | None, batch_size: int, most: int | None) -> tf.data.Dataset:
         rows = self.parts[part]
         if most is not None:
             rows = np.sort(np.random.default_rng((self._seed, _SOME)).permutation(rows)[:most])
         source = self._test if part == "test" else self._train
         draws = None if view is None else self._draws((view,))
-        batches = source.batches(rows, batch_size, drop_remainder=False)
         with_rows = self._with_rows(part)
 
         def fill(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -160,14 +173,14 @@ class Pipeline:
             rows, label = tf.pad(rows, missing, constant_values=-1), tf.pad(label, missing)
             return tf.ensure_shape(rows, batch_size), tf.ensure_shape(image, shape), tf.ensure_shape(label, batch_size)
 
-        return self._images(source, batches, draws, batch_size, full=False).map(fill, **_PARALLEL).prefetch(2)
+        return self._images(source, rows, draws, batch_size, False, fill).prefetch(2)
 
     def _sharded_view(self, part: Part, view: int | None, batch_size: int, shards: int) -> tf.data.Dataset:
         """`view` in the order of `sharded_rows`; a place to be filled up holds the first image again, as row -1."""
         rows = sharded_rows(len(self.parts[part]), batch_size, shards)
         source = self._test if part == "test" else self._train
         draws = None if view is None else self._draws((view,))
-        batches = source.batches(self.parts[part][np.maximum(rows, 0)], batch_size, drop_remainder=True)
+        order = self.parts[part][np.maximum(rows, 0)]
         shape = (batch_size, *self._size)
         places = tf.data.Dataset.from_tensor_slices(rows.reshape(-1, batch_size))
 
@@ -175,8 +188,8 @@ class Pipeline:
             _, image, label = batch
             return rows, tf.ensure_shape(image, (*shape, image.shape[-1])), tf.ensure_shape(label, batch_size)
 
-        images = self._images(source, batches, draws, batch_size, full=True)
-        return tf.data.Dataset.zip(places, images).map(number, **_PARALLEL).prefetch(2)
+        images = self._images(source, order, draws, batch_size, True, lambda *batch: batch)
+        return tf.data.Dataset.zip(places, images).map(unconverted(number), **_PARALLEL).prefetch(2)
 
     @property
     def orderly(self) -> bool:
@@ -189,9 +202,11 @@ class Pipeline:
         Every batch is full: the last one is filled up with images of weight 0, so that each example counts once on any
         number of devices.
         """
-        return self.view(part, None, batch_size, most).map(
-            lambda row, image, label: (image, label, tf.cast(row >= 0, tf.float32)), **_PARALLEL
-        )
+        known = part, batch_size, most
+        if known not in self._evaluations:
+            batches = self.view(part, None, batch_size, most)
+            self._evaluations[known] = batches.map(unconverted(weighted), **_PARALLEL)
+        return self._evaluations[known]
 
     @contextmanager
     def named_failures(self) -> Iterator[None]:
@@ -221,18 +236,26 @@ class Pipeline:
         return tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, *place)).uniform)
 
     def _images(
-        self, source: Split, batches: tf.data.Dataset, draws: tf.Tensor | None, batch_size: int, full: bool
+        self,
+        source: Split,
+        order: "NDArray[np.int64]",
+        draws: tf.Tensor | None,
+        batch_size: int,
+        full: bool,
+        last: Change,
+        first: int = 0,
+        seed: int | None = None,
     ) -> tf.data.Dataset:
-        """Batches (index, image, label) at the network's size, changed by `draws` if there are any, and normalised.
+        """Batches of what `last` makes of (index, image, label), at the network's size, changed by `draws` if there are any, and
+        normalised.
 
         Args:
+            order, first, seed: see `Split.batches`.
             full: all batches are full, so that their size is known before they are read.
         """
         augment = self._data.augment
-        if not source.uniform:
-            batches = self._cut(batches, draws if augment.random_resized_crop else None).batch(batch_size, full)
 
-        def prepare(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def prepare(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
             if draws is not None:
                 drawn = tf.gather(draws, index)
                 if augment.random_resized_crop and source.uniform:
@@ -242,9 +265,12 @@ class Pipeline:
                         fn_output_signature=tf.TensorSpec((*self._size, image.shape[-1]), tf.float32),
                     )
                 image = augment_batch(image, drawn, augment)
-            return index, self._normalize(image), label
+            return last(index, self._normalize(image), label)
 
-        return batches.map(prepare, **_PARALLEL)
+        if isinstance(source, ArraySplit):
+            return source.batches(order, batch_size, full, first, seed, prepare)
+        cut = self._cut(source.batches(order, batch_size, full, first, seed), draws if augment.random_resized_crop else None)
+        return cut.batch(batch_size, full).map(unconverted(prepare), **_PARALLEL)
 
     def _cut(self, examples: tf.data.Dataset, draws: tf.Tensor | None) -> tf.data.Dataset:
         shorter = self._data.test_resize
@@ -258,7 +284,7 @@ class Pipeline:
                 image = whole_image(image, self._size)
             return index, image, label
 
-        return examples.map(cut, **_PARALLEL)
+        return examples.map(unconverted(cut), **_PARALLEL)
 
     def _normalize(self, image: tf.Tensor) -> tf.Tensor:
         return (tf.cast(image, tf.float32) - self.mean) / self.deviation
@@ -304,5 +330,6 @@ def sharded_rows(count: int, batch_size: int, shards: int) -> "NDArray[np.int64]
     return own.reshape(shards, batches, share).transpose(1, 0, 2).ravel()
 
 
-def _without_index(_: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return image, label
+def weighted(row: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """A batch of a view as one that is evaluated: fillers have weight 0."""
+    return image, label, tf.cast(row >= 0, tf.float32)

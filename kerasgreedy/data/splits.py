@@ -2,19 +2,24 @@
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.data.arrays import check_images, check_labels
 from kerasgreedy.data.decode import read_image
+from kerasgreedy.data.distributed import unconverted
 from kerasgreedy.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+# What is done to a batch (index, image, label).
+Change: TypeAlias = Callable[..., tuple[tf.Tensor, ...]]
 
 
 class Split(ABC):
@@ -74,15 +79,27 @@ class ArraySplit(Split):
             return tf.constant(self.images), tf.constant(self.labels)
 
     def batches(
-        self, order: "NDArray[np.int64]", batch_size: int, drop_remainder: bool, first: int = 0, seed: int | None = None
+        self,
+        order: "NDArray[np.int64]",
+        batch_size: int,
+        drop_remainder: bool,
+        first: int = 0,
+        seed: int | None = None,
+        then: Change | None = None,
     ) -> tf.data.Dataset:
+        """See `Split`.
+
+        Args:
+            then: done to each batch, in the same call of TensorFlow's.
+        """
         images, labels = self._tensors
+
+        def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            batch = index, tf.gather(images, index), tf.gather(labels, index)
+            return then(*batch) if then else batch
+
         indices = tf.data.Dataset.from_tensor_slices(order[first:]).batch(batch_size, drop_remainder=drop_remainder)
-        return indices.map(
-            lambda index: (index, tf.gather(images, index), tf.gather(labels, index)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
+        return indices.map(unconverted(read), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 class FileSplit(Split):
@@ -113,7 +130,7 @@ class FileSplit(Split):
             return index, tf.ensure_shape(image, (None, None, self.channels)), labels[index]
 
         indices = tf.data.Dataset.from_tensor_slices(order[first:count])
-        return indices.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return indices.map(unconverted(read), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def _decode(self, index: "NDArray[np.int64]") -> "NDArray[np.uint8]":
         try:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from kerasgreedy.data.distributed import unconverted
 from kerasgreedy.data.memory import available_memory
-from kerasgreedy.data.pipeline import Part, Pipeline, sharded_rows
+from kerasgreedy.data.pipeline import Part, Pipeline, sharded_rows, weighted
 from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.network.build import Network
 from kerasgreedy.plan.caching import GIGABYTE, gigabytes
@@ -199,7 +200,7 @@ class FeatureInput:
         return len(self._pipeline.parts["train"])
 
     def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
-        return self.indexed(epoch, first_step).map(lambda _, x, label: (x, label)).prefetch(1)
+        return self.indexed(epoch, first_step).map(unconverted(lambda _, x, label: (x, label))).prefetch(1)
 
     def indexed(self, epoch: int, first_step: int, shards: int = 1) -> tf.data.Dataset:
         store = self._store(("train", self._view(epoch)))
@@ -210,8 +211,7 @@ class FeatureInput:
         return self._in_order(("train", view))
 
     def evaluation(self, part: Part) -> tf.data.Dataset:
-        weighted = self._in_order((part, None)).map(lambda row, x, label: (x, label, tf.cast(row >= 0, tf.float32)))
-        return weighted.prefetch(1)
+        return self._in_order((part, None)).map(unconverted(weighted)).prefetch(1)
 
     @property
     def _batch_size(self) -> int:
@@ -241,7 +241,7 @@ class FeatureInput:
             return rows, x if dtype == tf.float32 else tf.bitcast(x, tf.uint16), labels
 
         strategy = self._devices.strategy  # not `self`: a cycle would keep the features until the next garbage collection
-        self._forwards[first] = tf.function(lambda *batch: strategy.run(replica, args=batch))
+        self._forwards[first] = tf.function(lambda *batch: strategy.run(replica, args=batch), autograph=False)
         return self._forwards[first]
 
     def _pixels(self) -> str:
@@ -256,7 +256,7 @@ def stored_batches(store: FeatureStore, rows: "NDArray[np.int64]", batch_size: i
     def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return index, features(index), tf.gather(labels, tf.maximum(index, 0) // shards)
 
-    return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=True).map(read)
+    return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=True).map(unconverted(read))
 
 
 def stored_rows(store: FeatureStore) -> Callable[[tf.Tensor], tf.Tensor]:

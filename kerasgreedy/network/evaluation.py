@@ -53,7 +53,7 @@ class Evaluator:
         self._ensemble = Ensemble(self.depths, ensemble_on) if ensemble_on else None
         heads = [network.architecture.heads[depth - 1].name for depth in self.depths]
         self._objectives = [objectives[head] if objectives else network.objective(head) for head in heads]
-        self._step = tf.function(self._global)
+        self._step = tf.function(self._global, autograph=False)
 
     def __call__(
         self, batches: tf.data.Dataset, seen: Callable[[], None] | None = None

@@ -131,7 +131,7 @@ class Measurement:
             sums = {group.name: tf.reduce_sum(each(self._by_item(group, values)), axis=1) for group in self.groups}
             return sums, tf.reduce_sum(tf.cast(weights, tf.float64))
 
-        @tf.function
+        @tf.function(autograph=False)
         def step(*batch: Any) -> Any:
             sums = self._strategy.run(on_replica, args=batch)
             return tf.nest.map_structure(lambda x: self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), sums)

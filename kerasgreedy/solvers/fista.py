@@ -77,8 +77,8 @@ class Accelerated(Solver):
                 raise InputError(f"training.solver: fista cannot minimise the {objective.words} of {head}: it has no curvature")
         self._decay = phase.training.optimizer.weight_decay
         self._penalties = self._open_penalties()
-        self._losses = tf.function(lambda *batch: self._reduced(self._loss, *batch))
-        self._squares = tf.function(lambda *batch: self._reduced(self._square, *batch))
+        self._losses = tf.function(lambda *batch: self._reduced(self._loss, *batch), autograph=False)
+        self._squares = tf.function(lambda *batch: self._reduced(self._square, *batch), autograph=False)
         self._size, self._images = phase.training.batch_size, len(task.source)
         self._warm = False
         self._norm0, self._iterations, self._restarts, self._t = math.nan, 0, 0, 1.0

@@ -116,7 +116,7 @@ class TrainStep:
         with strategy.scope():
             optimizer.build(self.variables)
         self._warm = False  # the first call traces the graph
-        self._compiled = tf.function(self._global)
+        self._compiled = tf.function(self._global, autograph=False)
 
     def __call__(self, x: Any, labels: Any, *more: Any) -> Sums:
         """Runs the step; returns head -> (sum of losses, number right) over the global batch."""

@@ -12,8 +12,10 @@ from pydantic import BaseModel
 from kerasgreedy.spec import dsd as D
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import model as M
+from kerasgreedy.spec import objective_settings as O
 from kerasgreedy.spec import pruning_settings as P
 from kerasgreedy.spec import recipe as R
+from kerasgreedy.spec import regularizers as G
 from kerasgreedy.spec import solver_settings as V
 from kerasgreedy.spec import sparsity as S
 from kerasgreedy.spec import training as T
@@ -209,6 +211,9 @@ def pages() -> dict[str, str]:
                 T.StepSchedule,
                 T.CosineSchedule,
                 V.Alternation,
+                V.Fista,
+                *O.OBJECTIVES.classes,
+                *G.PENALTIES.classes,
                 R.Cache,
                 R.Ensemble,
                 P.Prune,
@@ -244,6 +249,9 @@ def _title(cls: type[BaseModel]) -> str:
         T.StepSchedule: "`training.schedule`: step",
         T.CosineSchedule: "`training.schedule`: cosine",
         V.Alternation: "`training.solver`: alternation",
+        V.Fista: "`training.solver`: fista",
+        **{cls: f"`training.objective`: {name}" for name, cls in zip(O.OBJECTIVES.names, O.OBJECTIVES.classes, strict=False)},
+        **{cls: f"`training.regularizers`: {name}" for name, cls in zip(G.PENALTIES.names, G.PENALTIES.classes, strict=False)},
         R.Cache: "`cache`",
         R.Ensemble: "`ensemble`",
         D.Dsd: "`dsd`",

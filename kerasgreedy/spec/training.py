@@ -99,7 +99,7 @@ class Training(Strict):
     )
     optimizer: Optimizer = Field(default_factory=Sgd, description="`sgd` or `adam`, see below")
     schedule: Schedule = Field(default_factory=ConstantSchedule, description="`constant`, `step` or `cosine`, see below")
-    solver: Solver = Field(default_factory=Descent, description="`sgd` or `alternation`, see below")
+    solver: Solver = Field(default_factory=Descent, description="`sgd`, `alternation` or `fista`, see below")
     objective: Objective = Field(
         default_factory=CrossEntropy,
         description="what heads lose on an example: `cross_entropy`, `squared_error` (of the one-hot label), or a plug-in's",
@@ -179,7 +179,7 @@ class TrainingChanges(Strict):
         None, description="`sgd` or `adam`, a whole one: its keys that are left out have their defaults"
     )
     schedule: Schedule | None = Field(None, description="`constant`, `step` or `cosine`, a whole one")
-    solver: Solver | None = Field(None, description="`sgd` (the default here) or `alternation`")
+    solver: Solver | None = Field(None, description="`sgd` (the default here), `alternation` or `fista`")
     objective: Objective | None = Field(None, description="what heads lose on an example, see `training`")
     clip_norm: float | None = Field(None, gt=0, description="longest gradient, see `training`")
     regularizers: list[Penalty] | None = Field(None, description="penalties on kernels, in the place of those of `training`")

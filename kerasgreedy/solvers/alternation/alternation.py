@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerasgreedy.data.distributed import unconverted
 from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import InputError
 from kerasgreedy.graph.supports import layout
@@ -72,7 +73,7 @@ class Alternation(Solver):
         self._plain = TrainStep(network, phase, optimizer, strategy, source.first_block)
         self._masked = TrainStep(network, phase, optimizer, strategy, source.first_block, kept, self._support)
         self._stores: dict[int | None, FeatureStore] = {}
-        self._estimating = tf.function(self._estimate)
+        self._estimating = tf.function(self._estimate, autograph=False)
         self.held_weights: Mapping[str, Arrays] = {}
         self._refreshes: list[int] = []
         self._news: list[str] = []
@@ -121,7 +122,7 @@ class Alternation(Solver):
             return self._source.training(epoch, first_step)
         bits = stored_rows(self._stores[self._view(epoch)])
         indexed = self._source.indexed(epoch, first_step, self._devices.workers)
-        return indexed.map(lambda row, x, label: (x, label, bits(row))).prefetch(2)
+        return indexed.map(unconverted(lambda row, x, label: (x, label, bits(row)))).prefetch(2)
 
     def end(self, losses: float) -> None:
         if not self.masked:

@@ -69,13 +69,13 @@ def estimate_betas(
     size = phase.training.batch_size // parts
     keys = [key for key, unit in units.items() if unit.planes == 1]
 
-    @tf.function
+    @tf.function(autograph=False)
     def shares(x: tf.Tensor) -> tf.Tensor:
         counted = Counted(units, settings)
         phase_logits(network, phase, x, source.first_block, counted, training=False)
         return tf.stack([counted.shares[key] for key in keys])
 
-    @tf.function
+    @tf.function(autograph=False)
     def betas(x: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
         chosen = Chosen(units, settings, {key: given[i] for i, key in enumerate(keys)}, size)
         phase_logits(network, phase, x, source.first_block, chosen, training=False)

@@ -47,7 +47,7 @@ def used_connections(
     size = phase.training.batch_size // parts
     mixed = tf.constant(np.random.default_rng(0).normal(size=(size, classes)), tf.float32)
 
-    @tf.function
+    @tf.function(autograph=False)
     def touched(x: tf.Tensor, real: tf.Tensor) -> list[tf.Tensor]:
         values = [variable.value for variable in kernels.values()]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
