@@ -143,7 +143,7 @@ class SolverSteps:
         source = ImageInput(phase, pipeline)
         folder = StoreFolder(Path(tempfile.gettempdir()) / "unused")  # for masks on disk, which nobody measures
         task = Task(phase, network, optimizer, tf.distribute.get_strategy(), source, folder)
-        self._solver = SOLVERS.load(phase.training.solver)(task)
+        self._solver = SOLVERS.load(phase.solver)(task)
         self._head = phase.losses[-1]
         self._results = self._epochs()
 

@@ -12,7 +12,7 @@ from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.coupling import find_coupling
 from kerasgreedy.network.build import Network, build_network
 from kerasgreedy.network.surgery import remove_filters
-from kerasgreedy.plan.compile import identity_obstacle
+from kerasgreedy.plan.strategies import identity_obstacle
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import Head
 

@@ -21,7 +21,7 @@ from kerasgreedy.network.build import Network
 from kerasgreedy.network.identity import start_as_identity
 from kerasgreedy.network.surgery import remove_filters
 from kerasgreedy.nn.activations import PositiveHardThreshold
-from kerasgreedy.plan.compile import identity_obstacle
+from kerasgreedy.plan.strategies import identity_obstacle
 from kerasgreedy.train.entry_points import load_network, train_spec
 
 RNG = np.random.default_rng(7)

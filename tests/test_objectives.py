@@ -14,7 +14,7 @@ from conftest import PRUNED_SPEC, PRUNING_RECIPE, ROOT, same_weights, weights, w
 from kerasgreedy.errors import SpecError, Stopped
 from kerasgreedy.nn.objectives import CrossEntropy, SquaredError
 from kerasgreedy.reports.run_files import read_metrics
-from kerasgreedy.spec.doors import Door, Named
+from kerasgreedy.spec.doors import Choice, Door, Named
 from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
 
@@ -177,11 +177,11 @@ class Small(Named):
 
 
 def test_a_door_refuses_a_name_twice():
-    door = Door("things", [(Small, "a:B")])
+    door = Door("things", [Choice("a:B", Small)])
     with pytest.raises(ValueError, match="things: the name 'small' is taken by a:B"):
-        door.add(Small, "c:D")
+        door.add_settings(Choice("c:D", Small))
     with pytest.raises(ValueError, match="Named: needs a field"):
-        door.add(Named, "c:D")
+        door.add_settings(Choice("c:D", Named))
 
 
 def kerasgreedy(*arguments, plugins=True):

@@ -18,11 +18,12 @@ from kerasgreedy.network.evaluation import Evaluator, Scores
 from kerasgreedy.network.surgery import silenced
 from kerasgreedy.plan.amounts import AmountError, Ranking, deployed_cost, deployed_parameters, selectable
 from kerasgreedy.plan.batch_sizes import whole_shares
-from kerasgreedy.pruning.importance import CRITERIA, importance, normalized
+from kerasgreedy.pruning.importance import importance, normalized
 from kerasgreedy.runs.devices import own_devices
 from kerasgreedy.runs.open_run import open_job, open_pipeline, trained_network
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.spec.pruning_settings import IMPORTANCES
 
 # The name of the curve on which all components lose filters together.
 ALL = "all"
@@ -216,7 +217,7 @@ class Probe:
 def _check(
     importance: Sequence[str], shares: Sequence[float], part: str, images: int | None, ranking: str, examples: int | None
 ) -> None:
-    _known("importance", importance, CRITERIA)
+    _known("importance", importance, IMPORTANCES.names)
     _known("part", [part], PARTS)
     _known("ranking", [ranking], RANKINGS)
     for key, given in (("importance", importance), ("shares", shares)):

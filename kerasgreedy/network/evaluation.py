@@ -22,7 +22,7 @@ def objectives_of(training: Training, heads: Iterable[str], smoothed: bool = Fal
     """The objectives of some heads in a phase that is trained so; evaluation smooths no labels."""
     smoothing = training.label_smoothing if smoothed else 0.0
     settings = {head: training.objective_of(head) for head in heads}
-    return {head: OBJECTIVES.load(chosen)(chosen, smoothing) for head, chosen in settings.items()}
+    return {head: OBJECTIVES.load(chosen.name)(chosen, smoothing) for head, chosen in settings.items()}
 
 
 class Evaluator:

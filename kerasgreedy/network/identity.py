@@ -11,7 +11,7 @@ def start_as_identity(network: Network, index: int) -> None:
 
     The kernel is 1 from each channel to itself at its centre, biases are 0; a batch norm gets mean 0, variance 1 and
     scale sqrt(1 + epsilon), so that in inference mode it changes nothing. Then z_{j+1} = z_j, and so is the risk.
-    `plan.identity_obstacle` says where this cannot be done.
+    `plan.strategies.identity_obstacle` says where this cannot be done.
     """
     block = network.architecture.blocks[index]
     epsilon = network.architecture.defaults.batch_norm_epsilon

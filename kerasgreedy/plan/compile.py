@@ -1,6 +1,6 @@
 """Recipe + spec -> an ordered list of phases and actions: plain data that is printed before anything runs. No TensorFlow."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -8,7 +8,6 @@ from kerasgreedy.errors import PlanError, ShapeError, did_you_mean
 from kerasgreedy.graph.architecture import Architecture, Component, architecture, leaves
 from kerasgreedy.graph.chains import find_chains, no_scale
 from kerasgreedy.graph.coupling import Coupling, Group, find_coupling, kept
-from kerasgreedy.graph.lowering import show
 from kerasgreedy.graph.rewriting import last_head, resized, without
 from kerasgreedy.plan.actions import HeadAction, PruneAction
 from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, selectable, why_nothing
@@ -16,10 +15,10 @@ from kerasgreedy.plan.caching import plan_cache
 from kerasgreedy.plan.solver_plans import Asked, plan_solver
 from kerasgreedy.plan.stages import Phase, Stage
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.model import ModelSpec, merged_head
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.regularizers import matches
+from kerasgreedy.spec.strategies import STRATEGIES
 from kerasgreedy.spec.training import Training
 
 Components: TypeAlias = tuple[Component, ...]
@@ -40,8 +39,8 @@ def compile_plan(
     Raises:
         AmountError: a removal cannot be done.
     """
-    plan = _Compiler(spec, recipe, images, done)
-    _STRATEGIES[recipe.strategy](plan)
+    plan = Compiler(spec, recipe, images, done)
+    STRATEGIES.load(recipe.strategy)(plan)
     if recipe.prune and not plan.removals:
         raise AmountError("components", "no block has filters that can be removed")
     if plan.idle and len(plan.idle) == plan.removals:
@@ -56,7 +55,7 @@ def compile_plan(
 
 
 @dataclass
-class _Compiler:
+class Compiler:
     """Collects stages, and follows how the network changes under them."""
 
     spec: ModelSpec
@@ -259,97 +258,3 @@ def changes(coupling: Coupling, groups: Sequence[Group], removed: Collection[int
     """(layer, filters before, filters after) for every layer of some groups."""
     places = dict.fromkeys(place for group in groups for place in group.places)
     return tuple(("/".join(place), len(coupling.outputs[place]), len(kept(coupling.outputs[place], removed))) for place in places)
-
-
-def _greedy(plan: _Compiler) -> None:
-    count = len(plan.arch.blocks)
-    for index in range(count):
-        block, head = plan.arch.blocks[index], plan.arch.heads[index]
-        wanted = plan.recipe.training.init == "identity" and index > 0
-        reason = identity_obstacle(plan.arch, index) if wanted else ""
-        init: dict[str, Any] = {"init": "identity"} if wanted and not reason else {}
-        plan.phase(block.name, (block, head), (head,), True, block=index, init_reason=reason, **init)
-        # Blocks that are not trained yet may shrink with it, frozen ones may not.
-        touches = tuple(c.name for pair in list(zip(plan.arch.blocks, plan.arch.heads, strict=True))[index:] for c in pair)
-        own = range(index, index + 1)
-        plan.prune(block.name, touches, own, own, True, "head")
-
-
-def _one_phase(name: str, all_heads: bool, stop_gradient: bool) -> Callable[[_Compiler], None]:
-    def compile_(plan: _Compiler) -> None:
-        heads = plan.arch.heads if all_heads else plan.arch.heads[-1:]
-        plan.phase(name, (*plan.arch.blocks, *heads), heads, stop_gradient)
-        _prune_all(plan, all_heads, stop_gradient)
-
-    return compile_
-
-
-def _prune_all(plan: _Compiler, all_heads: bool, stop_gradient: bool = False, default: str = "all") -> None:
-    count = len(plan.arch.blocks)
-    depths = range(0 if all_heads else count - 1, count)
-    plan.prune("", tuple(plan.arch.components), depths, range(count), stop_gradient, default)
-
-
-def _random_features(plan: _Compiler) -> None:
-    plan.phase("random_features", plan.arch.heads, plan.arch.heads, True)
-    _prune_all(plan, all_heads=True, stop_gradient=True, default="head")
-
-
-def _compress(plan: _Compiler) -> None:
-    """Nothing but removal, its fine-tuning and a new head, on a network that was trained before."""
-    _prune_all(plan, all_heads=plan.recipe.prune is not None and plan.recipe.prune.heads == "all")
-
-
-def _dsd(plan: _Compiler) -> None:
-    """Dense, sparse, dense (Han et al. 2017), end to end."""
-    trains, losses = (*plan.arch.blocks, plan.arch.heads[-1]), plan.arch.heads[-1:]
-    dsd = plan.recipe.dsd or Dsd()
-    plan.phase("dense", trains, losses, False)
-    plan.phase("sparse", trains, losses, False, ("dsd", "sparse"), init="trained", sparsity=dsd.pruning, prunes=dsd.by_masks)
-    plan.phase("dense_again", trains, losses, False, ("dsd", "dense"), init="trained")
-    _prune_all(plan, all_heads=False)
-
-
-_STRATEGIES: dict[str, Callable[[_Compiler], None]] = {
-    "greedy": _greedy,
-    "decoupled": _one_phase("decoupled", all_heads=True, stop_gradient=True),
-    "end_to_end": _one_phase("end_to_end", all_heads=False, stop_gradient=False),
-    "deep_supervision": _one_phase("deep_supervision", all_heads=True, stop_gradient=False),
-    "random_features": _random_features,
-    "dsd": _dsd,
-    "compress": _compress,
-}
-
-
-def identity_obstacle(arch: Architecture, index: int) -> str:
-    """Why block `index` cannot start as the identity with the previous head's weights; empty when it can.
-
-    It can where it is one convolution that keeps resolution and width, both heads have the same layers, and its activation
-    changes nothing of what the previous block's last one gives: relu(relu(x)) = relu(x), and eta*(eta*(x; b); a) = eta*(x; b)
-    for 0 <= a <= b (a relu gives what eta*(x; 0) does).
-    """
-    block, before = arch.blocks[index], arch.blocks[index - 1]
-    kinds = [type(node.layer) for node in block.nodes]
-    if kinds not in ([L.Conv, L.Activation], [L.Conv, L.BatchNorm, L.Activation]):
-        return f"{block.name} is not one convolution with an activation"
-    conv = block.nodes[0].layer
-    if block.input_shape != block.output_shape:
-        return f"{block.name} maps {show(block.input_shape)} to {show(block.output_shape)}"
-    if not isinstance(conv, L.Conv) or conv.groups != 1 or conv.kernel_size % 2 == 0:
-        return f"{block.name}'s convolution is grouped or its kernel is even"
-    passes, given = _passes_above(block), _passes_above(before)
-    if passes is None or given is None or passes > given:
-        return f"{before.name} and {block.name} must end in relu, or in {L.HARD_THRESHOLD} with the same one fixed beta >= 0"
-    mine, theirs = ([(n.layer, n.input_shape) for n in arch.heads[i].nodes] for i in (index, index - 1))
-    return "" if mine == theirs else f"head_{index} and head_{index + 1} differ"
-
-
-def _passes_above(block: Component) -> float | None:
-    """b, where the block ends in an activation that passes numbers above b >= 0 as they are and gives 0 else; or None."""
-    layer = block.nodes[-1].layer
-    if not isinstance(layer, L.Activation):
-        return None
-    if layer.threshold is None:
-        return 0.0 if layer.activation == "relu" else None
-    known = (layer.threshold.learn, layer.threshold.per) == ("fixed", "layer") and layer.threshold.beta >= 0
-    return layer.threshold.beta if known else None

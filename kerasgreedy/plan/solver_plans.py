@@ -49,7 +49,7 @@ def plan_solver(asked: Asked) -> SolverPlan:
     Raises:
         PlanError: it cannot do this phase, or nothing fixes thresholds that a warm-up trains.
     """
-    planner = SOLVERS.load(asked.training.solver, "plan")
+    planner = SOLVERS.load(asked.training.solver.name, "plan")
     plan: SolverPlan = planner(asked.training.solver, asked) if planner else SolverPlan()
     dsd = asked.recipe.dsd
     later = dsd is not None and dsd.by_masks  # the dense phase is the warm-up of the sparse one

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.errors import Diverged, InputError, did_you_mean
+from kerasgreedy.errors import Diverged, InputError
 from kerasgreedy.graph.coupling import Group, Place
 from kerasgreedy.network.build import Network
 from kerasgreedy.pruning.measurement import Measurement, Run, Scores, Values, over_space
+from kerasgreedy.spec.pruning_settings import IMPORTANCES
 
 
 def importance(
@@ -55,9 +56,9 @@ def importance(
         Diverged: a score is not finite.
         ValueError: no losses; no batches, or no examples, where the criterion needs them.
     """
-    if criterion not in CRITERIA:
-        raise InputError(f"unknown criterion '{criterion}'; known: {', '.join(CRITERIA)}{did_you_mean(criterion, CRITERIA)}")
-    scores = CRITERIA[criterion](Measurement(network, groups, batches, losses, strategy, seed, seen))
+    if not IMPORTANCES.known(criterion):
+        raise InputError(f"importance: {IMPORTANCES.refused(criterion)}")
+    scores: Scores = IMPORTANCES.load(criterion)(Measurement(network, groups, batches, losses, strategy, seed, seen))
     for name, values in scores.items():
         if not np.isfinite(values).all():
             raise Diverged(f"group '{name}': '{criterion}' is not finite; activations or weights are too large")
@@ -129,18 +130,6 @@ def random(measured: Measurement) -> Scores:
         group.name: np.random.default_rng((measured.seed, zlib.crc32(group.name.encode()))).random(len(group.items))
         for group in measured.groups
     }
-
-
-CRITERIA: dict[str, Callable[[Measurement], Scores]] = {
-    "taylor_activation": taylor_activation,
-    "taylor_weight": taylor_weight,
-    "magnitude_l1": magnitude_l1,
-    "magnitude_l2": magnitude_l2,
-    "batch_norm_scale": batch_norm_scale,
-    "mean_activation": mean_activation,
-    "apoz": apoz,
-    "random": random,
-}
 
 
 def _first_order(run: Run) -> dict[Place, tf.Tensor]:

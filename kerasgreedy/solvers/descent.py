@@ -16,17 +16,21 @@ class Descent(Solver):
         phase, network, strategy = task.phase, task.network, task.strategy
         masks = [Masks(network, phase.trains, phase.sparsity, strategy)] if phase.sparsity else []
         self._source, self._devices, self._sparsity = task.source, Devices.of(strategy), phase.sparsity
-        self._step = TrainStep(network, phase, task.optimizer, strategy, task.source.first_block, masks)
-        self.extras = {name: extra for update in self._step.updates for name, extra in update.extras.items()}
+        self.step = TrainStep(network, phase, task.optimizer, strategy, task.source.first_block, masks)
+        self.extras = {name: extra for update in self.step.updates for name, extra in update.extras.items()}
 
     def epoch(self, epoch: int, first_step: int, number: int) -> Iterator[Result]:
-        for batch in self._devices.batches(self._source.training(epoch, first_step)):
-            yield self._step.result(batch, number)
+        for batch in self.batches(epoch, first_step):
+            yield self.step.result(batch, number)
             number += 1
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Any]:
+        """Batches (x, labels) of an epoch from a step on, shared out to the devices."""
+        return iter(self._devices.batches(self._source.training(epoch, first_step)))
 
     def counts(self, epochs: int, steps: int) -> bool:
         """Only with the final sparsity in force."""
         return self._sparsity is None or steps > self._sparsity.last_change
 
     def figures(self) -> dict[str, Any]:
-        return penalty_of(self._step.updates)
+        return penalty_of(self.step.updates)

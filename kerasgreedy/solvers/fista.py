@@ -95,7 +95,7 @@ class Accelerated(Solver):
         setting = Setting(task.network, task.phase, task.optimizer, task.strategy)
         found = []
         for settings in task.phase.training.regularizers:
-            penalty = PENALTIES.load(settings)(settings)
+            penalty = PENALTIES.load(settings.name)(settings)
             if not penalty.is_proximal and penalty.curvature is None:
                 raise InputError(f"training.regularizers: {settings.name} has neither a proximal map nor a curvature for fista")
             kernels = {key: f"{key}/kernel" for key in setting.kernels(settings.of)}

@@ -152,7 +152,7 @@ def updates_of(setting: Setting, *others: Update | None) -> list[Update]:
     for settings in training.regularizers:
         kernels = setting.kernels(settings.of)
         if kernels:
-            updates.append(Regularized(PENALTIES.load(settings)(settings), setting, kernels))
+            updates.append(Regularized(PENALTIES.load(settings.name)(settings), setting, kernels))
     if training.clip_norm:
         updates.append(Clip(setting, training.clip_norm))
     if isinstance(setting.optimizer, keras.optimizers.LossScaleOptimizer) and setting.replicas > 1:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from kerasgreedy.spec.doors import Door, Named
+from kerasgreedy.spec.doors import Choice, Door, Named
 
 
 class CrossEntropy(Named):
@@ -24,6 +24,9 @@ class SquaredError(Named):
 
 OBJECTIVES = Door(
     "objectives",
-    [(CrossEntropy, "kerasgreedy.nn.objectives:CrossEntropy"), (SquaredError, "kerasgreedy.nn.objectives:SquaredError")],
+    [
+        Choice("kerasgreedy.nn.objectives:CrossEntropy", CrossEntropy),
+        Choice("kerasgreedy.nn.objectives:SquaredError", SquaredError),
+    ],
 )
 Objective: TypeAlias = Annotated[Named, OBJECTIVES]

@@ -1,9 +1,10 @@
 """The recipe's sections `prune` and `replace_head`: how filters are removed between phases."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from kerasgreedy.spec.doors import Choice, Names
 from kerasgreedy.spec.model import Head
 from kerasgreedy.spec.sparsity import SparsitySchedule, check_rises
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
@@ -12,10 +13,12 @@ from kerasgreedy.spec.training import Training, TrainingChanges
 if TYPE_CHECKING:
     from pydantic_core import InitErrorDetails
 
-Criterion: TypeAlias = Literal[
-    "taylor_activation", "taylor_weight", "magnitude_l1", "magnitude_l2", "batch_norm_scale", "mean_activation", "apoz", "random"
-]
-CRITERION_NAMES: tuple[Criterion, ...] = get_args(Criterion)
+_HERE = "kerasgreedy.pruning.importance"
+_CRITERIA = (
+    "taylor_activation", "taylor_weight", "magnitude_l1", "magnitude_l2", "batch_norm_scale", "mean_activation", "apoz", "random",
+)  # fmt: skip
+IMPORTANCES = Names("importances", {name: Choice(f"{_HERE}:{name}") for name in _CRITERIA})
+Criterion: TypeAlias = Annotated[str, IMPORTANCES]
 AMOUNTS = ("keep", "multiply_adds", "accuracy_drop", "schedule")
 
 

@@ -7,10 +7,10 @@ from pydantic import Field, NonNegativeInt, model_validator
 from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.model import Name
 from kerasgreedy.spec.pruning_settings import Prune, ReplaceHead, indivisible
+from kerasgreedy.spec.strategies import STRATEGIES, Strategy
 from kerasgreedy.spec.strict import Count, Strict, fault, faults
 from kerasgreedy.spec.training import Training, unmasked, unwarmed
 
-Strategy: TypeAlias = Literal["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features", "dsd", "compress"]
 Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=65536)]
 Examples: TypeAlias = Annotated[int, Field(ge=1)]
@@ -227,7 +227,7 @@ class Recipe(Strict):
         """Whether some phase runs blocks that it does not train."""
         fine_tune = self.prune.fine_tune if self.prune else None
         heads_only = bool(self.replace_head) or bool(fine_tune and fine_tune.trains == "head")
-        return self.strategy in ("greedy", "random_features") or heads_only
+        return STRATEGIES[self.strategy].freezes or heads_only
 
     def _pruning_fits(self) -> None:
         prune, strategy = self.prune, self.strategy

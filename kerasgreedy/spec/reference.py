@@ -232,6 +232,9 @@ def _title(cls: type[BaseModel]) -> str:
     kinds = {layer: kind for kind, layer in L.KINDS.items()}
     if cls in kinds:
         return f"Layer `{kinds[cls]}`"
+    for key, door in (("training.objective", O.OBJECTIVES), ("training.regularizers", G.PENALTIES)):
+        if cls in door.classes:
+            return f"`{key}`: {door.names[door.classes.index(cls)]}"
     where = {
         M.ModelSpec: "Top level",
         M.Nominal: "`nominal`",
@@ -250,8 +253,6 @@ def _title(cls: type[BaseModel]) -> str:
         T.CosineSchedule: "`training.schedule`: cosine",
         V.Alternation: "`training.solver`: alternation",
         V.Fista: "`training.solver`: fista",
-        **{cls: f"`training.objective`: {name}" for name, cls in zip(O.OBJECTIVES.names, O.OBJECTIVES.classes, strict=False)},
-        **{cls: f"`training.regularizers`: {name}" for name, cls in zip(G.PENALTIES.names, G.PENALTIES.classes, strict=False)},
         R.Cache: "`cache`",
         R.Ensemble: "`ensemble`",
         D.Dsd: "`dsd`",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from kerasgreedy.spec.doors import Door, Named
+from kerasgreedy.spec.doors import Choice, Door, Named
 
 Which: TypeAlias = Literal["all", "blocks", "heads"] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 Form: TypeAlias = Literal["proximal", "subgradient"]
@@ -52,9 +52,9 @@ class GroupLasso(Regularizer):
 PENALTIES = Door(
     "penalties",
     [
-        (L2, "kerasgreedy.nn.penalties:SquaredNorm"),
-        (L1, "kerasgreedy.nn.penalties:AbsoluteSum"),
-        (GroupLasso, "kerasgreedy.nn.penalties:FilterNorms"),
+        Choice("kerasgreedy.nn.penalties:SquaredNorm", L2),
+        Choice("kerasgreedy.nn.penalties:AbsoluteSum", L1),
+        Choice("kerasgreedy.nn.penalties:FilterNorms", GroupLasso),
     ],
 )
 Penalty: TypeAlias = Annotated[Regularizer, PENALTIES]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from kerasgreedy.spec.doors import Door, Named
+from kerasgreedy.spec.doors import Choice, Door, Named
 from kerasgreedy.spec.strict import Count, fault, faults
 
 # Keys that one of the two modes has no use for.
@@ -145,13 +145,13 @@ class Fista(Named):
 SOLVERS = Door(
     "solvers",
     [
-        (Descent, "kerasgreedy.solvers.descent:Descent"),
-        (
-            Alternation,
+        Choice("kerasgreedy.solvers.descent:Descent", Descent),
+        Choice(
             "kerasgreedy.solvers.alternation.alternation:Alternation",
-            "kerasgreedy.plan.alternation_plan:plan_alternation",
+            Alternation,
+            plan="kerasgreedy.plan.alternation_plan:plan_alternation",
         ),
-        (Fista, "kerasgreedy.solvers.fista:Accelerated", "kerasgreedy.plan.fista_plan:plan_fista"),
+        Choice("kerasgreedy.solvers.fista:Accelerated", Fista, plan="kerasgreedy.plan.fista_plan:plan_fista"),
     ],
 )
 Solver: TypeAlias = Annotated[Named, SOLVERS]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from kerasgreedy.errors import InputError, did_you_mean
-from kerasgreedy.spec.doors import Door, Named
+from kerasgreedy.spec.doors import Choice, Door, Named
 from kerasgreedy.spec.strict import fault, faults, message_of, show
 
 Share: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -99,7 +99,7 @@ _CHOICES: dict[str, type[ConstantSparsity] | type[PolynomialDecay]] = {
 }
 SparsitySchedule: TypeAlias = Annotated[
     ConstantSparsity | PolynomialDecay,
-    Door("sparsity_schedules", [(cls, f"{__name__}:{cls.__name__}") for cls in _CHOICES.values()]),
+    Door("sparsity_schedules", [Choice(f"{__name__}:{cls.__name__}", cls) for cls in _CHOICES.values()]),
 ]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
-from kerasgreedy.spec.doors import Door, Named
+from kerasgreedy.spec.doors import Choice, Door, Named
 from kerasgreedy.spec.objective_settings import CrossEntropy, Objective
 from kerasgreedy.spec.regularizers import Penalty
 from kerasgreedy.spec.solver_settings import Alternation, Descent, Solver
@@ -79,11 +79,12 @@ class CosineSchedule(Named):
     warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
 
 
-Optimizer: TypeAlias = Annotated[Sgd | Adam, Door("optimizers", [(Sgd, "keras.optimizers:SGD"), (Adam, "keras.optimizers:Adam")])]
+_OPTIMIZERS = [Choice("keras.optimizers:SGD", Sgd), Choice("keras.optimizers:Adam", Adam)]
+Optimizer: TypeAlias = Annotated[Sgd | Adam, Door("optimizers", _OPTIMIZERS)]
 _RATES = "kerasgreedy.solvers.schedules:learning_rates"
 Schedule: TypeAlias = Annotated[
     ConstantSchedule | StepSchedule | CosineSchedule,
-    Door("schedules", [(cls, _RATES) for cls in (ConstantSchedule, StepSchedule, CosineSchedule)]),
+    Door("schedules", [Choice(_RATES, cls) for cls in (ConstantSchedule, StepSchedule, CosineSchedule)]),
 ]
 
 

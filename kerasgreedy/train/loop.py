@@ -132,7 +132,7 @@ class Loop:
             optimizer = make_optimizer(self.training.optimizer, rates, phase.precision)
         self.input = self._open_input(phase)
         task = Task(phase, self.state.network, optimizer, self.strategy, self.input, self.stores)
-        self.solver = SOLVERS.load(phase.training.solver)(task)
+        self.solver = SOLVERS.load(phase.solver)(task)
         if not self.state.attach(optimizer, self.solver.extras, self.changed):
             self.reporter.say("  the optimiser is of another kind than before: it begins anew")
         watch = Watch(phase, self.state.network, self.strategy, self.input, watched_parts(self.training, self.pipeline))

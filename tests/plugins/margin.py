@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from kerasgreedy.spec.doors import Named
+from kerasgreedy.spec.doors import Choice, Named
 from kerasgreedy.spec.objective_settings import OBJECTIVES
 
 
@@ -16,4 +16,4 @@ class Margin(Named):
     activity: float = Field(0.0, ge=0, description="weight of the mean square of the block's output")
 
 
-OBJECTIVES.add(Margin, "margin_loss:MarginLoss")
+OBJECTIVES.add_settings(Choice("margin_loss:MarginLoss", Margin))

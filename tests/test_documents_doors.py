@@ -1,0 +1,130 @@
+"""docs/solvers.md and extending.md, block by block: what they write down is trained, and a plug-in adds to every door."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, recipe_of, spec_of
+from documents import PAGES, blocks_of
+
+import kerasgreedy as kg
+from kerasgreedy.plan.preparation import prepare
+
+SPEC = "name: s\nblocks: [{conv: 4}, {conv: 6}, {conv: 6}]\nauxiliary_head: {pool_to: 1}\n"
+SMALL = ["data.train_examples=96", "data.test_examples=20", "data.validation=16", "training.batch_size=16"]
+
+
+def trained(folder, fragment, *sets):
+    folder.mkdir(exist_ok=True)
+    (folder / "s.yaml").write_text(SPEC)
+    (folder / "r.yaml").write_text(yaml.safe_dump({"name": "r", "data": {"dataset": "digits"}, **fragment}))
+    return kg.train_spec(folder / "s.yaml", folder / "r.yaml", [*SMALL, *sets], folder / "run", quiet=True)
+
+
+def test_page_solvers(page, tmp_path):
+    objectives = page.yaml("training:\n  epochs: 20\n  objective")
+    job = prepare(spec_of(SPEC), recipe_of(yaml.safe_dump({"name": "r", "data": {"dataset": "digits"}, **objectives})))
+    names = [job.recipe.training.objective_of(f"head_{number}").name for number in (1, 2, 3)]
+    assert names == ["cross_entropy", "squared_error", "squared_error"]
+    regularizers = page.yaml("training:\n  epochs: 20\n  regularizers")
+    done = trained(tmp_path / "regularized", regularizers, "training.epochs=1", "strategy=end_to_end")
+    records = [json.loads(line) for line in (done.workdir / "metrics.jsonl").read_text().splitlines()]
+    page.says("`metrics.jsonl` has the sum of the penalties at the end of each epoch as `penalty`")
+    assert all((record["split"] == "train") == ("penalty" in record) for record in records)
+    done = trained(tmp_path / "fista", page.yaml("strategy: random_features"), "training.epochs=30")
+    page.says("`results.json` has it under `fista`", "with the number of steps and the objective")
+    entry = done.results["phases"][0]["fista"]
+    assert entry["iterations"] == 30 and entry["objective"] > 0 and 0 < entry["subgradient"] < 0.5
+    page.says("`finish` fine-tunes by cross entropy only and refuses others")
+    with pytest.raises(kg.KerasgreedyError, match="squared error"):
+        from kerasgreedy.export.tfmot.finish_run import Finish, finish_run
+
+        finish_run(done.workdir, tmp_path / "out", Finish("quantize"), quiet=True)
+
+
+@pytest.fixture(scope="module")
+def plugged(tmp_path_factory):
+    """The plug-in of the page in two files, and a way to run commands with it."""
+    folder = tmp_path_factory.mktemp("plugged")
+    for block in blocks_of(PAGES["extending"]):
+        name, _, text = block.text.partition("\n")
+        if name.startswith("# "):
+            (folder / name.removeprefix("# ")).write_text(text)
+    (folder / "s.yaml").write_text(SPEC)
+    (folder / "r.yaml").write_text(
+        "name: r\ndata: {dataset: digits}\ntraining: {epochs: 2, optimizer: {name: sgd, learning_rate: 0.05}}\n"
+    )
+
+    def run(*arguments, plugin=True):
+        command = [sys.executable, "-m", "kerasgreedy", *(["--plugin", "./my_plugin.py"] if plugin else []), *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"}
+        return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
+
+    return folder, run
+
+
+def test_page_extending(page, plugged):
+    folder, run = plugged
+    page.take("kerasgreedy --plugin ./my_plugin.py train vgg11_k3 --set training.objective=focal")
+    for start in ("# my_plugin.py", "# my_work.py"):
+        page.take(start, "python")
+    sets = [f"--set={text}" for text in (
+        *SMALL, "training.objective={name: focal, gamma: 1}", "training.regularizers=[{name: elastic, weight: 0.5}]",
+        "training.solver=restarted", "strategy=last_two", "prune={keep: 0.5, importance: largest_weight, components: [block_3]}")]  # fmt: skip
+    plan = run("plan", "s.yaml", "-r", "r.yaml", *sets, "--json")
+    assert plan.returncode == 0, plan.stderr
+    (phase, action) = json.loads(plan.stdout)["phases"]
+    assert phase["trains"] == ["block_2", "block_3", "head_3"] and phase["frozen"] == ["block_1"], plan.stderr
+    assert phase["solver"] == "restarted" and action["settings"]["importance"] == "largest_weight"
+    done = run("train", "s.yaml", "-r", "r.yaml", *sets, "-w", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout.splitlines()[-1])["depths"]
+    assert [entry["objective"] for entry in scores] == ["focal loss"]
+    entry = json.loads((folder / "run/results.json").read_text())["phases"][1]
+    assert entry["importance"] == "largest_weight" and entry["filters"]["block_3/conv_1"] == [6, 3]
+    page.says("has to be resumed and evaluated with the same `--plugin`")
+    assert json.loads(run("evaluate", "run", "--json").stdout.splitlines()[-1])["depths"] == scores
+    alone = run("evaluate", "run", plugin=False)
+    assert alone.returncode == 2 and "Traceback" not in alone.stderr and "received" in alone.stderr
+
+
+def test_an_installed_plug_in_is_found_by_its_entry_point(plugged, tmp_path):
+    """A package's metadata on the path is an installation; nothing is imported before a document asks for the name."""
+    folder, run = plugged
+    about = folder / "my_plugin-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-plugin\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(
+        "[kerasgreedy.objectives]\nfocal = my_plugin\nbroken = json\n[kerasgreedy.strategies]\nlast_two = my_plugin\n"
+    )
+    arguments = ["plan", "s.yaml", "-r", "r.yaml", *(f"--set={text}" for text in SMALL), "--json"]
+    plan = run(*arguments, "--set=strategy=last_two", "--set=training.objective=focal", plugin=False)
+    assert plan.returncode == 0 and json.loads(plan.stdout)["phases"][0]["name"] == "last_two", plan.stderr
+    odd = run(*arguments, "--set=training.objective=focl", plugin=False)
+    assert odd.returncode == 2 and "did you mean 'focal'" in odd.stderr
+    broken = run(*arguments, "--set=training.objective=broken", plugin=False)
+    assert broken.returncode == 2 and "promises objectives 'broken' and does not add it" in broken.stderr
+    assert "my_plugin" not in run("validate", "s.yaml", plugin=False).stderr
+
+
+def test_the_work_of_the_page_is_what_it_says(plugged, monkeypatch):
+    folder, _ = plugged
+    monkeypatch.syspath_prepend(str(folder))
+    from types import SimpleNamespace
+
+    import my_work
+    import tensorflow as tf
+
+    z, labels = np.random.default_rng(0).normal(size=(5, 3)), np.array([0, 1, 2, 1, 0])
+    p = (np.exp(z) / np.exp(z).sum(1, keepdims=True))[range(5), labels]
+    loss = my_work.FocalLoss(SimpleNamespace(gamma=2.0))(tf.constant(z), tf.constant(labels), None)
+    np.testing.assert_allclose(loss, -((1 - p) ** 2) * np.log(p), rtol=1e-5)
+    penalty, w = my_work.ElasticNet(SimpleNamespace(weight=0.5)), tf.constant([[0.3, -2.0]])
+    assert float(penalty.value({"a": w})) == pytest.approx(0.5 * (2.3 + (0.09 + 4) / 2))
+    np.testing.assert_allclose(penalty.proximal(w, 0.4), [[0.1 / 1.2, -1.8 / 1.2]], rtol=1e-6)
+    assert Path(my_work.__file__).parent == folder
