@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.lowering import Node
+from kerasgreedy.graph.tree import Node
 from kerasgreedy.spec import layers as L
 
 END_TO_END = "end_to_end"

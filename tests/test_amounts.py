@@ -7,8 +7,9 @@ import pytest
 from conftest import TINY_RECIPE, recipe_of, spec_of
 
 from kerasgreedy.graph.architecture import architecture
-from kerasgreedy.graph.coupling import Filter, find_coupling, kept, walk
+from kerasgreedy.graph.coupling import Filter, find_coupling, kept
 from kerasgreedy.graph.rewriting import resized, without
+from kerasgreedy.graph.tree import walk
 from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, deployed_cost, selectable, why_nothing
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.load import dump, load_spec, shipped_files

@@ -75,7 +75,8 @@ def test_page_extending(page, plugged):
         page.take(start, "python")
     sets = [f"--set={text}" for text in (
         *SMALL, "training.objective={name: focal, gamma: 1}", "training.regularizers=[{name: elastic, weight: 0.5}]",
-        "training.solver=restarted", "strategy=last_two", "prune={keep: 0.5, importance: largest_weight, components: [block_3]}")]  # fmt: skip
+        "training.solver=restarted", "strategy=last_two", "prune={keep: 0.5, importance: largest_weight, components: [block_3]}",
+    )]  # fmt: skip
     plan = run("plan", "s.yaml", "-r", "r.yaml", *sets, "--json")
     assert plan.returncode == 0, plan.stderr
     (phase, action) = json.loads(plan.stdout)["phases"]

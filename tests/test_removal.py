@@ -7,8 +7,9 @@ import pytest
 from conftest import spec_of
 
 from kerasgreedy.graph.architecture import architecture
-from kerasgreedy.graph.coupling import find_coupling, walk
+from kerasgreedy.graph.coupling import find_coupling
 from kerasgreedy.graph.rewriting import resized
+from kerasgreedy.graph.tree import walk
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.surgery import remove_filters, silence
 from kerasgreedy.spec import layers as L

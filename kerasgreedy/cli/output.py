@@ -9,7 +9,7 @@ from rich.console import Console
 from kerasgreedy.errors import printable
 from kerasgreedy.files import as_json
 from kerasgreedy.graph.architecture import Architecture
-from kerasgreedy.graph.lowering import show
+from kerasgreedy.graph.tree import show
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.reports.costs import cost_rows, count, speed_notes
 from kerasgreedy.reports.tables import Rows, scores_rows, terminal_table

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasgreedy.errors import InputError, ShapeError
 from kerasgreedy.graph.architecture import Component, architecture
-from kerasgreedy.graph.lowering import Node
+from kerasgreedy.graph.tree import Node, fold, leaves
 from kerasgreedy.network.build import Network
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec
@@ -37,14 +37,8 @@ class FreeSize:
         self._nodes: dict[str, Node] = {}
         for component in used:
             _refuse_fixed(component)
-            self._remember(component.name, component.nodes)
+            self._nodes |= {f"{component.name}/{node.name}": node for node in leaves(component.nodes)}
         self.smallest = _smallest_side(spec, arch.input_shape)
-
-    def _remember(self, component: str, nodes: tuple[Node, ...]) -> None:
-        for node in nodes:
-            self._nodes[f"{component}/{node.name}"] = node
-            for child in node.children:
-                self._remember(component, tuple(child))
 
     def __call__(self, name: str, layer: keras.layers.Layer, x: Any) -> Any:
         """The output of a layer that needs another way, None for all others."""
@@ -112,21 +106,17 @@ def _refuse_fixed(component: Component) -> None:
         )
 
 
-def _first_fixed(nodes: tuple[Node, ...], sized: bool = False) -> Node | None:
-    """The first layer that flattens a map whose size follows that of the image.
+def _first_fixed(nodes: tuple[Node, ...]) -> Node | None:
+    """The first layer that flattens a map whose size follows that of the image."""
+    found: list[Node] = []
 
-    Args:
-        sized: the map that enters has one size for images of any size.
-    """
-    for node in nodes:
-        for child in node.children:
-            found = _first_fixed(tuple(child), sized)
-            if found is not None:
-                return found
+    def leaf(node: Node, sized: bool) -> bool:  # whether the map has one size for images of any size
         if isinstance(node.layer, L.Flatten) and not sized and len(node.input_shape) == 3:
-            return node
-        sized = sized or isinstance(node.layer, L.PoolTo)
-    return None
+            found.append(node)
+        return sized or isinstance(node.layer, L.PoolTo)
+
+    fold(nodes, False, leaf, lambda node, parts: all(parts))
+    return found[0] if found else None
 
 
 def _smallest_side(spec: ModelSpec, shape: tuple[int, ...]) -> int:

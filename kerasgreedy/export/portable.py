@@ -22,9 +22,9 @@ from keras import layers, ops
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, some_images
-from kerasgreedy.graph import lowering as lower
+from kerasgreedy.graph import tree
 from kerasgreedy.graph.architecture import Component
-from kerasgreedy.graph.lowering import Node
+from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.network.build import Network
 from kerasgreedy.nn.activations import ApartActivation
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
@@ -129,13 +129,9 @@ class Rebuild:
         return self.sequence(component.nodes, x)
 
     def sequence(self, nodes: Sequence[Node], x: Any) -> Any:
-        for node in nodes:
-            x = self._apply(node, x)
-        return x
+        return fold(nodes, x, self._leaf, lambda node, parts: self.copied(node.name, parts))
 
-    def _apply(self, node: Node, x: Any) -> Any:
-        if node.children:
-            return self.copied(node.name, [self.sequence(child, x) for child in node.children])
+    def _leaf(self, node: Node, x: Any) -> Any:
         kind = self.kinds.get(type(node.layer))
         return self.copied(node.name, x) if kind is None else kind(self, node.layer, node, x)
 
@@ -196,7 +192,7 @@ class Rebuild:
         x = layers.Permute((1, 3, 2, 4), name=self.name(node, "_permute"))(x)
         return layers.Reshape(node.output_shape, name=self.name(node))(x)
 
-    def subsample(self, layer: lower.Subsample, node: Node, x: Any) -> Any:
+    def subsample(self, layer: tree.Subsample, node: Node, x: Any) -> Any:
         x = layers.MaxPooling2D(1, layer.stride, name=self.name(node, "_places"))(x)
         new = ((0, 0), (0, layer.channels - node.input_shape[-1]))
         return layers.ZeroPadding2D(new, data_format="channels_first", name=self.name(node))(x)
@@ -207,7 +203,7 @@ class Rebuild:
         L.Activation: activation,
         L.Downsample: downsample,
         L.Upsample: upsample,
-        lower.Subsample: subsample,
+        tree.Subsample: subsample,
     }
 
 

@@ -1,10 +1,11 @@
 """A model spec at a given input: blocks and heads as primitive layers, with shapes and costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kerasgreedy.errors import InputError, ShapeError
-from kerasgreedy.graph.lowering import Lowering, Node, Path_, Shape, show
+from kerasgreedy.graph.lowering import Lowering
+from kerasgreedy.graph.tree import Node, Path_, Shape, leaves, show
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import Head, ModelSpec, Nominal, merged_head
 from kerasgreedy.spec.strict import Strict
@@ -89,12 +90,6 @@ class Architecture:
     def components(self) -> dict[str, Component]:
         """Blocks and heads by name."""
         return {component.name: component for component in (*self.blocks, *self.heads)}
-
-
-def leaves(nodes: Sequence[Node]) -> Iterator[Node]:
-    """The layers themselves, those inside residuals and branches included."""
-    for node in nodes:
-        yield from (leaf for child in node.children for leaf in leaves(child)) if node.children else (node,)
 
 
 def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, classes: int | None = None) -> Architecture:

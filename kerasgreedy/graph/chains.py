@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kerasgreedy.graph.coupling import Place
-from kerasgreedy.graph.lowering import Node
+from kerasgreedy.graph.tree import Node, sequences
 from kerasgreedy.spec import layers as L
 
 
@@ -24,14 +24,13 @@ class Chain:
 def find_chains(nodes: Sequence[Node]) -> dict[str, Chain]:
     """Name of every convolution and dense layer -> its chain."""
     found = {}
-    for index, node in enumerate(nodes):
-        for child in node.children:
-            found.update(find_chains(child))
-        if isinstance(node.layer, L.Conv | L.Dense):
-            after = list(nodes[index + 1 : index + 3])
-            norm = after.pop(0).name if after and isinstance(after[0].layer, L.BatchNorm) else None
-            last = after[0].name if after and isinstance(after[0].layer, L.Activation) else norm or node.name
-            found[node.name] = Chain(norm, last)
+    for sequence in sequences(nodes):
+        for index, node in enumerate(sequence):
+            if isinstance(node.layer, L.Conv | L.Dense):
+                after = list(sequence[index + 1 : index + 3])
+                norm = after.pop(0).name if after and isinstance(after[0].layer, L.BatchNorm) else None
+                last = after[0].name if after and isinstance(after[0].layer, L.Activation) else norm or node.name
+                found[node.name] = Chain(norm, last)
     return found
 
 

@@ -7,12 +7,12 @@ items of the same layers are one group.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.lowering import Node, Subsample
+from kerasgreedy.graph.tree import Node, Subsample, fold
 from kerasgreedy.spec import layers as L
 
 # A primitive layer of the network: (component, layer), as in `("block_1", "conv_1")`.
@@ -93,14 +93,6 @@ def kept(labels: Sequence[int], removed: Collection[int]) -> list[int]:
     return [position for position, label in enumerate(labels) if label not in removed]
 
 
-def walk(nodes: Sequence[Node]) -> Iterator[Node]:
-    """All primitive layers, children included."""
-    for node in nodes:
-        yield node
-        for child in node.children:
-            yield from walk(child)
-
-
 def find_coupling(arch: Architecture) -> Coupling:
     """Works out which filters of a network go together."""
     tracer = _Tracer()
@@ -148,19 +140,21 @@ class _Tracer:
         return first
 
     def _sequence(self, nodes: Sequence[Node], labels: list[int]) -> list[int]:
-        for node in nodes:
-            place = (self._component, node.name)
-            self._inputs[place] = labels
-            labels = self._outputs[place] = self._apply(node, labels)
-        return labels
+        return fold(nodes, labels, self._leaf, self._join)
 
-    def _apply(self, node: Node, labels: list[int]) -> list[int]:
+    def _join(self, node: Node, parts: list[list[int]]) -> list[int]:
+        if isinstance(node.layer, L.Branches):
+            return [label for part in parts for label in part]
+        return [self._same(one, two) for one, two in zip(*parts, strict=True)]
+
+    def _leaf(self, node: Node, labels: list[int]) -> list[int]:
+        place = (self._component, node.name)
+        self._inputs[place] = labels
+        self._outputs[place] = self._through(node, labels)
+        return self._outputs[place]
+
+    def _through(self, node: Node, labels: list[int]) -> list[int]:
         layer = node.layer
-        if isinstance(layer, L.Residual):
-            body, shortcut = (self._sequence(child, labels) for child in node.children)
-            return [self._same(one, two) for one, two in zip(body, shortcut, strict=True)]
-        if isinstance(layer, L.Branches):
-            return [label for child in node.children for label in self._sequence(child, labels)]
         if isinstance(layer, L.Conv | L.Dense):
             self._producers.append((self._component, node.name))
             out = self.fresh(node.output_shape[-1])

@@ -7,57 +7,13 @@ x_{j+1} = relu(W P x_j)). A head becomes ordinary layers too, so that one builde
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from kerasgreedy.errors import ShapeError
+from kerasgreedy.graph.tree import Node, Path_, Shape, Subsample, betas, show
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.layers import BlockDefaults, Padding
 from kerasgreedy.spec.strict import Strict
-
-Shape: TypeAlias = tuple[int, ...]
-Path_: TypeAlias = tuple[str | int, ...]
-
-
-class Subsample(Strict):
-    """Shortcut without weights: every n-th place, new channels are zero (He et al. 2016, option A)."""
-
-    stride: int
-    channels: int
-
-
-@dataclass(frozen=True)
-class Node:
-    """A primitive layer at its place.
-
-    Attributes:
-        layer: what it is; options that defaults decide are filled in.
-        name: unique in its component.
-        input_shape, output_shape: without the batch axis: (height, width, channels) or (units,).
-        parameters: trained weights, children included; moving statistics do not count.
-        multiply_adds: of one image, children included.
-        children: body and shortcut of a residual, or the branches.
-        path: of a layer that was written down: the keys that lead to it inside the model spec.
-    """
-
-    layer: Strict
-    name: str
-    input_shape: Shape
-    output_shape: Shape
-    parameters: int = 0
-    multiply_adds: int = 0
-    children: tuple[tuple["Node", ...], ...] = ()
-    path: Path_ = ()
-
-    @property
-    def kept(self) -> int:
-        """Float32 numbers beside the trained ones: moving statistics, thresholds that are not trained, children left out."""
-        if isinstance(self.layer, L.BatchNorm):
-            return self.parameters
-        threshold = self.layer.threshold if isinstance(self.layer, L.Activation) else None
-        if threshold is None or threshold.learn == "surrogate":
-            return 0
-        return _betas(threshold, self.output_shape) + (threshold.learn == "warm_up")  # and whether it has been hardened
 
 
 class Lowering:
@@ -184,13 +140,9 @@ class Lowering:
         return merged if merged.learn == "surrogate" else merged.model_copy(update={"width": None})
 
 
-def _betas(threshold: L.Threshold, shape: Shape) -> int:
-    return 1 if threshold.per == "layer" else shape[-1]
-
-
 def _activation(layer: L.Activation, shape: Shape, path: Path_) -> tuple[Shape, int]:
     threshold = layer.threshold
-    return shape, 0 if threshold is None or threshold.learn == "fixed" else _betas(threshold, shape)
+    return shape, 0 if threshold is None or threshold.learn == "fixed" else betas(threshold, shape)
 
 
 def _pool(size_key: str) -> Callable[[Any, Shape, Path_], tuple[Shape, int]]:
@@ -253,11 +205,6 @@ def adaptive_windows(size: int, parts: int) -> Iterator[tuple[int, int]]:
     """First place and the one after the last of each window of an adaptive mean: floor(i s / n) to ceil((i + 1) s / n)."""
     for part in range(parts):
         yield part * size // parts, -(-(part + 1) * size // parts)
-
-
-def show(shape: Shape) -> str:
-    """(32, 32, 3) as 32x32x3."""
-    return "x".join(map(str, shape))
 
 
 def _map(shape: Shape, kind: str, path: Path_) -> Shape:

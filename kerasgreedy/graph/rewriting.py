@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from kerasgreedy.graph.architecture import Component, architecture
-from kerasgreedy.graph.coupling import Coupling, Place, kept, walk
-from kerasgreedy.graph.lowering import Node
+from kerasgreedy.graph.coupling import Coupling, Place, kept
+from kerasgreedy.graph.tree import Node, walk
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import Head, ModelSpec, merged_head
 

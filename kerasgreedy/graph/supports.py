@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from kerasgreedy.graph.architecture import Component, leaves
-from kerasgreedy.graph.lowering import Node, Shape
+from kerasgreedy.graph.architecture import Component
+from kerasgreedy.graph.tree import Node, Shape, leaves
 from kerasgreedy.spec import layers as L
 
 # Activations that only let values through or not, so that a mask can stand for them.

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.errors import CheckpointError
-from kerasgreedy.graph import lowering as lower
+from kerasgreedy.graph import tree
 from kerasgreedy.graph.architecture import Architecture, Component, architecture
-from kerasgreedy.graph.lowering import Node
+from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.network.walk import Instead, Walk
 from kerasgreedy.nn.activations import PositiveHardThreshold, activation
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
@@ -226,18 +226,14 @@ class _Builder:
         self._logits = logits
 
     def sequence(self, nodes: Sequence[Node], x: Any) -> Any:
-        for node in nodes:
-            x = self._apply(node, x)
-        return x
+        return fold(nodes, x, self._leaf, self._join)
 
-    def _apply(self, node: Node, x: Any) -> Any:
+    def _join(self, node: Node, parts: list[Any]) -> Any:
+        join = keras.layers.Concatenate if isinstance(node.layer, L.Branches) else keras.layers.Add
+        return self._typed(join(name=node.name), node)(parts)
+
+    def _leaf(self, node: Node, x: Any) -> Any:
         layer = node.layer
-        if isinstance(layer, L.Residual):
-            body, shortcut = (self.sequence(child, x) for child in node.children)
-            return self._typed(keras.layers.Add(name=node.name), node)([body, shortcut])
-        if isinstance(layer, L.Branches):
-            concatenate = self._typed(keras.layers.Concatenate(name=node.name), node)
-            return concatenate([self.sequence(child, x) for child in node.children])
         if isinstance(layer, L.Conv | L.MaxPool) and isinstance(layer.padding, int) and layer.padding:
             x = self._typed(_pad(layer, node), node)(x)
         return self._typed(_LAYERS[type(layer)](self, layer, node), node)(x)
@@ -328,7 +324,7 @@ _LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
     L.AvgPool: lambda _, layer, node: keras.layers.AveragePooling2D(
         layer.avg_pool, layer.stride, padding=layer.padding, name=node.name
     ),
-    lower.Subsample: lambda _, layer, node: Subsample(layer.stride, layer.channels, name=node.name),
+    tree.Subsample: lambda _, layer, node: Subsample(layer.stride, layer.channels, name=node.name),
 }
 
 

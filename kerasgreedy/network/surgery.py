@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import numpy as np
 
 from kerasgreedy.graph.architecture import Component, architecture
-from kerasgreedy.graph.coupling import Coupling, kept, walk
-from kerasgreedy.graph.lowering import Node
+from kerasgreedy.graph.coupling import Coupling, kept
 from kerasgreedy.graph.rewriting import resized, without
+from kerasgreedy.graph.tree import Node, leaves, walk
 from kerasgreedy.network.build import Network
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import Head, ModelSpec
@@ -110,7 +110,7 @@ def _sliced(
 ) -> dict[str, np.ndarray]:
     """The arrays of a component without what is removed; those of layers without channels (random state) stay whole."""
     result = dict(arrays)
-    for node in walk(component.nodes):
+    for node in leaves(component.nodes):
         place = (component.name, node.name)
         entering, leaving = coupling.inputs[place], coupling.outputs[place]
         for key, array in arrays.items():

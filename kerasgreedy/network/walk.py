@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import keras
 
-from kerasgreedy.graph.lowering import Node
+from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.spec import layers as L
 
 # Given `component/layer`, the Keras layer and its input: what stands for its output, or None for the layer's own.
@@ -19,14 +19,10 @@ class Walk:
         self._model, self._component, self._training, self._instead = model, component, training, instead
 
     def sequence(self, nodes: Sequence[Node], x: Any) -> Any:
-        for node in nodes:
-            x = self._apply(node, x)
-        return x
+        return fold(nodes, x, self._leaf, lambda node, parts: self._model.get_layer(node.name)(parts))
 
-    def _apply(self, node: Node, x: Any) -> Any:
+    def _leaf(self, node: Node, x: Any) -> Any:
         layer = self._model.get_layer(node.name)
-        if node.children:
-            return layer([self.sequence(child, x) for child in node.children])
         if isinstance(node.layer, L.Conv | L.MaxPool) and isinstance(node.layer.padding, int) and node.layer.padding:
             x = self._model.get_layer(f"{node.name}_pad")(x)
         if isinstance(node.layer, L.BatchNorm | L.Dropout):

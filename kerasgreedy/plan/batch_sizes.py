@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import InputError
-from kerasgreedy.graph.architecture import Architecture, leaves
-from kerasgreedy.graph.lowering import show
+from kerasgreedy.graph.architecture import Architecture
+from kerasgreedy.graph.tree import leaves, show
 from kerasgreedy.plan.caching import ITEM_BYTES, gigabytes
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.plan.stages import Phase, phases_of

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from kerasgreedy.errors import PlanError, ShapeError, did_you_mean
-from kerasgreedy.graph.architecture import Architecture, Component, architecture, leaves
+from kerasgreedy.graph.architecture import Architecture, Component, architecture
 from kerasgreedy.graph.chains import find_chains, no_scale
 from kerasgreedy.graph.coupling import Coupling, Group, find_coupling, kept
 from kerasgreedy.graph.rewriting import last_head, resized, without
+from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.actions import HeadAction, PruneAction
 from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, selectable, why_nothing
 from kerasgreedy.plan.caching import plan_cache
@@ -18,7 +19,7 @@ from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec, merged_head
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.regularizers import matches
-from kerasgreedy.spec.strategies import STRATEGIES
+from kerasgreedy.spec.strategy_names import STRATEGIES
 from kerasgreedy.spec.training import Training
 
 Components: TypeAlias = tuple[Component, ...]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from kerasgreedy.graph.architecture import Component, leaves
+from kerasgreedy.graph.architecture import Component
+from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.solver_plans import Asked
 from kerasgreedy.plan.stages import SolverPlan
 from kerasgreedy.spec import layers as L

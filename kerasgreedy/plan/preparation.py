@@ -9,7 +9,7 @@ from kerasgreedy.data.info import DataInfo
 from kerasgreedy.errors import DataError, InputError, PlanError, Problem, ShapeError, SpecError, dotted
 from kerasgreedy.files import user_path
 from kerasgreedy.graph.architecture import Architecture, architecture
-from kerasgreedy.graph.lowering import show
+from kerasgreedy.graph.tree import show
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.plan.dsd_steps import check_dsd
 from kerasgreedy.plan.stages import Stage

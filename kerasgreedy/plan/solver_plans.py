@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kerasgreedy.errors import PlanError
-from kerasgreedy.graph.architecture import Component, leaves
+from kerasgreedy.graph.architecture import Component
+from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.stages import SolverPlan
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.recipe import Recipe

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.lowering import show
+from kerasgreedy.graph.tree import show
 from kerasgreedy.plan.compile import Compiler
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.dsd import Dsd

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from kerasgreedy.data.info import DataInfo
 from kerasgreedy.errors import CheckpointError, InputError, WorkdirError, dotted
 from kerasgreedy.graph.architecture import Architecture
-from kerasgreedy.graph.coupling import walk
+from kerasgreedy.graph.tree import walk
 from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.runs.checkpoint import NETWORK, Snapshot
 from kerasgreedy.runs.workdir import PRUNED, Workdir

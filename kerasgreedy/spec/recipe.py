@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.model import Name
 from kerasgreedy.spec.pruning_settings import Prune, ReplaceHead, indivisible
-from kerasgreedy.spec.strategies import STRATEGIES, Strategy
+from kerasgreedy.spec.strategy_names import STRATEGIES, Strategy
 from kerasgreedy.spec.strict import Count, Strict, fault, faults
 from kerasgreedy.spec.training import Training, unmasked, unwarmed
 

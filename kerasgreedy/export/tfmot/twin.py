@@ -21,12 +21,15 @@ import tensorflow as tf
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.checking import check_finite
-from kerasgreedy.graph import lowering as lower
-from kerasgreedy.graph.lowering import Node, adaptive_windows
+from kerasgreedy.graph import tree
+from kerasgreedy.graph.lowering import adaptive_windows
+from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.network.build import Network
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.strict import Strict
 
+# A tensor, and the layer that gave it, where that stands in the same component.
+Entering: TypeAlias = tuple[Any, Strict | None]
 Method: TypeAlias = Literal["quantize", "cluster"]
 TOLERANCE = 1e-5
 # Activations that have the same formula under another name in tf_keras.
@@ -118,21 +121,16 @@ class _Builder:
         self._variables = self._network.variables(component)
 
     def sequence(self, nodes: Sequence[Node], x: Any) -> Any:
-        for node in nodes:
-            x = self._apply(node, x)
-            self._before = node.layer
-        return x
+        start: Entering = x, None
+        return fold(nodes, start, self._leaf, self._join)[0]
 
-    def _apply(self, node: Node, x: Any) -> Any:
-        before = self._before
-        if isinstance(node.layer, L.Residual | L.Branches):
-            results = []
-            for child in node.children:
-                self._before = before
-                results.append(self.sequence(child, x))
-            join = self._layers.Add if isinstance(node.layer, L.Residual) else self._layers.Concatenate
-            return join(name=self._name(node))(results)
-        return _LAYERS[type(node.layer)](self, node.layer, node, x)
+    def _join(self, node: Node, parts: list[Entering]) -> Entering:
+        join = self._layers.Concatenate if isinstance(node.layer, L.Branches) else self._layers.Add
+        return join(name=self._name(node))([x for x, _ in parts]), node.layer
+
+    def _leaf(self, node: Node, entering: Entering) -> Entering:
+        x, self._before = entering
+        return _LAYERS[type(node.layer)](self, node.layer, node, x), node.layer
 
     def _name(self, node: Node, part: str = "") -> str:
         return f"{self._component}.{node.name}{part}"
@@ -223,7 +221,7 @@ class _Builder:
         x = self._layers.Permute(order, name=self._name(node, "_permute"))(x)
         return self._layers.Reshape(node.output_shape, name=self._name(node))(x)
 
-    def subsample(self, layer: lower.Subsample, node: Node, x: Any) -> Any:
+    def subsample(self, layer: tree.Subsample, node: Node, x: Any) -> Any:
         if layer.stride > 1:
             x = self._layers.MaxPooling2D(1, layer.stride, padding="same", name=self._name(node, "_places"))(x)
         new = layer.channels - node.input_shape[-1]
@@ -284,7 +282,7 @@ _LAYERS: dict[type, Callable[[_Builder, Any, Node, Any], Any]] = {
     L.Activation: _Builder.activation,
     L.Downsample: _Builder.downsample,
     L.Upsample: _Builder.upsample,
-    lower.Subsample: _Builder.subsample,
+    tree.Subsample: _Builder.subsample,
     L.PoolTo: _Builder.pool_to,
     L.MaxPool: _Builder.max_pool,
     L.AvgPool: _Builder.avg_pool,
