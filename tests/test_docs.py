@@ -46,6 +46,8 @@ def test_commands_in_the_documents_exist():
         text = path.read_text().replace("\\\n", " ")  # a command may go on in the next line
         for line in re.findall(r"^(?:\.venv/bin/)?kerasgreedy .+$", text, re.M):
             words = shlex.split(line, comments=True)
+            while words[1] == "--plugin":  # the one option with a value that stands before the command
+                words = [words[0], *words[3:]]
             command = COMMANDS.get(words[1]) or COMMANDS[" ".join(words[1:3])]
             known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
             for word in words[2:]:
