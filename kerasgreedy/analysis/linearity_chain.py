@@ -9,9 +9,10 @@ import numpy as np
 from kerasgreedy.analysis.linearity_steps import Array, Fixed, Gate, Scaled, Step, Switch, Weights
 from kerasgreedy.errors import InputError
 from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.lowering import Padding, adaptive_windows
+from kerasgreedy.graph.kinds import adaptive_windows
 from kerasgreedy.graph.tree import Node, Shape
 from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.layers import Padding
 
 # Those that pass a value whole or not at all.
 ACTIVATIONS = ("relu", "positive_hard_threshold", "linear")

@@ -132,8 +132,11 @@ class Rebuild:
         return fold(nodes, x, self._leaf, lambda node, parts: self.copied(node.name, parts))
 
     def _leaf(self, node: Node, x: Any) -> Any:
-        kind = self.kinds.get(type(node.layer))
-        return self.copied(node.name, x) if kind is None else kind(self, node.layer, node, x)
+        return self.kinds[type(node.layer)](self, node.layer, node, x)
+
+    def as_it_is(self, _: Any, node: Node, x: Any) -> Any:
+        """Stock layers already, or of those that `STOCK` names."""
+        return self.copied(node.name, x)
 
     def name(self, node: Node, part: str = "") -> str:
         return f"{_plain(self._component)}.{node.name}{part}"
@@ -198,6 +201,10 @@ class Rebuild:
         return layers.ZeroPadding2D(new, data_format="channels_first", name=self.name(node))(x)
 
     kinds: Mapping[type, Callable[[Any, Any, Node, Any], Any]] = {
+        **dict.fromkeys(
+            (L.Dense, L.BatchNorm, L.AvgPool, L.PoolTo, L.GlobalAvgPool, L.Flatten, L.Dropout),
+            as_it_is,
+        ),
         L.Conv: conv,
         L.MaxPool: max_pool,
         L.Activation: activation,

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.tree import Node, Subsample, fold
+from kerasgreedy.graph.kinds import ZERO, kind_of
+from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.spec import layers as L
 
 # A primitive layer of the network: (component, layer), as in `("block_1", "conv_1")`.
 Place: TypeAlias = tuple[str, str]
-# Of a channel that a shortcut without weights fills with zeros.
-ZERO = -1
 
 
 @dataclass(frozen=True)
@@ -150,42 +149,30 @@ class _Tracer:
     def _leaf(self, node: Node, labels: list[int]) -> list[int]:
         place = (self._component, node.name)
         self._inputs[place] = labels
-        self._outputs[place] = self._through(node, labels)
+        self._outputs[place] = kind_of(node.layer).channels(self, node, labels)
         return self._outputs[place]
 
-    def _through(self, node: Node, labels: list[int]) -> list[int]:
-        layer = node.layer
-        if isinstance(layer, L.Conv | L.Dense):
-            self._producers.append((self._component, node.name))
-            out = self.fresh(node.output_shape[-1])
-            if isinstance(layer, L.Conv) and layer.groups > 1:
-                self._with_groups.append((self._component, node.name))
-                self._grouped(layer.groups, labels, out)
-            return out
-        if isinstance(layer, L.Downsample) and layer.downsample == "invertible":
-            return labels * layer.factor**2
-        if isinstance(layer, L.Upsample):
-            size = node.output_shape[-1]
-            return [self._all_same(labels[start::size]) for start in range(size)]
-        if isinstance(layer, L.Flatten) and len(node.input_shape) == 3:
-            height, width, _ = node.input_shape
-            return labels * (height * width)
-        if isinstance(layer, Subsample):
-            return labels + [ZERO] * (layer.channels - len(labels))
-        return labels
+    def produced(self, node: Node, entering: list[int]) -> list[int]:
+        place = (self._component, node.name)
+        self._producers.append(place)
+        out = self.fresh(node.output_shape[-1])
+        if isinstance(node.layer, L.Conv) and node.layer.groups > 1:
+            self._with_groups.append(place)
+            self._grouped(node.layer.groups, entering, out)
+        return out
 
     def _grouped(self, groups: int, entering: list[int], leaving: list[int]) -> None:
         """A depthwise group goes as a whole with its one input; else the same place goes out of every group."""
         wide, out = len(entering) // groups, len(leaving) // groups
         if wide == 1:
             for group, label in enumerate(entering):
-                self._all_same([label, *leaving[group * out : (group + 1) * out]])
+                self.all_same([label, *leaving[group * out : (group + 1) * out]])
             return
         for labels, size in ((entering, wide), (leaving, out)):
             for start in range(size):
-                self._all_same(labels[start::size])
+                self.all_same(labels[start::size])
 
-    def _all_same(self, labels: Sequence[int]) -> int:
+    def all_same(self, labels: Sequence[int]) -> int:
         first = labels[0]
         for label in labels[1:]:
             first = self._same(first, label)

@@ -6,13 +6,14 @@ x_{j+1} = relu(W P x_j)). A head becomes ordinary layers too, so that one builde
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kerasgreedy.errors import ShapeError
-from kerasgreedy.graph.tree import Node, Path_, Shape, Subsample, betas, show
+from kerasgreedy.graph.kinds import as_map, kind_of, window_count
+from kerasgreedy.graph.tree import Node, Path_, Shape, Subsample, show
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.layers import BlockDefaults, Padding
+from kerasgreedy.spec.layers import BlockDefaults
 from kerasgreedy.spec.strict import Strict
 
 
@@ -54,7 +55,7 @@ class Lowering:
         return nodes
 
     def _conv(self, layer: L.Conv, shape: Shape, path: Path_) -> list[Node]:
-        height, width, channels = _map(shape, "conv", path)
+        height, width, channels = as_map(shape, "conv", path)
         nodes: list[Node] = []
         stride = layer.stride
         if layer.downsample == "stride":
@@ -66,7 +67,9 @@ class Lowering:
             if size % layer.groups:
                 raise ShapeError(f"{what} must divide into {layer.groups} groups, got {size}", path)
         out_h, out_w = (
-            _window(size, layer.kernel_size, stride, layer.padding, f"a {layer.kernel_size}x{layer.kernel_size} kernel", path)
+            window_count(
+                size, layer.kernel_size, stride, layer.padding, f"a {layer.kernel_size}x{layer.kernel_size} kernel", path
+            )
             for size in (height, width)
         )
         batch_norm = self.defaults.batch_norm if layer.batch_norm is None else layer.batch_norm
@@ -104,8 +107,8 @@ class Lowering:
             return self.sequence(layer.shortcut, shape, (*path, "shortcut"))
         if layer.shortcut == "identity" or shape == out:
             return ()
-        height, width, _ = _map(shape, layer.shortcut, path)
-        out_h, out_w, channels = _map(out, layer.shortcut, path)
+        height, width, _ = as_map(shape, layer.shortcut, path)
+        out_h, out_w, channels = as_map(out, layer.shortcut, path)
         stride = math.ceil(height / out_h)
         if (math.ceil(height / stride), math.ceil(width / stride)) != (out_h, out_w):
             raise ShapeError(f"no stride takes {show(shape)} to {show(out)}; give the shortcut as layers", path)
@@ -130,7 +133,9 @@ class Lowering:
         if isinstance(layer, L.Activation) and layer.activation == L.HARD_THRESHOLD:
             layer = layer.model_copy(update={"threshold": self._threshold(layer.threshold)})
         kind = next(kind for kind, cls in L.KINDS.items() if isinstance(layer, cls))
-        out, parameters = _RULES[kind](layer, shape, path)
+        rule = kind_of(layer).rule
+        assert rule is not None, f"{kind} is lowered by a method of its own"
+        out, parameters = rule(layer, shape, path)
         return self._node(layer, kind, shape, out, parameters=parameters)
 
     def _threshold(self, own: L.Threshold | None) -> L.Threshold:
@@ -138,89 +143,6 @@ class Lowering:
         given = {key: getattr(own, key) for key in own.model_fields_set} if own else {}
         merged = self.defaults.threshold.model_copy(update=given)
         return merged if merged.learn == "surrogate" else merged.model_copy(update={"width": None})
-
-
-def _activation(layer: L.Activation, shape: Shape, path: Path_) -> tuple[Shape, int]:
-    threshold = layer.threshold
-    return shape, 0 if threshold is None or threshold.learn == "fixed" else betas(threshold, shape)
-
-
-def _pool(size_key: str) -> Callable[[Any, Shape, Path_], tuple[Shape, int]]:
-    def rule(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
-        height, width, channels = _map(shape, size_key, path)
-        size = getattr(layer, size_key)
-        if isinstance(layer.padding, int) and 2 * layer.padding > size:
-            raise ShapeError(f"padding {layer.padding} is over half the window of {size}", path)
-        out_h, out_w = (
-            _window(side, size, layer.stride or size, layer.padding, f"a {size}x{size} window", path) for side in (height, width)
-        )
-        return (out_h, out_w, channels), 0
-
-    return rule
-
-
-def _pool_to(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
-    height, width, channels = _map(shape, "pool_to", path)
-    return (min(height, layer.pool_to), min(width, layer.pool_to), channels), 0
-
-
-def _downsample(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
-    height, width, channels = _map(shape, "downsample", path)
-    factor = layer.factor
-    if layer.downsample != "invertible":
-        if min(height, width) < factor:
-            raise ShapeError(
-                f"{layer.downsample} downsampling by {factor} needs at least {factor}x{factor}, got {show(shape)}", path
-            )
-        return (height // factor, width // factor, channels), 0
-    if height % factor or width % factor:
-        message = f"invertible downsampling by {factor} needs height and width divisible by {factor}, got {show(shape)}"
-        raise ShapeError(message, path)
-    return (height // factor, width // factor, channels * factor**2), 0
-
-
-def _upsample(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
-    height, width, channels = _map(shape, "upsample", path)
-    factor = layer.factor
-    if channels % factor**2:
-        raise ShapeError(f"the inverse of downsampling by {factor} needs channels divisible by {factor**2}, got {channels}", path)
-    return (height * factor, width * factor, channels // factor**2), 0
-
-
-_RULES: dict[str, Callable[[Any, Shape, Path_], tuple[Shape, int]]] = {
-    "max_pool": _pool("max_pool"),
-    "avg_pool": _pool("avg_pool"),
-    "pool_to": _pool_to,
-    "downsample": _downsample,
-    "upsample": _upsample,
-    "global_avg_pool": lambda layer, shape, path: ((_map(shape, "global_avg_pool", path)[2],), 0),
-    "flatten": lambda layer, shape, path: ((math.prod(shape),), 0),
-    "dropout": lambda layer, shape, path: (shape, 0),
-    "activation": _activation,
-    "batch_norm": lambda layer, shape, path: (shape, 2 * shape[-1]),
-}
-
-
-def adaptive_windows(size: int, parts: int) -> Iterator[tuple[int, int]]:
-    """First place and the one after the last of each window of an adaptive mean: floor(i s / n) to ceil((i + 1) s / n)."""
-    for part in range(parts):
-        yield part * size // parts, -(-(part + 1) * size // parts)
-
-
-def _map(shape: Shape, kind: str, path: Path_) -> Shape:
-    if len(shape) != 3:
-        raise ShapeError(f"'{kind}' needs a map (height, width, channels), got a vector of {shape[0]}", path)
-    return shape
-
-
-def _window(size: int, window: int, stride: int, padding: Padding, what: str, path: Path_) -> int:
-    if padding == "same":
-        return math.ceil(size / stride)
-    around = 0 if padding == "valid" else 2 * int(padding)
-    if size + around < window:
-        padded = f" and padding {around // 2}" if around else ""
-        raise ShapeError(f"{what} does not fit a side of {size}{padded}", path)
-    return (size + around - window) // stride + 1
 
 
 def _sums(children: Sequence[Sequence[Node]]) -> dict[str, int]:

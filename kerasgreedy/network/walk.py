@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import keras
 
+from kerasgreedy.graph.kinds import kind_of
 from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.spec import layers as L
 
@@ -25,7 +26,7 @@ class Walk:
         layer = self._model.get_layer(node.name)
         if isinstance(node.layer, L.Conv | L.MaxPool) and isinstance(node.layer.padding, int) and node.layer.padding:
             x = self._model.get_layer(f"{node.name}_pad")(x)
-        if isinstance(node.layer, L.BatchNorm | L.Dropout):
+        if kind_of(node.layer).takes_training:
             return layer(x, training=self._training)
         other = self._instead(f"{self._component}/{node.name}", layer, x)
         return layer(x) if other is None else other
