@@ -8,7 +8,7 @@ from conftest import recipe_of, spec_of
 from test_bad_input import assert_clear, call, place  # noqa: F401 (fixtures; `place` is for every test)
 
 from kerasgreedy.plan.preparation import prepare
-from kerasgreedy.solvers.alternation import solver as alternation
+from kerasgreedy.solvers.alternation import alternation
 from kerasgreedy.spec.load import dump, load_recipe
 
 OFF = "{name: alternation, warm_up_epochs: 0}"
@@ -51,14 +51,17 @@ def of_shared(key: str, value: str) -> Bad:
 CASES = [
     Bad(
         "name",
-        (":7:12: training.solver.name: received 'alternaton'; allowed: sgd, alternation", "?alternation"),
+        (":7:12: training.solver.name: received 'alternaton'; allowed: sgd, alternation, fista", "?alternation"),
         None,
         "{name: alternaton}",
     ),
     Bad(
-        "bare_name", (":7:3: training.solver: received 'alternate'; allowed: sgd, alternation", "?alternation"), None, "alternate"
+        "bare_name",
+        (":7:3: training.solver: received 'alternate'; allowed: sgd, alternation, fista", "?alternation"),
+        None,
+        "alternate",
     ),
-    Bad("number", (":7:3: training.solver: received 3; allowed: sgd, alternation, or a mapping with `name`",), None, "3"),
+    Bad("number", (":7:3: training.solver: received 3; allowed: sgd, alternation, fista, or a mapping with `name`",), None, "3"),
     Bad(
         "of_sgd",
         (":7:23: training.solver.mode: unknown key with name 'sgd'; it goes with name: alternation",),

@@ -1,7 +1,6 @@
 """Features belong to the blocks that made them: whatever changes a block, nothing reads what it gave before."""
 
 import inspect
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from kerasgreedy.plan.stages import phases_of
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.open_run import open_pipeline
 from kerasgreedy.spec.load import load
-from kerasgreedy.spec.recipe import Strategy
+from kerasgreedy.spec.strategy_names import STRATEGIES
 from kerasgreedy.train.entry_points import train_spec
 
 SPEC = """
@@ -102,7 +101,7 @@ def recipes():
         "all": ["prune={keep: 0.6, rounds: 2, ranking: global, fine_tune: {epochs: 2, trains: all}}"],
         "head": ["prune={multiply_adds: 0.7}", "replace_head={head: {hidden_layers: 1, width: 3}, training: {epochs: 2}}"],
     }
-    return [(strategy, name, sets) for strategy in get_args(Strategy) for name, sets in more.items()]
+    return [(strategy, name, sets) for strategy in STRATEGIES.names for name, sets in more.items()]
 
 
 # The way in which it once went wrong, and one in which blocks shrink between greedy phases; the rest takes minutes.

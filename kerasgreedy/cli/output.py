@@ -156,17 +156,3 @@ def put_overview(facts: dict[str, Any], most: int = 30) -> None:
     put(f"mean and deviation of each channel at {size}, of 0..255: {', '.join(channels)}")
     if facts["origin"]:
         put(f"read from: {facts['origin']}")
-
-
-def _names(names: Sequence[str], most: int = 3) -> str:
-    """`block_1 ... block_8, head_8`: runs of one kind are shortened."""
-    if not names:
-        return "-"
-    groups: list[list[str]] = []
-    for name in names:
-        stem = name.rpartition("_")[0]
-        if groups and stem and groups[-1][0].rpartition("_")[0] == stem:
-            groups[-1].append(name)
-        else:
-            groups.append([name])
-    return ", ".join(", ".join(g) if len(g) < most else f"{g[0]} ... {g[-1]}" for g in groups)

@@ -1,7 +1,7 @@
 """What a plan is made of: stages, that is phases that train and actions between them. Plain data; imports no TensorFlow."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -155,7 +155,7 @@ class Phase(Stage):
     def cells(self) -> list[str | int]:
         start = self.init if not self.init_reason else f"fresh ({self.init_reason})"
         costs = f"{self.parameters:,}", self.multiply_adds, self.training_multiply_adds
-        names = (", ".join(part) or "-" for part in (self.trains, self.frozen, self.losses))
+        names = (shortened(part) for part in (self.trains, self.frozen, self.losses))
         return [*names, *costs, str(self.epochs), str(self.cache), start]
 
     def notes(self) -> list[str]:
@@ -178,3 +178,17 @@ class Phase(Stage):
 def phases_of(stages: Iterable[Stage]) -> list[Phase]:
     """Those that train."""
     return [stage for stage in stages if isinstance(stage, Phase)]
+
+
+def shortened(names: Sequence[str], most: int = 3) -> str:
+    """`block_1 ... block_8, head_8`: runs of one kind are shortened."""
+    if not names:
+        return "-"
+    groups: list[list[str]] = []
+    for name in names:
+        stem = name.rpartition("_")[0]
+        if groups and stem and groups[-1][0].rpartition("_")[0] == stem:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return ", ".join(", ".join(g) if len(g) < most else f"{g[0]} ... {g[-1]}" for g in groups)
