@@ -8,7 +8,7 @@ install:  ## virtual environment with everything for development
 	.venv/bin/pip install -e '.[dev]'
 
 test:  ## what CI runs
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 3
 
 test-slow:  ## long tests: the fault campaign
 	$(PYTHON) -m pytest -m slow

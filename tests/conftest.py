@@ -1,5 +1,6 @@
 """Two logical CPU devices for every test, configured before TensorFlow runs anything; small specs and recipes."""
 
+import io
 import json
 import os
 
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from documents import page, shared  # noqa: F401
+from PIL import Image
 
+from kerasgreedy.network import latency
+from kerasgreedy.pictures import write_picture
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.runs.checkpoint import CheckpointStore
 from kerasgreedy.spec.load import Document, check
@@ -20,6 +24,7 @@ from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.overrides import parse_override
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.source import Source
+from kerasgreedy.train import results
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,6 +66,31 @@ replace_head: {head: {hidden_layers: 1, width: 3}, training: {epochs: 1}}
 def pytest_configure() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+REAL_TIMING = {"ROUNDS": latency.ROUNDS, "SAMPLE_SECONDS": latency.SAMPLE_SECONDS}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_ends():
+    """What a run ends with beside figures takes a moment: blank plots, and costs timed briefly.
+
+    Tests of plots and of timing call these themselves; those of the documents, and of commands in processes of their own, get
+    the real ones.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "ROUNDS", 6)
+        patch.setattr(latency, "SAMPLE_SECONDS", 0.002)
+        patch.setattr(results, "plot_run", blank_plots)
+        yield
+
+
+def blank_plots(folder: Path, found: dict) -> None:
+    """A white pixel in the place of each picture."""
+    pixel = io.BytesIO()
+    Image.new("L", (1, 1), 255).save(pixel, "png")
+    for name in ("accuracy_by_depth", "loss", *(["pruning"] if "pruned" in found else [])):
+        write_picture(folder / "plots" / f"{name}.png", pixel.getvalue())
 
 
 @pytest.fixture

@@ -27,8 +27,10 @@ from stand_ins import BLOCKS, WIDTH, small_sets, stand_in_copy
 
 from kerasgreedy.cli import main as cli
 from kerasgreedy.network import latency
+from kerasgreedy.reports import plots
 from kerasgreedy.runs.workdir import default_workdir
 from kerasgreedy.spec.load import load
+from kerasgreedy.train import results
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem.lower(): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -309,6 +311,7 @@ def page(request, tmp_path, monkeypatch, capsys, shared):
     current = Page(path, tmp_path, capsys, monkeypatch, shared)
     monkeypatch.setattr(latency, "ROUNDS", 6)
     monkeypatch.setattr(latency, "SAMPLE_SECONDS", 0.002)
+    monkeypatch.setattr(results, "plot_run", plots.plot_run)  # not the blank ones of other tests
     failed = request.session.testsfailed
     yield current
     if request.session.testsfailed == failed:

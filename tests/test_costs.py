@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_SPEC, spec_of
+from conftest import REAL_TIMING, TINY_SPEC, spec_of
 from test_cli import run_cli
 
 from kerasgreedy.errors import InputError, WorkdirError
@@ -28,6 +28,13 @@ NARROW = TWO_BLOCKS.replace("two", "narrow").replace("conv: 2", "conv: 1")
 PARAMETERS = {"two": 22 + 60 + 39, "narrow": 11 + 33 + 39}
 BYTES = {"two": 4 * (121 + 4 + 6), "narrow": 4 * (83 + 2 + 6)}  # and the moving statistics of 2 + 3, of 1 + 3 filters
 MULTIPLY_ADDS = {"two": 16 * (18 + 54) + 36, "narrow": 16 * (9 + 27) + 36}
+
+
+@pytest.fixture(autouse=True)
+def real_timing(monkeypatch):
+    """Here the constants count."""
+    for name, value in REAL_TIMING.items():
+        monkeypatch.setattr(latency, name, value)
 
 
 @pytest.fixture
