@@ -9,7 +9,7 @@ from masked import Images, Masked
 
 from kerasgreedy.errors import Stopped
 from kerasgreedy.inputs.feature_store import StoreFolder
-from kerasgreedy.solvers.alternation.alternation import Alternation
+from kerasgreedy.solvers.alternation.alternation import AlternationSolver
 from kerasgreedy.solvers.schedules import make_optimizer
 from kerasgreedy.solvers.solver import Task
 from kerasgreedy.train.entry_points import resume_run, train_spec
@@ -75,7 +75,7 @@ def watched(monkeypatch):
     Collects the number of such steps, and how far the masks of two views differ.
     """
     steps, views = [], []
-    original = Alternation.step
+    original = AlternationSolver.step
 
     def step(self, batch, number):
         if self.masked:
@@ -91,7 +91,7 @@ def watched(monkeypatch):
                 views.append(np.mean(self._stores[0].array != self._stores[1].array))
         return original(self, batch, number)
 
-    monkeypatch.setattr(Alternation, "step", step)
+    monkeypatch.setattr(AlternationSolver, "step", step)
     return steps, views
 
 
@@ -129,7 +129,7 @@ def solver_of(folder, settings, store=None):
     net = Masked("[{conv: 2, kernel_size: 1}]", settings.replace("{", "{warm_up_epochs: 1, ", 1), "training.epochs=99")
     optimizer = make_optimizer(net.phase.training.optimizer, np.array([0.1], np.float32))
     images = np.random.default_rng(2).normal(size=(32, 8, 8, 2)).astype(np.float32)
-    solver = Alternation(Task(net.phase, net.network, optimizer, net.strategy, Images(images), StoreFolder(folder)))
+    solver = AlternationSolver(Task(net.phase, net.network, optimizer, net.strategy, Images(images), StoreFolder(folder)))
     if store:
         solver.load_arrays(store)
     return solver
@@ -238,7 +238,7 @@ def test_stopped_again_while_masks_of_a_begun_epoch_are_estimated(undisturbed, t
 @pytest.mark.parametrize("damage", [None, "bits", "seal", "cut"])
 def test_masks_on_disk_are_read_again_only_if_they_are_whole(undisturbed, tmp_path, monkeypatch, damage):
     steps, fills = [], []
-    original = Alternation._fill_store
+    original = AlternationSolver._fill_store
 
     def step(self, *arguments):
         steps.append(1)
@@ -250,7 +250,7 @@ def test_masks_on_disk_are_read_again_only_if_they_are_whole(undisturbed, tmp_pa
         return original(self, store, view)
 
     monkeypatch.setattr(Reporter, "step", step)
-    monkeypatch.setattr(Alternation, "_fill_store", fill)
+    monkeypatch.setattr(AlternationSolver, "_fill_store", fill)
     with pytest.raises(Stopped):
         run(tmp_path / "part", DISK)
     assert fills == [1, 0]

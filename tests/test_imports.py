@@ -1,9 +1,9 @@
 """The direction of imports, and what the light commands must not load."""
 
 import ast
+import os
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import pytest
@@ -69,6 +69,17 @@ def test_no_two_modules_share_a_name():
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_two_classes_share_a_name():
+    trees = (ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py"))
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_two_rooms_import_each_other():
+    pairs = {(room_of(path), module.split(".")[1]) for path in PACKAGE.rglob("*.py") for module in imports_of(path)}
+    assert [pair for pair in pairs if pair[0] != pair[1] and pair[::-1] in pairs] == []
+
+
 def test_every_room_says_what_lives_there():
     for path in PACKAGE.rglob("__init__.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path
@@ -100,13 +111,13 @@ def test_light_commands_do_not_load_tensorflow(arguments):
     assert done.stdout.strip().endswith("HEAVY []")
 
 
-def test_light_commands_answer_quickly():
-    """The best of five: other work on the machine must not decide a test. Generous against the 0.5 s that are promised."""
+def test_light_commands_take_little_work():
+    """Processor seconds, the least of three: other work must not decide. Generous against the 0.5 s that are promised."""
     times = []
-    for _ in range(5):
-        start = time.perf_counter()
+    for _ in range(3):
+        before = sum(os.times()[2:4])  # of children
         subprocess.run([sys.executable, "-m", "kerasgreedy", "plan", "vgg11_k3"], capture_output=True, check=True, cwd=ROOT)
-        times.append(time.perf_counter() - start)
+        times.append(sum(os.times()[2:4]) - before)
     assert min(times) < 1.5
 
 

@@ -13,7 +13,7 @@ from kerasgreedy.export.portable import Rebuild
 from kerasgreedy.export.tfmot import twin
 from kerasgreedy.graph.coupling import find_coupling
 from kerasgreedy.graph.kinds import KINDS, kind_of
-from kerasgreedy.graph.tree import Subsample, leaves
+from kerasgreedy.graph.tree import PadShortcut, leaves
 from kerasgreedy.network import build
 from kerasgreedy.network.surgery import remove_filters, silenced
 from kerasgreedy.spec import layers as L
@@ -21,7 +21,7 @@ from kerasgreedy.spec import layers as L
 COMPOSED = {L.Residual, L.Branches}
 TABLES = {
     "build": build._LAYERS, "portable": Rebuild.kinds, "converters": _ForConverters.kinds, "twin": twin._LAYERS,
-    "linearity": {**linearity_chain._STEPS, Subsample: "refused: only in a residual, which is refused before"},
+    "linearity": {**linearity_chain._STEPS, PadShortcut: "refused: only in a residual, which is refused before"},
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ each = pytest.mark.parametrize(("kind", "place"), ONE_OF_EACH, ids=[kind.__name_
 
 def test_every_kind_that_can_be_written_has_a_record_and_is_in_these_networks():
     written = set(L.KINDS.values()) - COMPOSED
-    assert written | {Subsample} == set(KINDS) == {kind for kind, *_ in PLACES}
+    assert written | {PadShortcut} == set(KINDS) == {kind for kind, *_ in PLACES}
 
 
 @pytest.mark.parametrize("table", TABLES)

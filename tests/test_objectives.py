@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import PRUNED_SPEC, PRUNING_RECIPE, ROOT, same_weights, weights, without_time
 
 from kerasgreedy.errors import SpecError, Stopped
-from kerasgreedy.nn.objectives import CrossEntropy, SquaredError
+from kerasgreedy.nn.objectives import CrossEntropyLoss, SquaredErrorLoss
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.spec.doors import Choice, Door, Named
 from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
@@ -34,8 +34,8 @@ def test_losses_and_gradients_by_their_formulas(kind, smoothing):
     probabilities = np.exp(OUTPUTS) / np.exp(OUTPUTS).sum(1, keepdims=True)
     y = one_hot(smoothing)
     want, slope, cls = {
-        "cross_entropy": (-(y * np.log(probabilities)).sum(1), probabilities - y, CrossEntropy),
-        "squared_error": (0.5 * np.square(OUTPUTS - y).sum(1), OUTPUTS - y, SquaredError),
+        "cross_entropy": (-(y * np.log(probabilities)).sum(1), probabilities - y, CrossEntropyLoss),
+        "squared_error": (0.5 * np.square(OUTPUTS - y).sum(1), OUTPUTS - y, SquaredErrorLoss),
     }[kind]
     x = tf.constant(OUTPUTS, tf.float32)
     with tf.GradientTape() as tape:
@@ -46,10 +46,10 @@ def test_losses_and_gradients_by_their_formulas(kind, smoothing):
 
 
 def test_equal_outputs_lose_what_the_paper_says():
-    np.testing.assert_allclose(SquaredError()(tf.fill((7, 10), 0.1), tf.constant(LABELS), BLOCK), 0.45, rtol=1e-6)
+    np.testing.assert_allclose(SquaredErrorLoss()(tf.fill((7, 10), 0.1), tf.constant(LABELS), BLOCK), 0.45, rtol=1e-6)
 
 
-@pytest.mark.parametrize("cls", [CrossEntropy, SquaredError])
+@pytest.mark.parametrize("cls", [CrossEntropyLoss, SquaredErrorLoss])
 def test_the_curvature_bounds_every_second_derivative(cls):
     """And is reached: cross entropy with two classes at equal outputs, squared error everywhere."""
 

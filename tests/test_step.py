@@ -10,7 +10,7 @@ from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, spec_of
 
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.network.build import Network
-from kerasgreedy.nn.objectives import CrossEntropy
+from kerasgreedy.nn.objectives import CrossEntropyLoss
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.solvers.schedules import make_optimizer
 from kerasgreedy.solvers.step import TrainStep, phase_logits
@@ -50,9 +50,9 @@ def test_cross_entropy_with_label_smoothing():
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     target = 0.9 * np.eye(3)[labels] + 0.1 / 3
     np.testing.assert_allclose(
-        CrossEntropy(label_smoothing=0.1)(logits.astype(np.float32), labels, None), -(target * logs).sum(-1), rtol=1e-5
+        CrossEntropyLoss(label_smoothing=0.1)(logits.astype(np.float32), labels, None), -(target * logs).sum(-1), rtol=1e-5
     )
-    np.testing.assert_allclose(CrossEntropy()(logits.astype(np.float32), labels, None), -logs[range(4), labels], rtol=1e-5)
+    np.testing.assert_allclose(CrossEntropyLoss()(logits.astype(np.float32), labels, None), -logs[range(4), labels], rtol=1e-5)
 
 
 def test_sgd_with_momentum_and_coupled_decay_is_the_formula():
@@ -107,7 +107,7 @@ def test_gradient_is_zero_outside_the_trainable_set(strategy, index, reached):
     weights = {name: network.component(name).trainable_variables for name in network.names}
     with tf.GradientTape() as tape:
         logits = phase_logits(network, phase, IMAGES)
-        loss = tf.add_n([tf.reduce_sum(CrossEntropy()(z, LABELS, None)) for z in logits.values()])
+        loss = tf.add_n([tf.reduce_sum(CrossEntropyLoss()(z, LABELS, None)) for z in logits.values()])
     gradients = tape.gradient(loss, {name: [v.value for v in values] for name, values in weights.items()})
     for name, values in gradients.items():
         assert all((g is not None) == (name in reached) for g in values), name

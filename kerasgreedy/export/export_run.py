@@ -13,7 +13,7 @@ from kerasgreedy.errors import InputError, WorkdirError, did_you_mean, tell
 from kerasgreedy.export import card, reusable, verify
 from kerasgreedy.export.checksums import FACTS, checksums
 from kerasgreedy.export.endpoints import EXPORT_TOP_K, Answer, Endpoints
-from kerasgreedy.export.formats import Format, Source, write_format
+from kerasgreedy.export.formats import Format, NetworkSource, write_format
 from kerasgreedy.export.free_size import FreeSize
 from kerasgreedy.export.image_bytes import Preprocessing
 from kerasgreedy.export.onnx import require_packages
@@ -119,7 +119,7 @@ def export_run(
         written = []
         for name in dict.fromkeys(settings.formats):
             say(f"writing and comparing {name}")
-            written.append(write_format(name, beside, Source(network, answer, folder, data)))
+            written.append(write_format(name, beside, NetworkSource(network, answer, folder, data)))
         facts_of_files = {"signatures": signatures, "formats": written, "files": checksums(beside)}
         (beside / FACTS).write_text(as_json(facts_of_files, indent=1))
     return {

@@ -28,7 +28,7 @@ CALIBRATION_IMAGES, CHECKED_IMAGES = 256, 1000
 
 
 @dataclass(frozen=True)
-class Source:
+class NetworkSource:
     """What a format is made of.
 
     Attributes:
@@ -43,7 +43,7 @@ class Source:
     data: ImageArrays | None
 
 
-def write_format(name: Format, folder: Path, source: Source) -> dict[str, Any]:
+def write_format(name: Format, folder: Path, source: NetworkSource) -> dict[str, Any]:
     """Writes one file into a folder, after comparing it with the network.
 
     Returns:
@@ -57,7 +57,7 @@ def write_format(name: Format, folder: Path, source: Source) -> dict[str, Any]:
     return {"format": name, "file": file, "bytes": (folder / file).stat().st_size, **about}
 
 
-def _keras(source: Source, file: Path) -> dict[str, Any]:
+def _keras(source: NetworkSource, file: Path) -> dict[str, Any]:
     """The file itself is loaded again and compared at every depth, and the vote."""
     portable_model(source.network).save(file)
     images = some_images(source.network)
@@ -70,17 +70,17 @@ def _keras(source: Source, file: Path) -> dict[str, Any]:
     return {}
 
 
-def _float(source: Source, file: Path) -> dict[str, Any]:
+def _float(source: NetworkSource, file: Path) -> dict[str, Any]:
     file.write_bytes(tflite(source.network, source.answer, "float"))
     return {}
 
 
-def _float16(source: Source, file: Path) -> dict[str, Any]:
+def _float16(source: NetworkSource, file: Path) -> dict[str, Any]:
     file.write_bytes(tflite(source.network, source.answer, "float16"))
     return {}
 
 
-def _int8(source: Source, file: Path) -> dict[str, Any]:
+def _int8(source: NetworkSource, file: Path) -> dict[str, Any]:
     job = open_job(source.run, source.data)
     pipeline = open_pipeline(job, source.data, source.run)
     with pipeline.named_failures():
@@ -95,7 +95,7 @@ def _int8(source: Source, file: Path) -> dict[str, Any]:
     return {"images": len(labels), "part": part, "top1_float": before, "top1": after}
 
 
-def _onnx(source: Source, file: Path) -> dict[str, Any]:
+def _onnx(source: NetworkSource, file: Path) -> dict[str, Any]:
     file.write_bytes(onnx(source.network, source.answer))
     return {}
 
@@ -111,7 +111,7 @@ def _raw_images(pipeline: Pipeline, part: Part, most: int) -> tuple["NDArray[np.
     return np.concatenate(images), np.concatenate(labels)
 
 
-_FORMATS: dict[Format, tuple[str, Callable[[Source, Path], dict[str, Any]]]] = {
+_FORMATS: dict[Format, tuple[str, Callable[[NetworkSource, Path], dict[str, Any]]]] = {
     "keras": ("model.keras", _keras),
     "tflite": ("model.tflite", _float),
     "tflite_float16": ("model_float16.tflite", _float16),

@@ -195,7 +195,7 @@ class Rebuild:
         x = layers.Permute((1, 3, 2, 4), name=self.name(node, "_permute"))(x)
         return layers.Reshape(node.output_shape, name=self.name(node))(x)
 
-    def subsample(self, layer: tree.Subsample, node: Node, x: Any) -> Any:
+    def subsample(self, layer: tree.PadShortcut, node: Node, x: Any) -> Any:
         x = layers.MaxPooling2D(1, layer.stride, name=self.name(node, "_places"))(x)
         new = ((0, 0), (0, layer.channels - node.input_shape[-1]))
         return layers.ZeroPadding2D(new, data_format="channels_first", name=self.name(node))(x)
@@ -210,7 +210,7 @@ class Rebuild:
         L.Activation: activation,
         L.Downsample: downsample,
         L.Upsample: upsample,
-        tree.Subsample: subsample,
+        tree.PadShortcut: subsample,
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from kerasgreedy.errors import ShapeError
-from kerasgreedy.graph.tree import Node, Path_, Shape, Subsample, betas, show
+from kerasgreedy.graph.tree import Node, PadShortcut, Path_, Shape, betas, show
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.layers import Padding
 from kerasgreedy.spec.strict import Strict
@@ -140,7 +140,7 @@ KINDS: dict[type[Strict], Kind] = {
     L.Dropout: Kind(lambda layer, shape, path: (shape, 0), _kept, takes_training=True),
     L.Activation: Kind(_activation, _kept),
     L.BatchNorm: Kind(lambda layer, shape, path: (shape, 2 * shape[-1]), _kept, takes_training=True),
-    Subsample: Kind(None, _filled),
+    PadShortcut: Kind(None, _filled),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kerasgreedy.errors import ShapeError
 from kerasgreedy.graph.kinds import as_map, kind_of, window_count
-from kerasgreedy.graph.tree import Node, Path_, Shape, Subsample, show
+from kerasgreedy.graph.tree import Node, PadShortcut, Path_, Shape, show
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.layers import BlockDefaults
 from kerasgreedy.spec.strict import Strict
@@ -117,7 +117,7 @@ class Lowering:
             return self.sequence([project], shape, (*path, "shortcut"))
         if channels < shape[2]:
             raise ShapeError(f"'pad' cannot take {shape[2]} channels to {channels}; use shortcut: projection", path)
-        return (self._node(Subsample(stride=stride, channels=channels), "subsample", shape, out),)
+        return (self._node(PadShortcut(stride=stride, channels=channels), "subsample", shape, out),)
 
     def _branches(self, layer: L.Branches, shape: Shape, path: Path_) -> Node:
         children = tuple(self.sequence(branch, shape, (*path, "branches", index)) for index, branch in enumerate(layer.branches))

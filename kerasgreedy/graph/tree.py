@@ -12,7 +12,7 @@ Path_: TypeAlias = tuple[str | int, ...]
 T = TypeVar("T")
 
 
-class Subsample(Strict):
+class PadShortcut(Strict):
     """Shortcut without weights: every n-th place, new channels are zero (He et al. 2016, option A)."""
 
     stride: int

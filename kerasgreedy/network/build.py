@@ -23,7 +23,7 @@ from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
 from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.nn.ensemble import Ensemble
-from kerasgreedy.nn.objectives import CrossEntropy, Objective
+from kerasgreedy.nn.objectives import CrossEntropyLoss, Objective
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec
 
@@ -65,7 +65,7 @@ class Network:
 
     def objective(self, head: str) -> Objective:
         """What a head loses on an example."""
-        return self.objectives.get(head) or CrossEntropy()
+        return self.objectives.get(head) or CrossEntropyLoss()
 
     @property
     def names(self) -> list[str]:
@@ -324,7 +324,7 @@ _LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
     L.AvgPool: lambda _, layer, node: keras.layers.AveragePooling2D(
         layer.avg_pool, layer.stride, padding=layer.padding, name=node.name
     ),
-    tree.Subsample: lambda _, layer, node: Subsample(layer.stride, layer.channels, name=node.name),
+    tree.PadShortcut: lambda _, layer, node: Subsample(layer.stride, layer.channels, name=node.name),
 }
 
 

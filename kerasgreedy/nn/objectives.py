@@ -47,7 +47,7 @@ class Objective(ABC):
 ObjectiveOf = Callable[[str], Objective]
 
 
-class CrossEntropy(Objective):
+class CrossEntropyLoss(Objective):
     """Cross entropy of the softmax of the outputs.
 
     The Hessian in the outputs is diag(p) - p p^T, whose largest eigenvalue is at most 1/2.
@@ -65,7 +65,7 @@ class CrossEntropy(Objective):
         return loss
 
 
-class SquaredError(Objective):
+class SquaredErrorLoss(Objective):
     """1/2 sum over classes of (f_c - y_c)^2, y the (smoothed) one-hot label."""
 
     words = "squared error"

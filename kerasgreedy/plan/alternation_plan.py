@@ -6,7 +6,7 @@ from typing import Any
 
 from kerasgreedy.graph.supports import MASKED, layout, row_bytes
 from kerasgreedy.plan.caching import GIGABYTE, gigabytes
-from kerasgreedy.plan.solver_plans import Asked
+from kerasgreedy.plan.solver_plans import SolverRequest
 from kerasgreedy.plan.stages import SolverPlan
 from kerasgreedy.spec.solver_settings import Alternation
 
@@ -82,7 +82,7 @@ def _epochs(count: int) -> str:
     return f"{count} epoch" + "s" * (count != 1)
 
 
-def plan_alternation(solver: Alternation, asked: Asked) -> AlternationPlan:
+def plan_alternation(solver: Alternation, asked: SolverRequest) -> AlternationPlan:
     """Works out how large the masks of a phase are, and where they go.
 
     Raises:
@@ -108,7 +108,7 @@ def plan_alternation(solver: Alternation, asked: Asked) -> AlternationPlan:
     return AlternationPlan(solver, beta, len(units), counted, row, asked.images, views, store, prunes)
 
 
-def _store(solver: Alternation, size: int, asked: Asked) -> str:
+def _store(solver: Alternation, size: int, asked: SolverRequest) -> str:
     limits = {"memory": solver.memory_gb, "disk": solver.disk_gb}
     tried = [store for store in limits if solver.store in ("auto", store)]
     for store in tried:

@@ -13,7 +13,7 @@ from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.actions import HeadAction, PruneAction
 from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, selectable, why_nothing
 from kerasgreedy.plan.caching import plan_cache
-from kerasgreedy.plan.solver_plans import Asked, plan_solver
+from kerasgreedy.plan.solver_plans import SolverRequest, plan_solver
 from kerasgreedy.plan.stages import Phase, Stage
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec, merged_head
@@ -100,7 +100,7 @@ class Compiler:
         cache = plan_cache(arch, recipe, training, places[0], self.images)
         trained, fixed = (sum(component.multiply_adds for component in part) for part in (trains, frozen))
         prefix = sum(block.multiply_adds for block in arch.blocks[: places[0]])
-        asked = Asked(recipe, section, training, trains, losses, self.images[0], more.pop("prunes", False))
+        asked = SolverRequest(recipe, section, training, trains, losses, self.images[0], more.pop("prunes", False))
         phase = Phase(
             index=len(self.stages),
             name=name,

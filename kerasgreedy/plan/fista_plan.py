@@ -5,7 +5,7 @@ from typing import Any
 
 from kerasgreedy.graph.architecture import Component
 from kerasgreedy.graph.tree import leaves
-from kerasgreedy.plan.solver_plans import Asked
+from kerasgreedy.plan.solver_plans import SolverRequest
 from kerasgreedy.plan.stages import SolverPlan
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.regularizers import L1, GroupLasso
@@ -34,7 +34,7 @@ class FistaPlan(SolverPlan):
         return f"one step an epoch on all images, at most {self.passes} passes, to {self.settings.tolerance:g}"
 
 
-def plan_fista(solver: Fista, asked: Asked) -> FistaPlan:
+def plan_fista(solver: Fista, asked: SolverRequest) -> FistaPlan:
     """Refuses what is no convex problem, or has no proximal map.
 
     Raises:
@@ -59,7 +59,7 @@ def plan_fista(solver: Fista, asked: Asked) -> FistaPlan:
     return FistaPlan(solver, solver.power_iterations + 1 + asked.training.epochs)
 
 
-def _check_linear(component: Component, asked: Asked) -> None:
+def _check_linear(component: Component, asked: SolverRequest) -> None:
     """A head of layers without weights that are linear, and one dense layer at its end."""
     *before, last = list(leaves(component.nodes))
     is_head = component.name in [head.name for head in asked.losses]

@@ -14,7 +14,7 @@ from kerasgreedy.spec.training import Training
 
 
 @dataclass(frozen=True)
-class Asked:
+class SolverRequest:
     """A phase, as far as it is known when its solver is planned.
 
     Attributes:
@@ -44,7 +44,7 @@ class Asked:
         return PlanError((*self.section, *key), message)
 
 
-def plan_solver(asked: Asked) -> SolverPlan:
+def plan_solver(asked: SolverRequest) -> SolverPlan:
     """What the solver of a phase will do.
 
     Raises:
@@ -59,7 +59,7 @@ def plan_solver(asked: Asked) -> SolverPlan:
     return plan
 
 
-def _check_thresholds(asked: Asked) -> None:
+def _check_thresholds(asked: SolverRequest) -> None:
     """Refuses thresholds that come from a warm-up where there is none."""
     for component in asked.trains:
         for node in leaves(component.nodes):

@@ -15,7 +15,7 @@ import tensorflow as tf
 from kerasgreedy.errors import Diverged, InputError
 from kerasgreedy.graph.coupling import Group, Place
 from kerasgreedy.network.build import Network
-from kerasgreedy.pruning.measurement import Measurement, Run, Scores, Values, over_space
+from kerasgreedy.pruning.measurement import ForwardPass, Measurement, Scores, Values, over_space
 from kerasgreedy.spec.pruning_settings import IMPORTANCES
 
 
@@ -132,12 +132,12 @@ def random(measured: Measurement) -> Scores:
     }
 
 
-def _first_order(run: Run) -> dict[Place, tf.Tensor]:
+def _first_order(run: ForwardPass) -> dict[Place, tf.Tensor]:
     gradients = run.tape.gradient(run.loss, run.maps)
     return {place: over_space(z * gradients[place]) for place, z in run.maps.items()}
 
 
-def _weight_products(run: Run) -> dict[Place, tf.Tensor]:
+def _weight_products(run: ForwardPass) -> dict[Place, tf.Tensor]:
     """Linear in the gradient, so that batches add up before the square."""
     gradients = run.tape.gradient(run.loss, run.variables)
     return {

@@ -22,7 +22,7 @@ OUTPUT = "output"
 
 
 @dataclass(frozen=True)
-class Run:
+class ForwardPass:
     """One replica's part of a batch, after the forward pass.
 
     Attributes:
@@ -45,7 +45,7 @@ class Run:
 
 
 # A statistic gives (b, channels) float64 for each layer, or (1, channels) where examples are already summed.
-Statistic: TypeAlias = Callable[[Run], dict[Place, tf.Tensor]]
+Statistic: TypeAlias = Callable[[ForwardPass], dict[Place, tf.Tensor]]
 
 
 def over_space(values: tf.Tensor) -> tf.Tensor:
@@ -158,7 +158,7 @@ class Measurement:
         places = [place for layers in self._positions.values() for place in layers if place[0] == name]
         return {place: self._chains[name][place[1]].last for place in places}
 
-    def _forward(self, models: dict[str, keras.Model], x: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> Run:
+    def _forward(self, models: dict[str, keras.Model], x: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> ForwardPass:
         layers = {place: self._layer(place) for positions in self._positions.values() for place in positions}
         variables = {
             place: [variable.value for variable in (layer.kernel, layer.bias) if variable is not None]
@@ -178,7 +178,7 @@ class Measurement:
                     logits = found.pop(OUTPUT)
                     maps.update({(head.name, layer): z for layer, z in found.items()})
                     total += tf.reduce_sum(weights * self._network.objective(head.name)(logits, labels, x))
-        return Run(tape, total, maps, weights, variables)
+        return ForwardPass(tape, total, maps, weights, variables)
 
     def _by_item(self, group: Group, values: dict[Place, tf.Tensor]) -> tf.Tensor:
         """(items, b): sums over filters. Channels at position -1 are left out."""

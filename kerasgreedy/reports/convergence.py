@@ -20,7 +20,7 @@ MASKED_NOTE = (
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs that differ in their seed only.
 
     Attributes:
@@ -32,7 +32,7 @@ class Group:
     courses: tuple[Course, ...]
 
 
-def read_groups(arguments: Sequence[str]) -> list[Group]:
+def read_groups(arguments: Sequence[str]) -> list[RunGroup]:
     """Runs given as `RUN` or `LABEL=RUN`, in order of first appearance.
 
     Runs of one label are a group. One without a label is a group of its own, named by its folder, or by its whole path where that
@@ -62,7 +62,7 @@ def read_groups(arguments: Sequence[str]) -> list[Group]:
             if same is not None:
                 both = f"{same.path} and {course.path} both have seed {course.seed}"
                 raise InputError(f"{name}: {both}; allowed: one run of each seed in a group")
-    return [Group(name, tuple(courses)) for name, courses in groups.items()]
+    return [RunGroup(name, tuple(courses)) for name, courses in groups.items()]
 
 
 def _parse(text: str) -> tuple[str | None, Path]:
@@ -76,7 +76,7 @@ def _parse(text: str) -> tuple[str | None, Path]:
 
 
 def comparison(
-    groups: Sequence[Group],
+    groups: Sequence[RunGroup],
     reference: str | None = None,
     split: str | None = None,
     head: str | None = None,
@@ -129,7 +129,7 @@ def comparison(
     return {"reference": chosen.label, "split": split, "head": head, "phase": phase, "groups": rows, "notes": notes}
 
 
-def _reference(groups: Sequence[Group], label: str | None) -> Group:
+def _reference(groups: Sequence[RunGroup], label: str | None) -> RunGroup:
     labels = [group.label for group in groups]
     if label is not None and label not in labels:
         raise InputError(f"--reference: received '{label}'; allowed: {', '.join(labels)}{did_you_mean(label, labels)}")
@@ -152,7 +152,7 @@ def _split(courses: Sequence[Course], split: str | None, head: str | None, phase
     )
 
 
-def _paired(course: Course, group: Group, reference: Group) -> Course:
+def _paired(course: Course, group: RunGroup, reference: RunGroup) -> Course:
     """The reference run that a run is compared with: itself, that of its seed, or the only one."""
     if group is reference:
         return course
@@ -189,7 +189,7 @@ def _summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _notes(groups: Sequence[Group], reference: Group, split: str, curves: dict[Path, Series]) -> list[str]:
+def _notes(groups: Sequence[RunGroup], reference: RunGroup, split: str, curves: dict[Path, Series]) -> list[str]:
     """What a reader of the figures should know."""
     courses = [course for group in groups for course in group.courses]
     notes = []
@@ -215,7 +215,7 @@ def _notes(groups: Sequence[Group], reference: Group, split: str, curves: dict[P
     return notes
 
 
-def _different_settings(groups: Sequence[Group]) -> list[str]:
+def _different_settings(groups: Sequence[RunGroup]) -> list[str]:
     """Which keys of spec and recipe differ within a group, and between the first runs of the groups."""
     notes = []
     for group in groups:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.reports.convergence import Group
+from kerasgreedy.reports.convergence import RunGroup
 from kerasgreedy.reports.figures import new_figure, plain_numbers, write_figure
 from kerasgreedy.reports.training_curves import Curve, Series, mean_series, refreshes, series, value_at
 
@@ -16,7 +16,7 @@ LOSS_NAMES = {
 SOLID, DASHED = "-", (0, (4, 2))
 
 
-def plot_convergence(groups: Sequence[Group], result: dict[str, Any], target: Path, overwrite: bool = False) -> None:
+def plot_convergence(groups: Sequence[RunGroup], result: dict[str, Any], target: Path, overwrite: bool = False) -> None:
     """Writes the figure as PNG.
 
     One colour a group: a run's own curve, or of several seeds their mean, thick, above the seeds, thin. Dashed: the training loss
@@ -34,7 +34,7 @@ def plot_convergence(groups: Sequence[Group], result: dict[str, Any], target: Pa
     write_figure(target, lambda: _draw(groups, result), overwrite)
 
 
-def _draw(groups: Sequence[Group], result: dict[str, Any]) -> Any:
+def _draw(groups: Sequence[RunGroup], result: dict[str, Any]) -> Any:
     figure = new_figure(11, 4.6)
     losses, errors = figure.subplots(1, 2, sharex=True)
     choice = {"head": result["head"], "phase": result["phase"]}
@@ -58,7 +58,7 @@ def _draw(groups: Sequence[Group], result: dict[str, Any]) -> Any:
 
 
 def _draw_group(
-    axes: Any, group: Group, split: str, what: Curve, colour: str, choice: dict[str, Any], only_masked: bool = False
+    axes: Any, group: RunGroup, split: str, what: Curve, colour: str, choice: dict[str, Any], only_masked: bool = False
 ) -> None:
     """Curves of a group's runs, their mean where there are several, and the points where masks were estimated."""
     curves = [series(course, split, **choice) for course in group.courses]
@@ -109,7 +109,7 @@ def _draw_targets(axes: Any, result: dict[str, Any]) -> None:
                 axes.plot(*where, "o", markersize=7, markerfacecolor="none", markeredgecolor=f"C{index % 10}", zorder=4)
 
 
-def _legend(groups: Sequence[Group], result: dict[str, Any]) -> list[Any]:
+def _legend(groups: Sequence[RunGroup], result: dict[str, Any]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     handles = []

@@ -9,7 +9,7 @@ from kerasgreedy.solvers.solver import Solver, Task, penalty_of
 from kerasgreedy.solvers.step import Result, TrainStep
 
 
-class Descent(Solver):
+class DescentSolver(Solver):
     """See `Solver`."""
 
     def __init__(self, task: Task):

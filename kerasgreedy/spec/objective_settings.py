@@ -25,8 +25,8 @@ class SquaredError(Named):
 OBJECTIVES = Door(
     "objectives",
     [
-        Choice("kerasgreedy.nn.objectives:CrossEntropy", CrossEntropy),
-        Choice("kerasgreedy.nn.objectives:SquaredError", SquaredError),
+        Choice("kerasgreedy.nn.objectives:CrossEntropyLoss", CrossEntropy),
+        Choice("kerasgreedy.nn.objectives:SquaredErrorLoss", SquaredError),
     ],
 )
 Objective: TypeAlias = Annotated[Named, OBJECTIVES]

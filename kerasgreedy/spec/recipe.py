@@ -115,7 +115,7 @@ Distribute: TypeAlias = Literal["none", "mirrored", "multi_worker"]
 SMALL_SHARE = 32
 
 
-class Ensemble(Strict):
+class Voting(Strict):
     """How the heads vote: sum of 2^j z_j over depths j (greedy, section 4)."""
 
     on: Literal["logits", "probabilities"] = Field("logits", description="what z_j is")
@@ -147,7 +147,7 @@ class Recipe(Strict):
     )
     prefix_precision: Precision | None = Field(None, description="the same for frozen blocks; default: as `precision`")
     cache: Cache = Field(default_factory=Cache, description="see below")
-    ensemble: Ensemble = Field(default_factory=Ensemble, description="see below")
+    ensemble: Voting = Field(default_factory=Voting, description="see below")
     seed: NonNegativeInt = Field(0, description="of initial weights, splits, order and augmentation")
     distribute: Distribute = Field(
         "none",

@@ -145,9 +145,9 @@ class Fista(Named):
 SOLVERS = Door(
     "solvers",
     [
-        Choice("kerasgreedy.solvers.descent:Descent", Descent),
+        Choice("kerasgreedy.solvers.descent:DescentSolver", Descent),
         Choice(
-            "kerasgreedy.solvers.alternation.alternation:Alternation",
+            "kerasgreedy.solvers.alternation.alternation:AlternationSolver",
             Alternation,
             plan="kerasgreedy.plan.alternation_plan:plan_alternation",
         ),

@@ -13,7 +13,7 @@ from kerasgreedy.network.build import FLOAT32, Network
 from kerasgreedy.network.evaluation import Evaluator
 from kerasgreedy.network.latency import measure_latency, weights_bytes
 from kerasgreedy.network.walk import Instead
-from kerasgreedy.nn.objectives import CrossEntropy
+from kerasgreedy.nn.objectives import CrossEntropyLoss
 from kerasgreedy.plan.batch_sizes import whole_shares
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.reports.plots import plot_run
@@ -70,7 +70,7 @@ def finish(
 def _named(network: Network, depth: int) -> dict[str, str]:
     """The objective that a loss is by, where it is not cross entropy."""
     objective = network.objective(network.architecture.heads[depth - 1].name)
-    return {} if isinstance(objective, CrossEntropy) else {"objective": objective.words}
+    return {} if isinstance(objective, CrossEntropyLoss) else {"objective": objective.words}
 
 
 def _with_scores(folder: Workdir, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:

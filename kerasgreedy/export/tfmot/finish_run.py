@@ -18,7 +18,7 @@ from kerasgreedy.export.tfmot.twin import Method
 from kerasgreedy.files import as_json, new_folder, plain_temporary, user_path
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.evaluation import Evaluator, Scores
-from kerasgreedy.nn.objectives import CrossEntropy
+from kerasgreedy.nn.objectives import CrossEntropyLoss
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.runs.open_run import open_job, open_pipeline, trained_network
 from kerasgreedy.runs.workdir import Workdir
@@ -88,7 +88,7 @@ def finish_run(
     if depth not in network.depths:
         raise InputError(f"depth: received {depth}; trained depths of this run: {', '.join(map(str, network.depths))}")
     objective = network.objective(network.architecture.heads[depth - 1].name)
-    if not isinstance(objective, CrossEntropy):
+    if not isinstance(objective, CrossEntropyLoss):
         raise InputError(f"{workdir}: depth {depth} was trained by {objective.words}; finishing fine-tunes by cross entropy only")
     tuning = _tuning(job, settings, quiet)
     with new_folder(out) as folder, pipeline.named_failures():

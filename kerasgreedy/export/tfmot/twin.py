@@ -54,7 +54,7 @@ def make_twin(network: Network, depth: int, method: Method, seed: int = 0) -> An
     import tf_keras
 
     arch = network.architecture
-    builder = _Builder(tf_keras.layers, network, method, seed)
+    builder = _TwinBuilder(tf_keras.layers, network, method, seed)
     images = tf_keras.Input(arch.input_shape, name="input")
     x = images
     for component in (*arch.blocks[:depth], arch.heads[depth - 1]):
@@ -103,7 +103,7 @@ def _plain(name: str) -> str:
     return name.rsplit("/", 1)[-1].split(":")[0]
 
 
-class _Builder:
+class _TwinBuilder:
     """Turns primitive layers into tf_keras layers; `loads` copy the weights once the model stands."""
 
     def __init__(self, layers: Any, network: Network, method: Method, seed: int):
@@ -221,7 +221,7 @@ class _Builder:
         x = self._layers.Permute(order, name=self._name(node, "_permute"))(x)
         return self._layers.Reshape(node.output_shape, name=self._name(node))(x)
 
-    def subsample(self, layer: tree.Subsample, node: Node, x: Any) -> Any:
+    def subsample(self, layer: tree.PadShortcut, node: Node, x: Any) -> Any:
         if layer.stride > 1:
             x = self._layers.MaxPooling2D(1, layer.stride, padding="same", name=self._name(node, "_places"))(x)
         new = layer.channels - node.input_shape[-1]
@@ -275,18 +275,18 @@ class _Builder:
         return self._layers.GlobalAveragePooling2D(name=self._name(node))(x)
 
 
-_LAYERS: dict[type, Callable[[_Builder, Any, Node, Any], Any]] = {
-    L.Conv: _Builder.conv,
-    L.Dense: _Builder.dense,
-    L.BatchNorm: _Builder.batch_norm,
-    L.Activation: _Builder.activation,
-    L.Downsample: _Builder.downsample,
-    L.Upsample: _Builder.upsample,
-    tree.Subsample: _Builder.subsample,
-    L.PoolTo: _Builder.pool_to,
-    L.MaxPool: _Builder.max_pool,
-    L.AvgPool: _Builder.avg_pool,
-    L.GlobalAvgPool: _Builder.global_avg_pool,
-    L.Flatten: _Builder.flatten,
-    L.Dropout: _Builder.dropout,
+_LAYERS: dict[type, Callable[[_TwinBuilder, Any, Node, Any], Any]] = {
+    L.Conv: _TwinBuilder.conv,
+    L.Dense: _TwinBuilder.dense,
+    L.BatchNorm: _TwinBuilder.batch_norm,
+    L.Activation: _TwinBuilder.activation,
+    L.Downsample: _TwinBuilder.downsample,
+    L.Upsample: _TwinBuilder.upsample,
+    tree.PadShortcut: _TwinBuilder.subsample,
+    L.PoolTo: _TwinBuilder.pool_to,
+    L.MaxPool: _TwinBuilder.max_pool,
+    L.AvgPool: _TwinBuilder.avg_pool,
+    L.GlobalAvgPool: _TwinBuilder.global_avg_pool,
+    L.Flatten: _TwinBuilder.flatten,
+    L.Dropout: _TwinBuilder.dropout,
 }

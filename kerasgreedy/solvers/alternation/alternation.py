@@ -47,7 +47,7 @@ class AlternationRecord(Record):
         return {"alternation": {key: value for key, value in vars(self).items() if value is not None}}
 
 
-class Alternation(Solver):
+class AlternationSolver(Solver):
     """See `Solver`. Epochs of plain descent, then of steps under masks.
 
     Stored masks are a function of the weights at their refresh and of the images. A checkpoint therefore holds those weights, and
