@@ -4,7 +4,7 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import same_weights, two_devices, weights, without_time
+from conftest import same_weights, some, two_devices, weights, without_time
 from sklearn.datasets import load_digits
 from test_alternation import BATCH, PLAIN, refreshes, run, watched  # noqa: F401 (a fixture)
 
@@ -21,17 +21,19 @@ TUNED = "prune={keep: 0.5, fine_tune: {epochs: 2, solver: {name: alternation, wa
 
 @pytest.mark.parametrize(
     ("overrides", "expected", "masked"),
-    [
+    some(
         (["strategy=greedy"], [(0, 1), (0, 2), (1, 1), (1, 2)], 16),
-        (["strategy=greedy", "precision=mixed_bfloat16", "training.accumulation=2"], [(0, 1), (0, 2), (1, 1), (1, 2)], 16),
-        (["strategy=decoupled"], [(0, 1), (0, 2)], 8),
         (["strategy=end_to_end", "training.accumulation=4", "training.optimizer=adam"], [(0, 1), (0, 2)], 8),
-        (["strategy=deep_supervision", "training.optimizer=adam"], [(0, 1), (0, 2)], 8),
         (["strategy=random_features"], [(0, 1), (0, 2)], 8),
-        (["strategy=greedy", TUNED], [(0, 1), (0, 2), (2, 0), (2, 1), (3, 1), (3, 2), (5, 0), (5, 1)], 32),
         (["strategy=end_to_end", TUNED], [(0, 1), (0, 2), (2, 0), (2, 1)], 16),
         (["strategy=dsd", "dsd.dense={epochs: 1}"], [(0, 1), (0, 2)], 8),
-    ],
+        slow=[
+            (["strategy=greedy", "precision=mixed_bfloat16", "training.accumulation=2"], [(0, 1), (0, 2), (1, 1), (1, 2)], 16),
+            (["strategy=decoupled"], [(0, 1), (0, 2)], 8),
+            (["strategy=deep_supervision", "training.optimizer=adam"], [(0, 1), (0, 2)], 8),
+            (["strategy=greedy", TUNED], [(0, 1), (0, 2), (2, 0), (2, 1), (3, 1), (3, 2), (5, 0), (5, 1)], 32),
+        ],
+    ),
     ids=str,
 )
 def test_every_step_runs_under_the_masks_of_the_last_refresh(watched, tmp_path, overrides, expected, masked):  # noqa: F811
@@ -45,8 +47,7 @@ def test_every_step_runs_under_the_masks_of_the_last_refresh(watched, tmp_path, 
 
 @pytest.mark.parametrize(
     ("solver", "store"),
-    [(EACH, "memory"), (EACH.replace("memory", "disk"), "disk"), (BATCH, "memory")],
-    ids=["memory", "disk", "batch"],
+    some((EACH.replace("memory", "disk"), "disk"), (BATCH, "memory"), slow=[(EACH, "memory")]),
 )
 def test_cached_features_give_the_weights_of_images(tmp_path, solver, store):
     """Masks on disk lie beside the features."""

@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec_of, two_devices, weights, without_time
+from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, some, spec_of, two_devices, weights, without_time
 
 from kerasgreedy.errors import Stopped
 from kerasgreedy.inputs import feature_store, features
@@ -86,8 +86,16 @@ def test_costs_of_a_cached_phase_leave_the_prefix_out():
     assert plain.total_multiply_adds(10) == 30 * plain.training_multiply_adds
 
 
-@pytest.mark.parametrize("store", ["memory", "disk"])
-@pytest.mark.parametrize("overrides", [PLAIN, VIEWS, [*VIEWS, *BFLOAT16], [*PLAIN, "training.monitor=train_loss"]], ids=str)
+WATCHED = [*PLAIN, "training.monitor=train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "store"),
+    some(
+        (PLAIN, "memory"), (VIEWS, "disk"), ([*VIEWS, *BFLOAT16], "memory"), (WATCHED, "disk"),
+        slow=[(PLAIN, "disk"), (VIEWS, "memory"), ([*VIEWS, *BFLOAT16], "disk"), (WATCHED, "memory")],
+    ),
+)  # fmt: skip
 def test_cached_gives_the_weights_of_recomputed_bit_for_bit(files, tmp_path, undisturbed, overrides, store):
     anew = undisturbed(*overrides, "cache.store=none")
     cached = train_spec(*files, [*overrides, f"cache.store={store}"], tmp_path / "cached", quiet=True)
@@ -126,8 +134,7 @@ def test_less_precise_features_change_little(files, tmp_path, undisturbed):
     assert 0 < np.linalg.norm(kernel - two["block_3/conv_1/kernel"]) < 0.1 * np.linalg.norm(kernel)
 
 
-@pytest.mark.parametrize("store", ["memory", "disk"])
-@pytest.mark.parametrize("at", [14, 27])
+@pytest.mark.parametrize(("store", "at"), some(("memory", 14), ("disk", 27), slow=[("memory", 27), ("disk", 14)]))
 def test_stopped_and_resumed_equals_never_stopped(files, tmp_path, undisturbed, monkeypatch, store, at):
     """In the second phase and in the third: the resumed process starts its cache from images, the undisturbed one did not."""
     overrides = [*VIEWS, f"cache.store={store}", "cache.dtype=bfloat16"]
@@ -149,7 +156,7 @@ def test_stopped_and_resumed_equals_never_stopped(files, tmp_path, undisturbed, 
     assert without_time(part.workdir) == without_time(whole.workdir)
 
 
-@pytest.mark.parametrize("damage", ["none", "flip", "cut", "seal", "label"])
+@pytest.mark.parametrize("damage", some("none", "flip", "seal", slow=["cut", "label"]))
 def test_a_cache_on_disk_is_used_again_if_it_is_whole(files, tmp_path, undisturbed, monkeypatch, capsys, damage):
     overrides = [*VIEWS, "cache.store=disk"]
     whole = undisturbed(*VIEWS)

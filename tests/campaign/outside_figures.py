@@ -82,6 +82,8 @@ def figures() -> list[Situation]:
                 either=True,
                 needs=("huge",),
                 check=said_json if "--json" in command else None,
+                # A pruned run is a run: what it began with stays, as with training.
+                absent=("new/results.json", "new/model.keras") if command[0] == "prune" else ("new",),
             )
         )
     for method in ("cluster", "quantize"):
