@@ -185,4 +185,4 @@ def codes(page):
     assert page.run("kerasgreedy", "validate", "nothing.yaml").code == 2 and table["2"].startswith("bad input")
     away = ["--set", "training.optimizer.learning_rate=1e30", "-w", "runs/away", "-q"]
     assert page.run("kerasgreedy", "train", "my_spec.yaml", "-r", "my_recipe.yaml", *away).code == 4
-    assert table["4"] == "training diverged; the last good state is kept" and list(Path("runs/away/checkpoints").glob("*.json"))
+    assert table["4"].startswith("a figure is not finite") and list(Path("runs/away/checkpoints").glob("*.json"))

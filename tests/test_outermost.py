@@ -13,7 +13,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from kerasgreedy.cli import options, outermost, workers
+from kerasgreedy.cli import options, outermost, output, workers
 from kerasgreedy.errors import Diverged, InputError, printable
 from kerasgreedy.files import open_regular
 from kerasgreedy.nn import backend
@@ -241,6 +241,7 @@ def config(workers=("127.0.0.1:29171", "127.0.0.1:29172"), kind="worker", index=
         (config(index=2), "received task worker 2; its cluster has worker 0 to 1"),
         (config(index=-1), "received task worker -1"),
         (config(index=10**400), "TF_CONFIG: (cannot be used|received task)"),
+        ("", "TF_CONFIG: cannot be used"),
         (config(["127.0.0.1:0"]), "received '127.0.0.1:0'; allowed: host:port with a port from 1 to 65535"),
         (config(["127.0.0.1:99999"]), "port from 1 to 65535"),
         (config(["127.0.0.1"]), "port from 1 to 65535"),
@@ -318,3 +319,10 @@ def test_git_fetches_nothing_and_runs_nothing(tmp_path):
         os.chdir(before)
     assert not (tmp_path / "ran").exists()
     assert state is None or state["clean"] is None
+
+
+def test_headers_of_tables_are_printed_like_all_else(capsys):
+    """`compare` has names of run folders there."""
+    output.put_table(["", "a\x1b[31mb", "c\u202ed"], [["x", "\x1b[0m", "z"]], "t\x07")
+    shown = capsys.readouterr().out
+    assert not set("\x1b\u202e\x07") & set(shown) and "a\\x1b[31mb" in shown and "c\\u202ed" in shown and "\\x1b[0m" in shown

@@ -26,7 +26,9 @@ def put_table(header: Sequence[str], rows: Rows, title: str | None = None) -> No
     console = Console(**plain)
     if not console.is_terminal:
         console = Console(**plain, width=200)
-    console.print(terminal_table(header, [list(map(printable, row)) for row in rows], title and printable(title)))
+    console.print(
+        terminal_table(list(map(printable, header)), [list(map(printable, row)) for row in rows], title and printable(title))
+    )
 
 
 def put(text: str) -> None:

@@ -139,7 +139,7 @@ def open_devices(distribute: Distribute, devices: str | None = None, quiet: bool
     Raises:
         InputError: there are no such devices, or TF_CONFIG cannot be used.
     """
-    if distribute == "multi_worker" and os.environ.get("TF_CONFIG"):
+    if distribute == "multi_worker" and "TF_CONFIG" in os.environ:  # an empty one is refused: it was meant to name a cluster
         return _workers(None if devices is None else _names(devices), quiet)
     return own_devices(distribute, devices)
 
