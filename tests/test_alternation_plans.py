@@ -78,12 +78,13 @@ def test_beta_is_chosen_on_a_view_that_the_cache_holds_after_a_resume(tmp_path, 
 
 @pytest.mark.parametrize(
     "overrides",
-    [
-        (EACH.replace("refresh: 1", "refresh: 1, hold_pools: true"), "strategy=end_to_end"),
-        (BATCH, "strategy=end_to_end"),
-        ("dsd={sparse: {solver: {name: alternation, mode: batch, warm_up_epochs: 1}}, dense: {epochs: 1}}", "strategy=dsd"),
-    ],
-    ids=["instance", "batch", "dsd"],
+    some(
+        ((EACH.replace("refresh: 1", "refresh: 1, hold_pools: true"), "strategy=end_to_end"),),
+        ((BATCH, "strategy=end_to_end"),),
+        slow=[
+            (("dsd={sparse: {solver: {name: alternation, mode: batch, warm_up_epochs: 1}}, dense: {epochs: 1}}", "strategy=dsd"),)
+        ],
+    ),
 )
 def test_a_run_on_two_devices_equals_one(tmp_path, overrides):
     """With synchronised batch norm. Thresholds of the warm-up, masks, beta and pruned connections are those of both."""

@@ -231,6 +231,7 @@ def test_stopped_while_filling(files, tmp_path, undisturbed, monkeypatch):
     same_weights(weights(part.workdir), weights(undisturbed(*VIEWS).workdir))
 
 
+@pytest.mark.slow  # two devices, and caches, are compared with one in many other tests
 def test_two_devices_share_a_cache(files, tmp_path):
     overrides = [
         *VIEWS,

@@ -67,6 +67,7 @@ def test_page_data(page):
     np.testing.assert_allclose(found["mean"], x.mean((0, 1, 2)), atol=5e-4)
 
 
+@pytest.mark.slow  # seven trainings
 def test_page_python(page):
     page.most = 4
     rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import tensorflow as tf
-from conftest import ROOT, TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec_of, weights
+from conftest import ROOT, TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, some, spec_of, weights
 
 from kerasgreedy.data import memory
 from kerasgreedy.errors import InputError, WorkdirError
@@ -64,7 +64,10 @@ def test_behind_a_linear_layer_nothing_is_kept():
         assert need == Need(4 * 300 * 16 * factor, f"head_1/{layer}", (300,), 16)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")])
+OUT_OF_MEMORY = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+@pytest.mark.parametrize("error", some(OUT_OF_MEMORY, slow=[MemoryError()]))
 def test_memory_that_runs_out_in_training_is_said_and_loses_nothing(error, files, tmp_path, monkeypatch):
     original, calls = TrainStep.__call__, []
 
