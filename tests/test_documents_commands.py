@@ -1,6 +1,8 @@
 """docs/commands.md, block by block: each command as it stands, and what its table says of `--json`."""
 
+import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -32,6 +34,8 @@ def test_page_commands(page):
     shutil.copytree(ROOT / "model_specs", "model_specs")
     stand_in_folder(Path("cifar10"))
     page.commands("kerasgreedy train model_specs/vgg11_k3.yaml")
+    done = page.run(*shlex.split(page.take("kerasgreedy train --resume runs/k1 -s").text))
+    assert done.code == 2 and "training is done" in done.err  # this one has not diverged; `codes` has one that did
     looked_at(page)
     changed(page)
     exported(page)
@@ -103,8 +107,10 @@ def data(page):
     for title, words in (("list", []), ("show DATASET", ["digits", "-o", "2.png"]), ("prepare NAME", ["cifar10"])):
         answer = page.run("kerasgreedy", "data", title.split()[0], *words, "--json")
         holds_what_is_said(page, f"data {title}", answer)
-    page.says("A file that is there is never written over")
-    assert page.run("kerasgreedy", "data", "show", "digits").code == 2
+    page.says("a file that is there is replaced even if kerasgreedy did not make it; without it, only its own pictures are")
+    assert page.run("kerasgreedy", "data", "show", "digits").code == 0
+    Path("digits.png").write_bytes(b"mine")
+    assert page.run("kerasgreedy", "data", "show", "digits").code == 2 and Path("digits.png").read_bytes() == b"mine"
 
 
 def planned(page):
@@ -186,3 +192,10 @@ def codes(page):
     away = ["--set", "training.optimizer.learning_rate=1e30", "-w", "runs/away", "-q"]
     assert page.run("kerasgreedy", "train", "my_spec.yaml", "-r", "my_recipe.yaml", *away).code == 4
     assert table["4"].startswith("a figure is not finite") and list(Path("runs/away/checkpoints").glob("*.json"))
+    again = page.run("kerasgreedy", "train", "--resume", "runs/away", "-s", "training.optimizer.learning_rate=0.01", "-q")
+    page.says(
+        "it stands in `run.json` (`changes`: what, when, and where training stood)",
+        "`changed_recipe.yaml` is the recipe as it is now",
+    )
+    assert again.code == 0 and json.loads(Path("runs/away/run.json").read_text())["changes"], again.err
+    assert "learning_rate: 0.01" in Path("runs/away/changed_recipe.yaml").read_text()
