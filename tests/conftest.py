@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `import kerasgreedy` does, which comes after TensorFlow here
@@ -25,6 +26,7 @@ from kerasgreedy.spec.overrides import parse_override
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.source import Source
 from kerasgreedy.train import results
+from kerasgreedy.train.progress import Reporter
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -100,6 +102,18 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     spec.write_text(TINY_SPEC)
     recipe.write_text(TINY_RECIPE)
     return spec, recipe
+
+
+def stop_at(monkeypatch, at: int) -> None:
+    """A SIGTERM comes after so many steps of all; `monkeypatch.undo()` before going on."""
+    seen = []
+
+    def step(self, *arguments):
+        seen.append(1)
+        if len(seen) == at:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Reporter, "step", step)
 
 
 def some(*kept, slow=()):

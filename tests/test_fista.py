@@ -1,17 +1,14 @@
 """Accelerated proximal gradient on linear heads: ends at the optimum that closed forms and other solvers give, and says so."""
 
-import signal
-
 import numpy as np
 import pytest
-from conftest import same_weights, some, weights, without_time
+from conftest import same_weights, some, stop_at, weights, without_time
 from sklearn.linear_model import LogisticRegression
 
 from kerasgreedy.errors import SpecError, Stopped
 from kerasgreedy.runs.open_run import open_job, open_pipeline
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
-from kerasgreedy.train.progress import Reporter
 
 SPEC = "name: s\nblocks: [{conv: 6}, {conv: 8, downsample: average}]\nauxiliary_head: {pool_to: 1}\n"
 RECIPE = """
@@ -108,14 +105,7 @@ def test_stopped_and_resumed_equals_never_stopped(documents, tmp_path, monkeypat
     """In the middle of a gradient, after the last batch of an epoch, and in a later one; 4 batches an epoch."""
     sets = [*LASSO, "training.epochs=4", "checkpoint_minutes=100"]
     whole = train_spec(*documents, sets, tmp_path / "whole", quiet=True)
-    seen = []
-
-    def step(self, *arguments):
-        seen.append(1)
-        if len(seen) == at:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(Reporter, "step", step)
+    stop_at(monkeypatch, at)
     with pytest.raises(Stopped):
         train_spec(*documents, sets, tmp_path / "run", quiet=True)
     monkeypatch.undo()

@@ -255,9 +255,8 @@ def test_no_code_of_the_package_can_run_what_it_reads():
         "data/npz.py": ["np.load(file, allow_pickle=False) as archive:"],
         "export/formats.py": ["load_model"],  # of the file just written, safe mode on
         "export/portable.py": ["load_model"],  # in a sentence
-        "spec/doors.py": ["import_module(module), attribute) if module else None"],  # what was added to a door, by its name
+        "spec/doors.py": ["import_module(module), attribute)"],  # what was added to a door, and what does an action
         "spec/plugins.py": ["import_module(named)"],  # --plugin
-        "train/performing.py": ["import_module(module), function)(action, doing)"],  # a constant of the action's class
         "export/predicting.py": ["saved_model.load"],  # a program, as docs/export.md says
         "export/verify.py": ["saved_model.load"],  # of the folder just written
         "runs/environment.py": ["subprocess.run"],

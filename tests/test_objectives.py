@@ -1,7 +1,6 @@
 """The objective of a head, from the recipe to the figures; doors and plug-ins."""
 
 import json
-import signal
 import subprocess
 import sys
 from typing import Literal
@@ -9,14 +8,13 @@ from typing import Literal
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PRUNED_SPEC, PRUNING_RECIPE, ROOT, same_weights, weights, without_time
+from conftest import PRUNED_SPEC, PRUNING_RECIPE, ROOT, same_weights, stop_at, weights, without_time
 
 from kerasgreedy.errors import SpecError, Stopped
 from kerasgreedy.nn.objectives import CrossEntropyLoss, SquaredErrorLoss
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.spec.doors import Choice, Door, Named
 from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
-from kerasgreedy.train.progress import Reporter
 
 RNG = np.random.default_rng(3)
 OUTPUTS, LABELS = RNG.normal(size=(7, 5)), RNG.integers(0, 5, 7)
@@ -136,14 +134,7 @@ def test_importance_is_about_the_phases_objective(documents, tmp_path, squared):
 
 
 def test_resumed_equals_never_stopped(documents, squared, tmp_path, monkeypatch):
-    seen = []
-
-    def step(self, *arguments):
-        seen.append(1)
-        if len(seen) == 11:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(Reporter, "step", step)
+    stop_at(monkeypatch, 11)
     with pytest.raises(Stopped):
         train_spec(*documents, SQUARED, tmp_path / "run", quiet=True)
     monkeypatch.undo()

@@ -1,12 +1,11 @@
 """Penalties on kernels: values and maps by formulas, one step by hand, and exact zeros that stay in every way of training."""
 
-import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import recipe_of, same_weights, spec_of, two_devices, weights, without_time
+from conftest import recipe_of, same_weights, spec_of, stop_at, two_devices, weights, without_time
 
 from kerasgreedy.errors import SpecError, Stopped
 from kerasgreedy.graph.architecture import architecture
@@ -18,7 +17,6 @@ from kerasgreedy.solvers.schedules import make_optimizer
 from kerasgreedy.solvers.step import TrainStep
 from kerasgreedy.spec.regularizers import matches
 from kerasgreedy.train.entry_points import resume_run, train_spec
-from kerasgreedy.train.progress import Reporter
 
 RNG = np.random.default_rng(5)
 KERNEL = RNG.normal(size=(3, 3, 2, 6)).astype(np.float32)
@@ -144,14 +142,7 @@ def test_zeros_and_figures_of_a_run_and_the_same_after_a_stop(documents, tmp_pat
                 if sets or key.startswith("block_2"))  # fmt: skip
     dense = arrays["head_2/dense_1/kernel"].astype(float)
     assert last["penalty"] == pytest.approx(4.0 * norms + 0.005 * np.square(dense).sum(), rel=1e-5)
-    seen = []
-
-    def step(self, *arguments):
-        seen.append(1)
-        if len(seen) == 5:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(Reporter, "step", step)
+    stop_at(monkeypatch, 5)
     with pytest.raises(Stopped):
         train_spec(*documents, sets, tmp_path / "run", quiet=True)
     monkeypatch.undo()

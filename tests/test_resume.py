@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import same_weights, some, two_devices, weights, without_time
+from conftest import same_weights, some, stop_at, two_devices, weights, without_time
 
 from kerasgreedy.errors import InputError, Stopped, WorkdirError
 from kerasgreedy.network.evaluation import Evaluator
@@ -23,14 +23,7 @@ NO_DROPOUT = ["blocks.1=[{conv: 6, downsample: invertible}]", "training.keep=las
 @pytest.mark.parametrize("at", some(3, 14, slow=[1, 6, 9, 23]))
 def test_stopped_at_any_step_and_resumed_equals_never_stopped(finished, files, tmp_path, monkeypatch, at):
     """24 steps in all. A SIGTERM saves inside the epoch; weights, slots, random state and metrics end bit for bit equal."""
-    seen = []
-
-    def step(self, *arguments):
-        seen.append(1)
-        if len(seen) == at:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(Reporter, "step", step)
+    stop_at(monkeypatch, at)
     with pytest.raises(Stopped, match="stopped by SIGTERM"):
         train_spec(*files, workdir=tmp_path / "run", quiet=True)
     monkeypatch.undo()

@@ -149,12 +149,11 @@ class Pipeline:
         """
         if shards > 1:
             return self._sharded_view(part, view, batch_size, shards)
+        if view is not None:
+            return self._view(part, view, batch_size, most)
         known = part, batch_size, most
-        if view is not None or known not in self._views:
-            batches = self._view(part, view, batch_size, most)
-            if view is not None:
-                return batches
-            self._views[known] = batches  # the same each time: what they are made by is traced once
+        if known not in self._views:  # the same each time: what they are made by is traced once
+            self._views[known] = self._view(part, None, batch_size, most)
         return self._views[known]
 
     def _view(self, part: Part, view: int | None, batch_size: int, most: int | None) -> tf.data.Dataset:

@@ -16,8 +16,7 @@ from kerasgreedy.runs.checkpoint import Arrays
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.solvers.solver import Record, Solver, Task, Verdict, Work
 from kerasgreedy.solvers.step import Result, phase_logits
-from kerasgreedy.solvers.updates import Setting
-from kerasgreedy.spec.regularizers import PENALTIES
+from kerasgreedy.solvers.updates import Setting, penalties_of
 from kerasgreedy.spec.solver_settings import Fista
 
 Point: TypeAlias = dict[str, NDArray[np.float64]]
@@ -85,22 +84,18 @@ class Accelerated(Solver):
         self._curvature: dict[str, float] = {}
         self._before, self._ahead = self._point(), self._point()  # x_k and y_k
         self._gradient = {key: np.zeros(value.shape) for key, value in self._before.items()}
-        self._batches_done, self._loss_sum = 0, 0.0
+        self._loss_sum = 0.0
         self._subgradient = self._objective = math.nan
         self.extras = {"fista": self}
 
     def _open_penalties(self) -> list[tuple[Penalty, dict[str, str]]]:
         """Each penalty, and `component/layer` -> name of the variable that it is of."""
-        task = self._task
-        setting = Setting(task.network, task.phase, task.optimizer, task.strategy)
-        found = []
-        for settings in task.phase.training.regularizers:
-            penalty = PENALTIES.load(settings.name)(settings)
+        task, found = self._task, []
+        for penalty, kernels in penalties_of(Setting(task.network, task.phase, task.optimizer, task.strategy)):
             if not penalty.is_proximal and penalty.curvature is None:
-                raise InputError(f"training.regularizers: {settings.name} has neither a proximal map nor a curvature for fista")
-            kernels = {key: f"{key}/kernel" for key in setting.kernels(settings.of)}
-            if kernels:
-                found.append((penalty, kernels))
+                name = penalty.settings.name
+                raise InputError(f"training.regularizers: {name} has neither a proximal map nor a curvature for fista")
+            found.append((penalty, {key: f"{key}/kernel" for key in kernels}))
         return found
 
     # What the loop asks for.
@@ -120,7 +115,7 @@ class Accelerated(Solver):
         self._curvature = {name: MARGIN * value + smooth or 1.0 for name, value in curvature.items()}
 
     def epoch(self, epoch: int, first_step: int, number: int) -> Iterator[Result]:
-        if self._batches_done == 0 and first_step == 0:
+        if first_step == 0:
             self._before = self._point()
             self._assign(self._ahead)
         whole = self._images // self._size
@@ -133,7 +128,6 @@ class Accelerated(Solver):
                 self._add(gradients)
             sums = {head: tf.add_n([found[head] for _, found in results]) for head in self._task.phase.losses}
             self._loss_sum += float(sum(values[0].numpy() for values in sums.values()))
-            self._batches_done += 1
             last = number_of_batch == whole - 1
             if last:
                 self._update()
@@ -173,7 +167,7 @@ class Accelerated(Solver):
         kept = {
             "known": np.array([float(math.isfinite(value)) for value in numbers]),
             "numbers": np.nan_to_num(np.array(numbers)),
-            "counts": np.array([self._iterations, self._restarts, self._batches_done]),
+            "counts": np.array([self._iterations, self._restarts]),
         }
         kept |= {f"curvature/{name}": np.array(value) for name, value in self._curvature.items()}
         for what, point in (("before", self._before), ("ahead", self._ahead), ("gradient", self._gradient)):
@@ -183,7 +177,7 @@ class Accelerated(Solver):
     def load_arrays(self, arrays: Arrays) -> None:
         numbers = [float(v) if known else math.nan for v, known in zip(arrays["numbers"], arrays["known"], strict=True)]
         self._norm0, self._t, self._subgradient, self._objective, self._loss_sum = numbers
-        self._iterations, self._restarts, self._batches_done = map(int, arrays["counts"])
+        self._iterations, self._restarts = map(int, arrays["counts"])
         self._curvature = {key.partition("/")[2]: float(v) for key, v in arrays.items() if key.startswith("curvature/")}
         self._before, self._ahead, self._gradient = (
             {key: np.array(arrays[f"{what}/{key}"], np.float64) for key in self._variables}
@@ -212,7 +206,7 @@ class Accelerated(Solver):
             self._t = t
         self._iterations += 1
         self._gradient = {key: np.zeros(value.shape) for key, value in y.items()}
-        self._batches_done, self._loss_sum = 0, 0.0
+        self._loss_sum = 0.0
         self._assign(x)
 
     def _slope(self, key: str, value: NDArray[np.float64]) -> NDArray[np.float64]:

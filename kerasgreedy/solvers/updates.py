@@ -143,16 +143,19 @@ class Agreed(Update):
         return [tf.where(anywhere > 0, tf.fill(tf.shape(g), float("nan")), g) for g in gradients]
 
 
+def penalties_of(setting: Setting) -> list[tuple[Penalty, dict[str, keras.Variable]]]:
+    """Each penalty that acts in the phase, and `component/layer` -> kernel that it is of."""
+    found = [(settings, setting.kernels(settings.of)) for settings in setting.phase.training.regularizers]
+    return [(PENALTIES.load(settings.name)(settings), kernels) for settings, kernels in found if kernels]
+
+
 def updates_of(setting: Setting, *others: Update | None) -> list[Update]:
     """What the settings of a phase ask for, in the order in which it is applied, and after it what a solver adds."""
     training = setting.phase.training
     updates: list[Update] = []
     if training.optimizer.weight_decay:
         updates.append(Decay(setting))
-    for settings in training.regularizers:
-        kernels = setting.kernels(settings.of)
-        if kernels:
-            updates.append(Regularized(PENALTIES.load(settings.name)(settings), setting, kernels))
+    updates += [Regularized(penalty, setting, kernels) for penalty, kernels in penalties_of(setting)]
     if training.clip_norm:
         updates.append(Clip(setting, training.clip_norm))
     if isinstance(setting.optimizer, keras.optimizers.LossScaleOptimizer) and setting.replicas > 1:

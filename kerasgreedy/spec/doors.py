@@ -17,6 +17,12 @@ from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.spec.strict import Strict, as_details, fault, faults, show
 
 
+def imported(place: str) -> Any:
+    """What stands at `package.module:attribute`."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 class Named(Strict):
     """Settings behind a door; subclasses give `name` one word: `name: Literal["sgd"]`."""
 
@@ -72,8 +78,8 @@ class Names:
 
     def load(self, name: str, what: Literal["home", "plan"] = "home") -> Any:
         """What does the work behind a name, or plans it; None where there is no such thing."""
-        module, _, attribute = getattr(self._choices[name], what).partition(":")
-        return getattr(importlib.import_module(module), attribute) if module else None
+        place = getattr(self._choices[name], what)
+        return imported(place) if place else None
 
     def known(self, name: Any) -> bool:
         """Whether there is such a name; imports the installed plug-in that promises it, if there is one."""

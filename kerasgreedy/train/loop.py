@@ -89,7 +89,8 @@ class Loop:
                 if isinstance(stage, Action):
                     self._act(stage)
                 else:
-                    self._phase(phases_of([stage])[0])
+                    assert isinstance(stage, Phase)
+                    self._phase(stage)
         except Diverged:
             self.stores.keep_only()  # nobody will go on from here with the same settings
             raise

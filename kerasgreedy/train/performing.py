@@ -1,6 +1,5 @@
 """What actions do: they take the network as it is, and give another one with a record of what changed."""
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from kerasgreedy.plan.batch_sizes import whole_shares
 from kerasgreedy.plan.compile import changes
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.pruning.importance import importance, normalized
+from kerasgreedy.spec.doors import imported
 from kerasgreedy.spec.model import ModelSpec
 
 
@@ -64,8 +64,7 @@ def perform(action: Action, doing: Doing) -> Outcome:
     """Does an action. The same network, data and seed give the same outcome."""
     with doing.strategy.scope():
         doing.network.compute_in(FLOAT32)
-    module, _, function = action.home.partition(":")
-    outcome: Outcome = getattr(importlib.import_module(module), function)(action, doing)
+    outcome: Outcome = imported(action.home)(action, doing)
     return outcome
 
 
