@@ -23,6 +23,7 @@ class Contender:
         precision: `float32` or `mixed_bfloat16`, as recipes write it.
         cached: the step is fed the output of the frozen prefix.
         tuned: PyTorch with channels_last and, with `keeps_buffers`, an allocator that keeps its buffers.
+        compiled: and its step compiled by inductor (`torch.compile`).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Contender:
     precision: str = "float32"
     cached: bool = False
     tuned: bool = False
+    compiled: bool = False
     keeps_buffers: bool = True
 
     @property
@@ -38,15 +40,14 @@ class Contender:
         kept = {key: value for key, value in os.environ.items() if key not in TUNED_ENVIRONMENT}
         return {**kept, **(TUNED_ENVIRONMENT if self.tuned and self.keeps_buffers else {}), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
-    @property
-    def rival(self) -> str:
-        """The contender that it is compared with: tuned PyTorch of the same precision."""
-        return "torch tuned bfloat16" if self.precision == "mixed_bfloat16" else "torch tuned float32"
+    def is_anchor_of(self, other: "Contender") -> bool:
+        """Whether the other is compared with it, if it is the fastest of its kind: tuned PyTorch of the same precision."""
+        return self.tuned and self.precision == other.precision and self != other
 
     @property
     def settings(self) -> dict[str, object]:
         """What its worker needs to know to build a phase."""
-        return {"precision": self.precision, "cached": self.cached, "tuned": self.tuned}
+        return {"precision": self.precision, "cached": self.cached, "tuned": self.tuned, "compiled": self.compiled}
 
 
 CONTENDERS = {
@@ -58,6 +59,8 @@ CONTENDERS = {
         Contender("ours bfloat16 cached", OURS, "mixed_bfloat16", cached=True),
         Contender("torch plain float32", TORCH),
         Contender("torch tuned float32", TORCH, tuned=True),
+        Contender("torch compiled float32", TORCH, tuned=True, compiled=True),
         Contender("torch tuned bfloat16", TORCH, "mixed_bfloat16", tuned=True),
+        Contender("torch compiled bfloat16", TORCH, "mixed_bfloat16", tuned=True, compiled=True),
     )
 }

@@ -43,6 +43,7 @@ class Session:
         precision: str,
         cached: bool,
         tuned: bool = False,
+        compiled: bool = False,
         accumulation: int = 1,
         learning_rate: float = 0.1,
         weight_decay: float = 5e-4,
@@ -54,7 +55,7 @@ class Session:
             scatter: draw batch norm's parameters and statistics, and biases, at random: fresh ones are zeros and ones, which
                 would hide a layer that uses the wrong ones.
         """
-        if tuned:
+        if tuned or compiled:
             raise ValueError("ours runs in the environment that a user has")
         arch = architecture_of(spec)
         strategy = END_TO_END if phase == END_TO_END else "greedy"

@@ -59,7 +59,7 @@ class Setting:
         command = [sys.executable, "-m", "kerasgreedy", "train", self.spec, "--recipe", RECIPE, "--quiet"]
         return [*command, "--workdir", str(out), *flags]
 
-    def torch(self, out: Path) -> list[str]:
+    def torch(self, out: Path, compiled: bool = False) -> list[str]:
         """The PyTorch script's command."""
         values = {
             "spec": self.spec,
@@ -75,7 +75,7 @@ class Setting:
             **({"width": self.width} if self.width else {}),
         }
         flags = [part for key, value in values.items() for part in (f"--{key}", str(value))]
-        return [sys.executable, "-m", "benchmarks.torch_train", *flags]
+        return [sys.executable, "-m", "benchmarks.torch_train", *flags, *(["--compiled"] if compiled else [])]
 
 
 def run(command: Sequence[str], tuned: bool) -> tuple[float, float]:

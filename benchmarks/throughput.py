@@ -4,9 +4,9 @@
     python -m benchmarks.throughput --spec simcnn_k3_cifar --json --plot throughput.png
 
 Every contender is a process of its own, alive for the whole measurement; all take turns, one at a time, and each round begins
-with another one. A speed is the median over rounds; a ratio is taken within each round, against tuned PyTorch of the same
-precision, and stands with its 10th and 90th percentile. The share of the rate is what the step's multiply-adds (see `costs.py`)
-need at the speed of a lone convolution, measured here in both frameworks; the faster framework's is the rate for all.
+with another one. A speed is the median over rounds; a ratio is taken within each round, against the fastest tuned PyTorch of the
+same precision, compiled or not, and stands with its 10th and 90th percentile. The share of the rate is what the step's
+multiply-adds (see `costs.py`) need at the speed of a lone convolution, measured here in both frameworks; the faster framework's is the rate for all.
 
 Batches lie in memory, without decoding, crops and flips: `whole_runs.py` measures with them. Those of a cached contender
 hold features. `--check` trains 20 steps from the same weights on the same batches, in float32.
@@ -73,7 +73,7 @@ def check(spec: dict[str, Any], depths: Sequence[int], batch: int, rival_sgd: di
     Args:
         rival_sgd: PyTorch's rate and decay; others than ours must show, or the check is blind.
     """
-    names = ("ours float32", "torch plain float32", "torch tuned float32")
+    names = ("ours float32", "torch plain float32", "torch tuned float32", "torch compiled float32")
     rows = []
     with open_workers([CONTENDERS[name] for name in names]) as (ours, *rivals), tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "weights.npz")
@@ -153,17 +153,18 @@ def _depth(
             "rounds": speeds[contender.name],
             "multiply_adds": work,
             "share_of_rate": 2 * work * speed / 1e9 / rates[contender.precision],
-            "ratio": _ratio(contender, speeds),
+            "ratio": _ratio(contender, [other.contender for other in workers], speeds),
         }
         say(f"depth {depth}, {contender.name}: {speed:.1f} images/s")
     return row
 
 
-def _ratio(contender: Contender, speeds: dict[str, list[float]]) -> dict[str, float] | None:
-    """Against tuned PyTorch of the same precision, round by round; None where that is not measured or is this contender."""
-    if contender.name == contender.rival or contender.rival not in speeds:
+def _ratio(contender: Contender, all_: Sequence[Contender], speeds: dict[str, list[float]]) -> dict[str, float] | None:
+    """Against the fastest other PyTorch that is tuned, of the same precision, round by round; None where none is measured."""
+    anchors = [speeds[other.name] for other in all_ if other.is_anchor_of(contender)]
+    if not anchors:
         return None
-    return spread([own / theirs for own, theirs in zip(speeds[contender.name], speeds[contender.rival], strict=True)])
+    return spread([own / theirs for own, theirs in zip(speeds[contender.name], max(anchors, key=statistics.median), strict=True)])
 
 
 def _means(contenders: Sequence[Contender], rows: Sequence[dict[str, Any]], rounds: int) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def _means(contenders: Sequence[Contender], rows: Sequence[dict[str, Any]], roun
         ]
         for contender in contenders
     }
-    return {c.name: {"images_per_second": spread(speeds[c.name]), "ratio": _ratio(c, speeds)} for c in contenders}
+    return {c.name: {"images_per_second": spread(speeds[c.name]), "ratio": _ratio(c, contenders, speeds)} for c in contenders}
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -188,7 +189,7 @@ def _print(result: dict[str, Any]) -> None:
 
     speed = "images_per_second"
     table(f"Images a second: {at}", lambda c: f"{c[speed]['median']:.1f}", lambda m: f"{m[speed]['median']:.1f}")
-    title = "Against tuned PyTorch of the same precision (10th to 90th percentile over rounds)"
+    title = "Against the fastest other tuned PyTorch of the same precision (10th to 90th percentile over rounds)"
     table(title, lambda c: spread_text(c["ratio"]), lambda m: spread_text(m["ratio"]))
     rates = ", ".join(f"{precision} {rate:.0f} GFLOP/s" for precision, rate in result["convolution_gflops"].items())
     table(f"Share of the rate of a lone convolution ({rates})", lambda c: f"{c['share_of_rate']:.2f}", lambda m: "")

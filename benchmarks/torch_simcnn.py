@@ -5,7 +5,7 @@ hidden 3x3 convolutions, mean to 2x2, batch norm where k > 1, linear. SGD with m
 frozen prefix runs without gradient and in inference mode; only the trained block and head have `requires_grad`.
 
 `tuned=True` adds what a user who cares for speed on a CPU adds: channels_last (its allocator settings stand in `contenders.py`,
-since a process must start with them). `precision="mixed_bfloat16"` adds autocast.
+since a process must start with them); `compiled=True` of the step adds inductor. `precision="mixed_bfloat16"` adds autocast.
 """
 
 from collections.abc import Sequence
@@ -167,6 +167,7 @@ class GreedyStep:
     Args:
         depth: of the block that trains, from 1; None: end to end.
         accumulation: parts that the batch goes through in, one after the other.
+        compiled: prefix, logits and loss are one function that inductor compiles for the first batch's shape.
     """
 
     def __init__(
@@ -177,8 +178,10 @@ class GreedyStep:
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         accumulation: int = 1,
+        compiled: bool = False,
     ):
         self.net, self.accumulation = net, accumulation
+        self._loss = torch.compile(self._loss_of, dynamic=False) if compiled else self._loss_of
         self.prefix: Sequence[nn.Module] = net.blocks[: depth - 1] if depth else []
         self.trained: Sequence[nn.Module] = (
             [net.blocks[depth - 1], net.heads[depth - 1]] if depth else [*net.blocks, net.heads[-1]]
@@ -194,18 +197,18 @@ class GreedyStep:
         self.optimizer.zero_grad(set_to_none=True)
         loss, right = torch.zeros(()), torch.zeros((), dtype=torch.int64)
         for x, y in zip(images.chunk(self.accumulation), labels.chunk(self.accumulation), strict=True):
-            with self.net.low_precision():
-                z = self._logits(x)
-            part = F.cross_entropy(z.float(), y, reduction="sum") / len(labels)
+            part, hits = self._loss(x, y)
+            part = part / len(labels)
             part.backward()
-            loss, right = loss + part.detach(), right + (z.argmax(1) == y).sum()
+            loss, right = loss + part.detach(), right + hits
         self.optimizer.step()
         return loss, right
 
-    def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            for block in self.prefix:
-                x = block(x)
-        for part in self.trained:
-            x = part(x)
-        return x
+    def _loss_of(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with self.net.low_precision():
+            with torch.no_grad():
+                for block in self.prefix:
+                    x = block(x)
+            for part in self.trained:
+                x = part(x)
+        return F.cross_entropy(x.float(), y, reduction="sum"), (x.argmax(1) == y).sum()

@@ -44,7 +44,7 @@ def main() -> None:
 
 def train_phase(net: SimCNNNet, depth: int, images: "Images", options: argparse.Namespace, log: Any) -> None:
     """Trains block and head `depth`; with `--keep best` it ends with the weights that did best on the validation part."""
-    step = GreedyStep(net, depth, options.learning_rate)
+    step = GreedyStep(net, depth, options.learning_rate, compiled=options.compiled)
     schedule = torch.optim.lr_scheduler.StepLR(step.optimizer, options.every, options.factor)
     best = (-1.0, None)
     for epoch in range(1, options.epochs + 1):
@@ -170,6 +170,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--validation", type=float, default=0.1, help="share of the training images")
     options.add_argument("--keep", choices=["best", "last"], default="last", help="which epoch's weights a phase ends with")
     options.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
+    options.add_argument("--compiled", action="store_true", help="steps by torch.compile (inductor)")
     options.add_argument("--seed", type=int, default=0)
     return options.parse_args()
 

@@ -23,6 +23,7 @@ class Session:
         batch: int,
         precision: str,
         tuned: bool,
+        compiled: bool = False,
         cached: bool = False,
         accumulation: int = 1,
         learning_rate: float = 0.1,
@@ -35,7 +36,9 @@ class Session:
         self.numbers = SimCNN.of(architecture_of(spec))
         self.net = SimCNNNet(self.numbers, tuned, precision)
         depth = None if phase == END_TO_END else int(phase)
-        self.step = GreedyStep(self.net, depth, learning_rate, weight_decay=weight_decay, accumulation=accumulation)
+        self.step = GreedyStep(
+            self.net, depth, learning_rate, weight_decay=weight_decay, accumulation=accumulation, compiled=compiled
+        )
         rng = np.random.default_rng(1)
         self.batches = [self.batch(*noise(rng, batch, self.numbers)) for _ in range(2)]
 
