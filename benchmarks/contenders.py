@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 # glibc hands big buffers back to the kernel after every step and takes them again, page fault by page fault; PyTorch's CPU
 # allocator is plain malloc, so telling glibc to keep them is the first thing that a tuned PyTorch does.
@@ -23,6 +24,7 @@ class Contender:
         precision: `float32` or `mixed_bfloat16`, as recipes write it.
         cached: the step is fed the output of the frozen prefix.
         tuned: PyTorch with channels_last and, with `keeps_buffers`, an allocator that keeps its buffers.
+        checkout: where its code lies, if it is another commit's.
         compiled: and its step compiled by inductor (`torch.compile`).
     """
 
@@ -33,6 +35,7 @@ class Contender:
     tuned: bool = False
     compiled: bool = False
     keeps_buffers: bool = True
+    checkout: Path | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,7 +50,8 @@ class Contender:
     @property
     def settings(self) -> dict[str, object]:
         """What its worker needs to know to build a phase."""
-        return {"precision": self.precision, "cached": self.cached, "tuned": self.tuned, "compiled": self.compiled}
+        settings = {"precision": self.precision, "cached": self.cached, "tuned": self.tuned}
+        return {**settings, "compiled": True} if self.compiled else settings
 
 
 CONTENDERS = {

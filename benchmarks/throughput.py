@@ -4,9 +4,10 @@
     python -m benchmarks.throughput --spec simcnn_k3_cifar --json --plot throughput.png
 
 Every contender is a process of its own, alive for the whole measurement; all take turns, one at a time, and each round begins
-with another one. A speed is the median over rounds; a ratio is taken within each round, against the fastest tuned PyTorch of the
-same precision, compiled or not, and stands with its 10th and 90th percentile. The share of the rate is what the step's
-multiply-adds (see `costs.py`) need at the speed of a lone convolution, measured here in both frameworks; the faster framework's is the rate for all.
+with another one. A speed is the median over rounds; a ratio is taken within each round, against the fastest tuned PyTorch of
+the same precision, compiled or not, and stands with its 10th and 90th percentile. The share of the rate is what the step's
+multiply-adds (see `costs.py`) need at the speed of a lone convolution, measured here in both frameworks; the faster
+framework's is the rate for all. With `--before CHECKOUT` our step of another commit takes part, and ratios are to it.
 
 Batches lie in memory, without decoding, crops and flips: `whole_runs.py` measures with them. Those of a cached contender
 hold features. `--check` trains 20 steps from the same weights on the same batches, in float32.
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.contenders import CONTENDERS, OURS, Contender
 from benchmarks.costs import Work
 from benchmarks.figures import (
     Machine,
@@ -60,9 +61,10 @@ def main() -> None:
         )
         conclude(options, result)
         raise SystemExit(0 if result["same"] else 1)
-    result = measure(
-        spec, depths, [CONTENDERS[name] for name in options.contenders], options.batch, options.rounds, options.steps
-    )
+    contenders = [CONTENDERS[name] for name in options.contenders]
+    if options.before:
+        contenders.append(Contender("ours before", OURS, options.precision, checkout=options.before.resolve()))
+    result = measure(spec, depths, contenders, options.batch, options.rounds, options.steps)
     _print(result)
     conclude(options, result, _draw(result) if options.plot else None)
 
@@ -160,8 +162,12 @@ def _depth(
 
 
 def _ratio(contender: Contender, all_: Sequence[Contender], speeds: dict[str, list[float]]) -> dict[str, float] | None:
-    """Against the fastest other PyTorch that is tuned, of the same precision, round by round; None where none is measured."""
-    anchors = [speeds[other.name] for other in all_ if other.is_anchor_of(contender)]
+    """Round by round, against the fastest other PyTorch that is tuned, of the same precision, or ours of another commit.
+
+    None where no such thing is measured.
+    """
+    before = [speeds[other.name] for other in all_ if other.checkout and other != contender]
+    anchors = before or [speeds[other.name] for other in all_ if other.is_anchor_of(contender)]
     if not anchors:
         return None
     return spread([own / theirs for own, theirs in zip(speeds[contender.name], max(anchors, key=statistics.median), strict=True)])
@@ -189,7 +195,8 @@ def _print(result: dict[str, Any]) -> None:
 
     speed = "images_per_second"
     table(f"Images a second: {at}", lambda c: f"{c[speed]['median']:.1f}", lambda m: f"{m[speed]['median']:.1f}")
-    title = "Against the fastest other tuned PyTorch of the same precision (10th to 90th percentile over rounds)"
+    rival = "our step before" if "ours before" in means else "the fastest other tuned PyTorch of the same precision"
+    title = f"Against {rival} (10th to 90th percentile over rounds)"
     table(title, lambda c: spread_text(c["ratio"]), lambda m: spread_text(m["ratio"]))
     rates = ", ".join(f"{precision} {rate:.0f} GFLOP/s" for precision, rate in result["convolution_gflops"].items())
     table(f"Share of the rate of a lone convolution ({rates})", lambda c: f"{c['share_of_rate']:.2f}", lambda m: "")
@@ -221,6 +228,8 @@ def _options() -> argparse.Namespace:
     options.add_argument("--steps", type=int, default=3, help="of each contender in a round")
     options.add_argument("--depths", type=numbers, metavar="1,2,...", help="default: all")
     options.add_argument("--contenders", type=_contenders, default=list(CONTENDERS), help=f"some of: {', '.join(CONTENDERS)}")
+    options.add_argument("--before", type=Path, metavar="CHECKOUT", help="ours of another commit takes part: a checkout of it")
+    options.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32", help="of --before")
     options.add_argument("--check", action="store_true", help="compare losses instead of speeds")
     return options.parse_args()
 

@@ -32,7 +32,7 @@ class Worker:
         self.contender = contender
         command = [sys.executable, "-m", contender.module]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(command, text=True, cwd=ROOT, env=contender.environment, **pipes)
+        self._process = subprocess.Popen(command, text=True, cwd=contender.checkout or ROOT, env=contender.environment, **pipes)
 
     def ask(self, what: str, **arguments: Any) -> Any:
         """Sends a request and waits for its answer.
