@@ -16,6 +16,7 @@ import kerasgreedy as kg
 from kerasgreedy.plan.preparation import prepare
 
 SPEC = "name: s\nblocks: [{conv: 4}, {conv: 6}, {conv: 6}]\nauxiliary_head: {pool_to: 1}\n"
+SCALED = "name: s\nblocks: [{conv: 4}, {conv: 6}, [{conv: 6}, {channel_scale: 1.5}]]\nauxiliary_head: {pool_to: 1}\n"
 SMALL = ["data.train_examples=96", "data.test_examples=20", "data.validation=16", "training.batch_size=16"]
 
 
@@ -56,6 +57,7 @@ def plugged(tmp_path_factory):
         if name.startswith("# "):
             (folder / name.removeprefix("# ")).write_text(text)
     (folder / "s.yaml").write_text(SPEC)
+    (folder / "scaled.yaml").write_text(SCALED)
     (folder / "r.yaml").write_text(
         "name: r\ndata: {dataset: digits}\ntraining: {epochs: 2, optimizer: {name: sgd, learning_rate: 0.05}}\n"
     )
@@ -77,12 +79,12 @@ def test_page_extending(page, plugged):
         *SMALL, "training.objective={name: focal, gamma: 1}", "training.regularizers=[{name: elastic, weight: 0.5}]",
         "training.solver=restarted", "strategy=last_two", "prune={keep: 0.5, importance: largest_weight, components: [block_3]}",
     )]  # fmt: skip
-    plan = run("plan", "s.yaml", "-r", "r.yaml", *sets, "--json")
+    plan = run("plan", "scaled.yaml", "-r", "r.yaml", *sets, "--json")
     assert plan.returncode == 0, plan.stderr
     (phase, action) = json.loads(plan.stdout)["phases"]
     assert phase["trains"] == ["block_2", "block_3", "head_3"] and phase["frozen"] == ["block_1"], plan.stderr
     assert phase["solver"] == "restarted" and action["settings"]["importance"] == "largest_weight"
-    done = run("train", "s.yaml", "-r", "r.yaml", *sets, "-w", "run", "--json")
+    done = run("train", "scaled.yaml", "-r", "r.yaml", *sets, "-w", "run", "--json")
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout.splitlines()[-1])["depths"]
     assert [entry["objective"] for entry in scores] == ["focal loss"]
@@ -90,8 +92,14 @@ def test_page_extending(page, plugged):
     assert entry["importance"] == "largest_weight" and entry["filters"]["block_3/conv_1"] == [6, 3]
     page.says("has to be resumed and evaluated with the same `--plugin`")
     assert json.loads(run("evaluate", "run", "--json").stdout.splitlines()[-1])["depths"] == scores
+    assert run("export", "run", "exported", "--format", "keras").returncode == 0
+    plain = run(
+        "train", "scaled.yaml", "-r", "r.yaml", *(f"--set={text}" for text in (*SMALL, "training.epochs=1")), "-w", "plain"
+    )
+    finished = run("finish", "plain", "quantized", "-m", "quantize", "--epochs", "1")
+    assert plain.returncode == finished.returncode == 0, plain.stderr + finished.stderr
     alone = run("evaluate", "run", plugin=False)
-    assert alone.returncode == 2 and "Traceback" not in alone.stderr and "received" in alone.stderr
+    assert alone.returncode == 2 and "Traceback" not in alone.stderr and "keys (channel_scale)" in alone.stderr
 
 
 def test_an_installed_plug_in_is_found_by_its_entry_point(plugged, tmp_path):
@@ -101,6 +109,7 @@ def test_an_installed_plug_in_is_found_by_its_entry_point(plugged, tmp_path):
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-plugin\nVersion: 1\n")
     (about / "entry_points.txt").write_text(
+        "[kerasgreedy.layers]\nchannel_scale = my_plugin\n"
         "[kerasgreedy.objectives]\nfocal = my_plugin\nbroken = json\n[kerasgreedy.strategies]\nlast_two = my_plugin\n"
     )
     arguments = ["plan", "s.yaml", "-r", "r.yaml", *(f"--set={text}" for text in SMALL), "--json"]
@@ -111,6 +120,10 @@ def test_an_installed_plug_in_is_found_by_its_entry_point(plugged, tmp_path):
     broken = run(*arguments, "--set=training.objective=broken", plugin=False)
     assert broken.returncode == 2 and "promises objectives 'broken' and does not add it" in broken.stderr
     assert "my_plugin" not in run("validate", "s.yaml", plugin=False).stderr
+    assert run("validate", "scaled.yaml", plugin=False).returncode == 0
+    (folder / "typo.yaml").write_text(SCALED.replace("channel_scale", "chanel_scale"))
+    typo = run("validate", "typo.yaml", plugin=False)
+    assert typo.returncode == 2 and "did you mean 'channel_scale'" in typo.stderr
 
 
 def test_the_work_of_the_page_is_what_it_says(plugged, monkeypatch):

@@ -1,7 +1,8 @@
 """From blocks and a head to a chain of maps (support paper, eq. 13)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from kerasgreedy.analysis.linearity_steps import Array, Fixed, Gate, Scaled, Ste
 from kerasgreedy.errors import InputError
 from kerasgreedy.graph.architecture import Architecture, Component
 from kerasgreedy.graph.kinds import adaptive_windows
-from kerasgreedy.graph.tree import Node, Shape
+from kerasgreedy.graph.tree import Node, Pad, Shape
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.layers import Padding
 
@@ -34,7 +35,7 @@ def check_chain(components: Sequence[Component]) -> None:
         InputError: names the first layer that cannot be.
     """
     for component in components:
-        for node in component.nodes:
+        for node in _with_margins(component.nodes):
             where = f"{component.name}/{node.name}"
             if type(node.layer) not in _STEPS:
                 kind = node.name.rpartition("_")[0]
@@ -56,13 +57,26 @@ def chain_of(components: Sequence[Component], arch: Architecture, arrays: Mappin
     check_chain(components)
     steps: list[Step] = []
     for component in components:
-        for node in component.nodes:
+        for node in _with_margins(component.nodes):
             name = f"{component.name}/{node.name}"
             own = {
                 key.rpartition("/")[2]: value.astype(np.float64) for key, value in arrays.items() if key.startswith(f"{name}/")
             }
             steps += _STEPS[type(node.layer)](node, name, own, arch.defaults.batch_norm_epsilon)
     return steps
+
+
+def _with_margins(nodes: Sequence[Node]) -> Iterator[Node]:
+    """The layers, those that pad with the one behind them as one: its windows reach over the edge, where nothing is."""
+    pad: Node | None = None
+    for node in nodes:
+        if isinstance(node.layer, Pad):
+            pad = node
+            continue
+        if pad is not None:
+            padded = node.layer.model_copy(update={"padding": pad.layer.pad})  # type: ignore[attr-defined]
+            node, pad = replace(node, layer=padded, input_shape=pad.input_shape), None
+        yield node
 
 
 def _dense(node: Node, name: str, own: dict[str, Array], _: float) -> list[Step]:

@@ -89,12 +89,11 @@ class _ForConverters(Rebuild):
 
     def grouped(self, layer: L.Conv, node: Node, x: Any) -> Any:
         if layer.groups == 1:
-            return self.conv(layer, node, x)
+            return self.as_it_is(layer, node, x)
         kernel, *bias = self._model.get_layer(node.name).get_weights()
-        padding = layer.padding.upper() if isinstance(layer.padding, str) else [[0, 0], *[[layer.padding] * 2] * 2, [0, 0]]
 
         def convolve(x: tf.Tensor) -> tf.Tensor:
-            y = tf.nn.conv2d(x, kernel, layer.stride, padding)
+            y = tf.nn.conv2d(x, kernel, layer.stride, str(layer.padding).upper())
             return y + bias[0] if bias else y
 
         return self._native(node, convolve, x)

@@ -24,6 +24,7 @@ from kerasgreedy.errors import InputError
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, some_images
 from kerasgreedy.graph import tree
 from kerasgreedy.graph.architecture import Component
+from kerasgreedy.graph.kinds import kind_of
 from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.network.build import Network
 from kerasgreedy.nn.activations import ApartActivation
@@ -32,6 +33,7 @@ from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.nn.ensemble import ensemble_weights
 from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.doors import imported
 
 STOCK = {
     RowGradientConv2D: layers.Conv2D,
@@ -132,33 +134,42 @@ class Rebuild:
         return fold(nodes, x, self._leaf, lambda node, parts: self.copied(node.name, parts))
 
     def _leaf(self, node: Node, x: Any) -> Any:
-        return self.kinds[type(node.layer)](self, node.layer, node, x)
+        kind = kind_of(node.layer)
+        method = imported(kind.portable) if kind.portable else self.kinds.get(type(node.layer), Rebuild.as_it_is)
+        return method(self, node.layer, node, x)
 
     def as_it_is(self, _: Any, node: Node, x: Any) -> Any:
         """Stock layers already, or of those that `STOCK` names."""
         return self.copied(node.name, x)
 
+    def weights(self, node: Node) -> list[np.ndarray]:
+        """Of the component's layer, in the order of Keras."""
+        return self._model.get_layer(node.name).get_weights()
+
     def name(self, node: Node, part: str = "") -> str:
+        """What its layer, or one of several, is called."""
         return f"{_plain(self._component)}.{node.name}{part}"
 
     def copied(self, name: str, x: Any) -> Any:
         """The output of the component's layer of that name, as a stock layer with the same weights."""
         layer = self._model.get_layer(name)
+        stock = STOCK.get(type(layer), type(layer))
+        if not stock.__module__.startswith("keras."):
+            raise InputError(
+                f"{self._component}/{name}: a {stock.__name__} is no layer of Keras, and its kind does not say how stock layers "
+                "do what it does; see 'portable' in docs/extending.md"
+            )
         config = {"name": f"{_plain(self._component)}.{name}", "dtype": "float32", "trainable": True}
-        copy = STOCK.get(type(layer), type(layer)).from_config({**layer.get_config(), **config})
+        copy = stock.from_config({**layer.get_config(), **config})
         y = copy(x)
         copy.set_weights(layer.get_weights())
         return y
 
-    def conv(self, layer: L.Conv, node: Node, x: Any) -> Any:
-        return self.copied(node.name, self.copied(f"{node.name}_pad", x) if _padded(layer) else x)
-
-    def max_pool(self, layer: L.MaxPool, node: Node, x: Any) -> Any:
-        if _padded(layer):
-            height, width, _ = node.input_shape
-            x = self._repeated_ends(node, x, 1, height, int(layer.padding))
-            x = self._repeated_ends(node, x, 2, width, int(layer.padding))
-        return self.copied(node.name, x)
+    def pad(self, layer: tree.Pad, node: Node, x: Any) -> Any:
+        if layer.value == "zero":
+            return self.copied(node.name, x)
+        height, width, _ = node.input_shape
+        return self._repeated_ends(node, self._repeated_ends(node, x, 1, height, layer.pad), 2, width, layer.pad)
 
     def _repeated_ends(self, node: Node, x: Any, axis: int, size: int, times: int) -> Any:
         """The first and the last row (axis 1) or column (axis 2) so many times more."""
@@ -166,7 +177,7 @@ class Rebuild:
         for end, cut in (("first", (0, size - 1)), ("last", (size - 1, 0))):
             crop = (cut, (0, 0)) if axis == 1 else ((0, 0), cut)
             ends.append([layers.Cropping2D(crop, name=self.name(node, f"_{end}_of_axis_{axis}"))(x)] * times)
-        return layers.Concatenate(axis, name=self.name(node, f"_pad_axis_{axis}"))([*ends[0], x, *ends[1]])
+        return layers.Concatenate(axis, name=self.name(node, f"_axis_{axis}"))([*ends[0], x, *ends[1]])
 
     def activation(self, layer: L.Activation, node: Node, x: Any) -> Any:
         if layer.threshold is None:
@@ -202,20 +213,15 @@ class Rebuild:
 
     kinds: Mapping[type, Callable[[Any, Any, Node, Any], Any]] = {
         **dict.fromkeys(
-            (L.Dense, L.BatchNorm, L.AvgPool, L.PoolTo, L.GlobalAvgPool, L.Flatten, L.Dropout),
+            (L.Conv, L.Dense, L.BatchNorm, L.MaxPool, L.AvgPool, L.PoolTo, L.GlobalAvgPool, L.Flatten, L.Dropout),
             as_it_is,
         ),
-        L.Conv: conv,
-        L.MaxPool: max_pool,
+        tree.Pad: pad,
         L.Activation: activation,
         L.Downsample: downsample,
         L.Upsample: upsample,
         tree.PadShortcut: subsample,
     }
-
-
-def _padded(layer: L.Conv | L.MaxPool) -> bool:
-    return isinstance(layer.padding, int) and layer.padding > 0
 
 
 def _plain(name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kerasgreedy.errors import InputError, ShapeError
+from kerasgreedy.graph.kinds import has_kernel, numbers_kept
 from kerasgreedy.graph.lowering import Lowering
 from kerasgreedy.graph.tree import Node, Path_, Shape, leaves, show
 from kerasgreedy.spec import layers as L
@@ -46,18 +47,18 @@ class Component:
     @property
     def weights_bytes(self) -> int:
         """Of all weights in float32; batch norm keeps two moving statistics beside its two trained weights."""
-        return 4 * (self.parameters + sum(node.kept for node in leaves(self.nodes)))
+        return 4 * (self.parameters + sum(numbers_kept(node) for node in leaves(self.nodes)))
 
     @property
     def classifier(self) -> tuple[Node, ...]:
         """Of a head: what makes the logits, the linear layer or the class maps with their activation and mean."""
-        first = max(index for index, node in enumerate(self.nodes) if isinstance(node.layer, L.Conv | L.Dense))
+        first = max(index for index, node in enumerate(self.nodes) if has_kernel(node))
         return self.nodes[first:]
 
     @property
     def widths(self) -> list[int]:
-        """Filters of each convolution and units of each dense layer, in the order of the document."""
-        return [node.output_shape[-1] for node in leaves(self.nodes) if isinstance(node.layer, L.Conv | L.Dense)]
+        """Filters of each layer that has a kernel, in the order of the document."""
+        return [node.output_shape[-1] for node in leaves(self.nodes) if has_kernel(node)]
 
 
 @dataclass(frozen=True)

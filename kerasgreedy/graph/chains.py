@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kerasgreedy.graph.coupling import Place
+from kerasgreedy.graph.kinds import has_kernel
 from kerasgreedy.graph.tree import Node, sequences
 from kerasgreedy.spec import layers as L
 
@@ -22,11 +23,11 @@ class Chain:
 
 
 def find_chains(nodes: Sequence[Node]) -> dict[str, Chain]:
-    """Name of every convolution and dense layer -> its chain."""
+    """Name of every layer with a kernel -> its chain."""
     found = {}
     for sequence in sequences(nodes):
         for index, node in enumerate(sequence):
-            if isinstance(node.layer, L.Conv | L.Dense):
+            if has_kernel(node):
                 after = list(sequence[index + 1 : index + 3])
                 norm = after.pop(0).name if after and isinstance(after[0].layer, L.BatchNorm) else None
                 last = after[0].name if after and isinstance(after[0].layer, L.Activation) else norm or node.name

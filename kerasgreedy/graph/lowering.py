@@ -1,17 +1,18 @@
 """Spec layers -> primitive layers, each with its shapes and costs. Pure Python: `plan` and `summary` count with it.
 
-A `conv` with options becomes downsampling, convolution, batch norm, activation, in this order (greedy, eq. 1:
+A `conv` with options becomes downsampling, padding, convolution, batch norm, activation, in this order (greedy, eq. 1:
 x_{j+1} = relu(W P x_j)). A head becomes ordinary layers too, so that one builder serves both.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from kerasgreedy.errors import ShapeError
 from kerasgreedy.graph.kinds import as_map, kind_of, window_count
-from kerasgreedy.graph.tree import Node, PadShortcut, Path_, Shape, show
+from kerasgreedy.graph.tree import Node, Pad, PadShortcut, Path_, Shape, show
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.layers import BlockDefaults
 from kerasgreedy.spec.strict import Strict
@@ -33,19 +34,35 @@ class Lowering:
         return tuple(nodes)
 
     def _lower(self, layer: Strict, shape: Shape, path: Path_) -> list[Node]:
-        if isinstance(layer, L.Conv):
-            return self._conv(layer, shape, path)
-        if isinstance(layer, L.Dense):
-            return self._dense(layer, shape, path)
-        if isinstance(layer, L.Residual):
-            return self._residual(layer, shape, path)
-        if isinstance(layer, L.Branches):
-            return [self._branches(layer, shape, path)]
-        return [self._simple(layer, shape, path)]
+        several = {
+            L.Conv: self._conv,
+            L.Dense: self._dense,
+            L.MaxPool: self._max_pool,
+            L.Residual: self._residual,
+            L.Branches: self._branches,
+        }
+        method: Any = several.get(type(layer))
+        return method(layer, shape, path) if method else [self._simple(layer, shape, path)]
 
     def _node(self, layer: Strict, kind: str, shape: Shape, out: Shape, **costs: Any) -> Node:
         self._names[kind] += 1
         return Node(layer, f"{kind}_{self._names[kind]}", shape, out, **costs)
+
+    def _padded(self, node: Node, value: Literal["zero", "lowest"]) -> list[Node]:
+        """A layer whose document says by how many places the map is padded, after the layer that does it."""
+        padding = node.layer.padding  # type: ignore[attr-defined]
+        if isinstance(padding, str):
+            return [node]
+        layer = node.layer.model_copy(update={"padding": "valid"})
+        if not padding:
+            return [replace(node, layer=layer)]
+        height, width, channels = node.input_shape
+        around = (height + 2 * padding, width + 2 * padding, channels)
+        pad = Node(Pad(pad=padding, value=value), f"{node.name}_pad", node.input_shape, around)
+        return [pad, replace(node, layer=layer, input_shape=around)]
+
+    def _max_pool(self, layer: L.MaxPool, shape: Shape, path: Path_) -> list[Node]:
+        return self._padded(self._simple(layer, shape, path), "lowest")
 
     def _chain(self, nodes: list[Node], batch_norm: bool, activation: str) -> list[Node]:
         if batch_norm:
@@ -77,7 +94,8 @@ class Lowering:
         weights = layer.kernel_size**2 * (channels // layer.groups) * layer.conv
         resolved = layer.model_copy(update={"downsample": None, "stride": stride, "use_bias": bias})
         costs = {"parameters": weights + bias * layer.conv, "multiply_adds": weights * out_h * out_w}
-        nodes.append(self._node(resolved, "conv", (height, width, channels), (out_h, out_w, layer.conv), path=path, **costs))
+        node = self._node(resolved, "conv", (height, width, channels), (out_h, out_w, layer.conv), path=path, **costs)
+        nodes += self._padded(node, "zero")
         return self._chain(nodes, batch_norm, layer.activation or self.defaults.activation)
 
     def _dense(self, layer: L.Dense, shape: Shape, path: Path_) -> list[Node]:
@@ -119,7 +137,7 @@ class Lowering:
             raise ShapeError(f"'pad' cannot take {shape[2]} channels to {channels}; use shortcut: projection", path)
         return (self._node(PadShortcut(stride=stride, channels=channels), "subsample", shape, out),)
 
-    def _branches(self, layer: L.Branches, shape: Shape, path: Path_) -> Node:
+    def _branches(self, layer: L.Branches, shape: Shape, path: Path_) -> list[Node]:
         children = tuple(self.sequence(branch, shape, (*path, "branches", index)) for index, branch in enumerate(layer.branches))
         outs = [branch[-1].output_shape if branch else shape for branch in children]
         for index, out in enumerate(outs):
@@ -127,12 +145,12 @@ class Lowering:
                 message = f"branch {index} gives {show(out)} and branch 0 {show(outs[0])}: heights and widths must agree"
                 raise ShapeError(message, (*path, "branches", index))
         total = (*outs[0][:-1], sum(out[-1] for out in outs))
-        return self._node(layer, "branches", shape, total, children=children, **_sums(children))
+        return [self._node(layer, "branches", shape, total, children=children, **_sums(children))]
 
     def _simple(self, layer: Strict, shape: Shape, path: Path_) -> Node:
         if isinstance(layer, L.Activation) and layer.activation == L.HARD_THRESHOLD:
             layer = layer.model_copy(update={"threshold": self._threshold(layer.threshold)})
-        kind = next(kind for kind, cls in L.KINDS.items() if isinstance(layer, cls))
+        kind = L.KINDS.name_of(layer)
         rule = kind_of(layer).rule
         assert rule is not None, f"{kind} is lowered by a method of its own"
         out, parameters = rule(layer, shape, path)

@@ -5,6 +5,7 @@ from typing import Any
 
 from kerasgreedy.graph.architecture import Component, architecture
 from kerasgreedy.graph.coupling import Coupling, Place, kept
+from kerasgreedy.graph.kinds import has_kernel, kind_of
 from kerasgreedy.graph.tree import Node, walk
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import Head, ModelSpec, merged_head
@@ -67,7 +68,7 @@ def _head_of(spec: ModelSpec, index: int, last: bool) -> Head:
 
 def _own_head(head: Head, component: Component, widths: Mapping[Place, int]) -> dict[str, Any]:
     """A head on its own, with the widths that its hidden layers have, or shall have."""
-    hidden = [node for node in walk(component.nodes) if isinstance(node.layer, L.Conv | L.Dense)][:-1]
+    hidden = [node for node in walk(component.nodes) if has_kernel(node)][:-1]
     if head.layers is not None:
         data: dict[str, Any] = {"layers": [_plain(layer) for layer in head.layers]}
         if head.class_maps is not None:
@@ -88,13 +89,12 @@ def _set_widths(layers: list[Any], nodes: tuple[Node, ...], depth: int, componen
         if isinstance(node.layer, L.Residual):
             _spell_out_projection(layers, node, depth)
     for node in walk(nodes):
-        if isinstance(node.layer, L.Conv | L.Dense) and (component, node.name) in widths:
+        if has_kernel(node) and (component, node.name) in widths:
             target = _at(layers, node.path[depth:])
-            kind = "conv" if isinstance(node.layer, L.Conv) else "dense"
             count = widths[component, node.name]
             if isinstance(node.layer, L.Conv) and node.layer.groups == node.input_shape[-1] > 1:
                 target["groups"] = count * node.layer.groups // node.layer.conv  # whole depthwise groups go
-            target[kind] = count
+            target[kind_of(node.layer).filters] = count
 
 
 def _spell_out_projection(layers: list[Any], node: Node, depth: int) -> None:

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
-from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.strict import Strict
 
 Shape: TypeAlias = tuple[int, ...]
@@ -17,6 +16,13 @@ class PadShortcut(Strict):
 
     stride: int
     channels: int
+
+
+class Pad(Strict):
+    """So many rows and columns more on each side of a map: zeros, or the lowest number, which no maximum takes."""
+
+    pad: int
+    value: Literal["zero", "lowest"]
 
 
 @dataclass(frozen=True)
@@ -41,16 +47,6 @@ class Node:
     multiply_adds: int = 0
     children: tuple[tuple["Node", ...], ...] = ()
     path: Path_ = ()
-
-    @property
-    def kept(self) -> int:
-        """Float32 numbers beside the trained ones: moving statistics, thresholds that are not trained, children left out."""
-        if isinstance(self.layer, L.BatchNorm):
-            return self.parameters
-        threshold = self.layer.threshold if isinstance(self.layer, L.Activation) else None
-        if threshold is None or threshold.learn == "surrogate":
-            return 0
-        return betas(threshold, self.output_shape) + (threshold.learn == "warm_up")  # and whether it has been hardened
 
 
 def fold(nodes: Sequence[Node], x: T, leaf: Callable[[Node, T], T], join: Callable[[Node, list[T]], T]) -> T:
@@ -84,11 +80,6 @@ def sequences(nodes: Sequence[Node]) -> Iterator[Sequence[Node]]:
 def leaves(nodes: Sequence[Node]) -> Iterator[Node]:
     """The layers themselves, those inside residuals and branches included."""
     return (node for node in walk(nodes) if not node.children)
-
-
-def betas(threshold: L.Threshold, shape: Shape) -> int:
-    """How many thresholds an activation has."""
-    return 1 if threshold.per == "layer" else shape[-1]
 
 
 def show(shape: Shape) -> str:

@@ -1,7 +1,6 @@
 """Spec -> Network. The only place where YAML words become Keras layers."""
 
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kerasgreedy.nn.backend import check_backend
@@ -10,24 +9,14 @@ check_backend()  # Keras reads its settings when it is imported
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasgreedy.errors import CheckpointError
-from kerasgreedy.graph import tree
 from kerasgreedy.graph.architecture import Architecture, Component, architecture
-from kerasgreedy.graph.tree import Node, fold
+from kerasgreedy.network.layer_builders import FLOAT32, Builder
 from kerasgreedy.network.walk import Instead, Walk
-from kerasgreedy.nn.activations import PositiveHardThreshold, activation
-from kerasgreedy.nn.batch_norm import FusedBatchNormalization
-from kerasgreedy.nn.conv import RowGradientConv2D
-from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
-from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.nn.objectives import CrossEntropyLoss, Objective
-from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec
-
-FLOAT32 = "float32"
 
 
 class Network:
@@ -212,122 +201,6 @@ def build_network(
     return Network(architecture(spec, input_shape, classes), seed)
 
 
-class _Builder:
-    """Turns primitive layers into Keras layers, for one component."""
-
-    def __init__(
-        self, component: str, defaults: L.BlockDefaults, seed: int, precision: str, logits: Sequence[Node], synchronized: bool
-    ):
-        self._synchronized = synchronized
-        self._component = component
-        self._defaults = defaults
-        self._seed = seed
-        self._precision = precision
-        self._logits = logits
-
-    def sequence(self, nodes: Sequence[Node], x: Any) -> Any:
-        return fold(nodes, x, self._leaf, self._join)
-
-    def _join(self, node: Node, parts: list[Any]) -> Any:
-        join = keras.layers.Concatenate if isinstance(node.layer, L.Branches) else keras.layers.Add
-        return self._typed(join(name=node.name), node)(parts)
-
-    def _leaf(self, node: Node, x: Any) -> Any:
-        layer = node.layer
-        if isinstance(layer, L.Conv | L.MaxPool) and isinstance(layer.padding, int) and layer.padding:
-            x = self._typed(_pad(layer, node), node)(x)
-        return self._typed(_LAYERS[type(layer)](self, layer, node), node)(x)
-
-    def _typed(self, layer: keras.layers.Layer, node: Node) -> keras.layers.Layer:
-        """The layer in the component's precision; what makes the logits computes in float32."""
-        layer.dtype_policy = FLOAT32 if any(node is last for last in self._logits) else self._precision
-        return layer
-
-    def kernel(self, node: Node) -> keras.initializers.Initializer:
-        """An initializer whose draw depends on the seed and the layer's place only.
-
-        A dense layer without activation is a classifier: it starts small, so that the first loss is near log(classes).
-        """
-        linear = isinstance(node.layer, L.Dense) and node.layer.activation == "linear"
-        name = "glorot_uniform" if linear else self._defaults.initializer
-        return keras.initializers.get({"class_name": name, "config": {"seed": self.seed_of(node)}})
-
-    def seed_of(self, node: Node) -> int:
-        return zlib.crc32(f"{self._seed}/{self._component}/{node.name}".encode()) & 0x7FFFFFFF
-
-    def conv(self, layer: L.Conv, node: Node) -> keras.layers.Layer:
-        return RowGradientConv2D(
-            layer.conv,
-            layer.kernel_size,
-            strides=layer.stride,
-            padding=layer.padding if isinstance(layer.padding, str) else "valid",
-            groups=layer.groups,
-            use_bias=bool(layer.use_bias),
-            kernel_initializer=self.kernel(node),
-            name=node.name,
-        )
-
-    def dense(self, layer: L.Dense, node: Node) -> keras.layers.Layer:
-        return keras.layers.Dense(
-            layer.dense, use_bias=bool(layer.use_bias), kernel_initializer=self.kernel(node), name=node.name
-        )
-
-    def batch_norm(self, layer: L.BatchNorm, node: Node) -> keras.layers.Layer:
-        return FusedBatchNormalization(
-            momentum=self._defaults.batch_norm_momentum,
-            epsilon=self._defaults.batch_norm_epsilon,
-            synchronized=self._synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1,
-            name=node.name,
-        )
-
-    def downsample(self, layer: L.Downsample, node: Node) -> keras.layers.Layer:
-        if layer.downsample == "invertible":
-            return InvertibleDownsampling(layer.factor, name=node.name)
-        pool = keras.layers.MaxPooling2D if layer.downsample == "max" else keras.layers.AveragePooling2D
-        return pool(layer.factor, name=node.name)
-
-    def pool_to(self, layer: L.PoolTo, node: Node) -> keras.layers.Layer:
-        (height, width, _), (rows, columns, _) = node.input_shape, node.output_shape
-        if height % rows == 0 and width % columns == 0:
-            return keras.layers.AveragePooling2D((height // rows, width // columns), name=node.name)
-        return keras.layers.AdaptiveAveragePooling2D((rows, columns), name=node.name)
-
-
-def _pad(layer: L.Conv | L.MaxPool, node: Node) -> keras.layers.Layer:
-    """Explicit padding: zeros before a convolution, the lowest number before a maximum."""
-    name = f"{node.name}_pad"
-    if isinstance(layer, L.Conv):
-        return keras.layers.ZeroPadding2D(layer.padding, name=name)
-    return PadLowest(int(layer.padding), name=name)
-
-
-def _activation(layer: L.Activation, name: str) -> keras.layers.Layer:
-    if layer.threshold is None:
-        return activation(layer.activation, name=name)
-    return PositiveHardThreshold(**layer.threshold.model_dump(exclude_none=True), name=name)
-
-
-_LAYERS: dict[type, Callable[[_Builder, Any, Node], keras.layers.Layer]] = {
-    L.Conv: _Builder.conv,
-    L.Dense: _Builder.dense,
-    L.BatchNorm: _Builder.batch_norm,
-    L.Downsample: _Builder.downsample,
-    L.Upsample: lambda _, layer, node: InvertibleUpsampling(layer.factor, name=node.name),
-    L.Activation: lambda _, layer, node: _activation(layer, node.name),
-    L.Dropout: lambda builder, layer, node: ReplicaDropout(layer.dropout, seed=builder.seed_of(node), name=node.name),
-    L.Flatten: lambda _, layer, node: keras.layers.Flatten(name=node.name),
-    L.GlobalAvgPool: lambda _, layer, node: keras.layers.GlobalAveragePooling2D(name=node.name),
-    L.PoolTo: _Builder.pool_to,
-    L.MaxPool: lambda _, layer, node: keras.layers.MaxPooling2D(
-        layer.max_pool, layer.stride, padding=layer.padding if isinstance(layer.padding, str) else "valid", name=node.name
-    ),
-    L.AvgPool: lambda _, layer, node: keras.layers.AveragePooling2D(
-        layer.avg_pool, layer.stride, padding=layer.padding, name=node.name
-    ),
-    tree.PadShortcut: lambda _, layer, node: Subsample(layer.stride, layer.channels, name=node.name),
-}
-
-
 def build_component(
     component: Component, arch: Architecture, seed: int, precision: str = FLOAT32, synchronized: bool = True
 ) -> keras.Model:
@@ -339,8 +212,7 @@ def build_component(
     """
     # Its own type: a float32 input would be a detour of two casts between blocks of lower precision.
     x = keras.Input(component.input_shape, name="input", dtype=keras.DTypePolicy(precision).compute_dtype)
-    logits = component.classifier if component in arch.heads else ()
-    output = _Builder(component.name, arch.defaults, seed, precision, logits, synchronized).sequence(component.nodes, x)
+    output = Builder(component, arch, seed, precision, synchronized).sequence(component.nodes, x)
     return keras.Model(x, output, name=_keras_name(component.name))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from kerasgreedy.graph.architecture import Component, architecture
 from kerasgreedy.graph.coupling import Coupling, kept
+from kerasgreedy.graph.kinds import has_kernel
 from kerasgreedy.graph.rewriting import resized, without
 from kerasgreedy.graph.tree import Node, leaves, walk
 from kerasgreedy.network.build import Network
@@ -62,7 +63,7 @@ def silence(network: Network, coupling: Coupling, removed: Collection[int]) -> d
         changed = False
         for node in walk(component.nodes):
             place = (component.name, node.name)
-            if isinstance(node.layer, L.Conv | L.Dense):
+            if has_kernel(node):
                 key = f"{component.name}/{node.name}/kernel"
                 rows = _silent_rows(node, coupling.inputs[place], removed, arrays[key])
                 if rows is not None:
@@ -116,8 +117,7 @@ def _sliced(
         for key, array in arrays.items():
             if not key.startswith(f"{component.name}/{node.name}/"):
                 continue
-            by_channel = isinstance(node.layer, L.Activation) and array.ndim == 1  # thresholds; those of a layer are scalars
-            if isinstance(node.layer, L.Conv | L.Dense | L.BatchNorm) or by_channel:
+            if array.ndim and array.dtype.kind == "f":  # neither a threshold of the whole layer nor random state
                 array = array[..., kept(leaving, removed)]
             if key.endswith("/kernel"):
                 array = array[..., _kept_rows(node, entering, removed), :]

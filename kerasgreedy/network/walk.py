@@ -7,7 +7,6 @@ import keras
 
 from kerasgreedy.graph.kinds import kind_of
 from kerasgreedy.graph.tree import Node, fold
-from kerasgreedy.spec import layers as L
 
 # Given `component/layer`, the Keras layer and its input: what stands for its output, or None for the layer's own.
 Instead: TypeAlias = Callable[[str, keras.layers.Layer, Any], Any]
@@ -24,8 +23,6 @@ class Walk:
 
     def _leaf(self, node: Node, x: Any) -> Any:
         layer = self._model.get_layer(node.name)
-        if isinstance(node.layer, L.Conv | L.MaxPool) and isinstance(node.layer.padding, int) and node.layer.padding:
-            x = self._model.get_layer(f"{node.name}_pad")(x)
         if kind_of(node.layer).takes_training:
             return layer(x, training=self._training)
         other = self._instead(f"{self._component}/{node.name}", layer, x)

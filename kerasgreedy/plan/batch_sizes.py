@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import InputError
 from kerasgreedy.graph.architecture import Architecture
+from kerasgreedy.graph.kinds import has_kernel
 from kerasgreedy.graph.tree import leaves, show
 from kerasgreedy.plan.caching import ITEM_BYTES, gigabytes
 from kerasgreedy.plan.preparation import Job
@@ -108,7 +109,7 @@ def least_memory(arch: Architecture, phase: Phase, workers: int = 1) -> Need:
         item = ITEM_BYTES[(phase.precision if trains else phase.prefix_precision).removeprefix("mixed_")]
         for node in leaves(arch.components[name].nodes):
             size = math.prod(node.output_shape) * item
-            if isinstance(node.layer, L.Conv | L.Dense):
+            if has_kernel(node):
                 needs.append(Need(size * batch, f"{name}/{node.name}", node.output_shape, batch))
             elif trains and isinstance(node.layer, L.Activation | L.BatchNorm):
                 needs.append(Need(2 * size * part, f"{name}/{node.name}", node.output_shape, part))

@@ -8,6 +8,7 @@ from kerasgreedy.errors import PlanError, ShapeError, did_you_mean
 from kerasgreedy.graph.architecture import Architecture, Component, architecture
 from kerasgreedy.graph.chains import find_chains, no_scale
 from kerasgreedy.graph.coupling import Coupling, Group, find_coupling, kept
+from kerasgreedy.graph.kinds import has_kernel
 from kerasgreedy.graph.rewriting import last_head, resized, without
 from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.actions import HeadAction, PruneAction
@@ -15,7 +16,6 @@ from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, select
 from kerasgreedy.plan.caching import plan_cache
 from kerasgreedy.plan.solver_plans import SolverRequest, plan_solver
 from kerasgreedy.plan.stages import Phase, Stage
-from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec, merged_head
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.regularizers import matches
@@ -241,13 +241,7 @@ class Compiler:
 
 def _check_patterns(arch: Architecture, section: tuple[str, ...], training: Training) -> None:
     """Refuses a regularizer that means no layer of the network."""
-    with_kernels = (L.Conv, L.Dense)
-    layers = [
-        f"{c.name}/{node.name}"
-        for c in arch.components.values()
-        for node in leaves(c.nodes)
-        if isinstance(node.layer, with_kernels)
-    ]
+    layers = [f"{c.name}/{node.name}" for c in arch.components.values() for node in leaves(c.nodes) if has_kernel(node)]
     heads = {head.name for head in arch.heads}
     for number, settings in enumerate(training.regularizers):
         if not any(matches(settings.of, key, key.split("/")[0] in heads) for key in layers):

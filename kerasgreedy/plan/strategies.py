@@ -3,7 +3,7 @@
 from typing import Any
 
 from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.tree import show
+from kerasgreedy.graph.tree import Pad, show
 from kerasgreedy.plan.compile import Compiler
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.dsd import Dsd
@@ -82,10 +82,11 @@ def identity_obstacle(arch: Architecture, index: int) -> str:
     for 0 <= a <= b (a relu gives what eta*(x; 0) does).
     """
     block, before = arch.blocks[index], arch.blocks[index - 1]
-    kinds = [type(node.layer) for node in block.nodes]
+    layers = [node.layer for node in block.nodes if not isinstance(node.layer, Pad)]
+    kinds = [type(layer) for layer in layers]
     if kinds not in ([L.Conv, L.Activation], [L.Conv, L.BatchNorm, L.Activation]):
         return f"{block.name} is not one convolution with an activation"
-    conv = block.nodes[0].layer
+    conv = layers[0]
     if block.input_shape != block.output_shape:
         return f"{block.name} maps {show(block.input_shape)} to {show(block.output_shape)}"
     if not isinstance(conv, L.Conv) or conv.groups != 1 or conv.kernel_size % 2 == 0:

@@ -23,6 +23,22 @@ def imported(place: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def promised(group: str) -> dict[str, metadata.EntryPoint]:
+    """Name -> entry point of what installed plug-ins add to a door."""
+    return {point.name: point for point in metadata.entry_points(group=f"kerasgreedy.{group}")}
+
+
+def import_promised(point: metadata.EntryPoint, group: str, there: Mapping[str, Any]) -> None:
+    """Imports an installed plug-in, which adds to what is `there`.
+
+    Raises:
+        InputError: what it promises is not.
+    """
+    point.load()
+    if point.name not in there:
+        raise InputError(f"plug-in {point.value}: promises {group} '{point.name}' and does not add it when it is imported")
+
+
 class Named(Strict):
     """Settings behind a door; subclasses give `name` one word: `name: Literal["sgd"]`."""
 
@@ -71,7 +87,7 @@ class Names:
     @property
     def names(self) -> list[str]:
         """What is there, and what installed plug-ins promise."""
-        return [*self._choices, *(name for name in self._promised() if name not in self._choices)]
+        return [*self._choices, *(name for name in promised(self.group) if name not in self._choices)]
 
     def __getitem__(self, name: str) -> Choice:
         return self._choices[name]
@@ -83,18 +99,13 @@ class Names:
 
     def known(self, name: Any) -> bool:
         """Whether there is such a name; imports the installed plug-in that promises it, if there is one."""
-        if isinstance(name, str) and name not in self._choices and (point := self._promised().get(name)) is not None:
-            point.load()
-            if name not in self._choices:
-                raise InputError(f"plug-in {point.value}: promises {self.group} '{name}' and does not add it when it is imported")
+        if isinstance(name, str) and name not in self._choices and (point := promised(self.group).get(name)) is not None:
+            import_promised(point, self.group, self._choices)
         return isinstance(name, str) and name in self._choices
 
     def refused(self, name: Any) -> str:
         """What is wrong with a name that is not known."""
         return f"received {show(name)}; allowed: {', '.join(self.names)}{did_you_mean(name, self.names)}"
-
-    def _promised(self) -> dict[str, metadata.EntryPoint]:
-        return {point.name: point for point in metadata.entry_points(group=f"kerasgreedy.{self.group}")}
 
     def _choose(self, data: Any) -> Any:
         if not self.known(data):

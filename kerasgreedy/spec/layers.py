@@ -4,12 +4,14 @@ A layer is a mapping with one key that names its kind (`conv`, `max_pool`, `resi
 Three combinators make everything else: a sequence (a list), `residual` (body + shortcut) and `branches` (concatenated).
 """
 
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, WrapValidator, field_validator, model_validator
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic_core import core_schema
 
 from kerasgreedy.errors import did_you_mean
+from kerasgreedy.spec.doors import import_promised, promised
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
 HARD_THRESHOLD = "positive_hard_threshold"
@@ -196,42 +198,97 @@ class Branches(Strict):
     branches: list[list["Layer"]] = Field(min_length=2, description="the sequences")
 
 
-# In the order in which a mapping with several of these keys is read: `{conv: 8, batch_norm: true}` is a conv.
-KINDS: dict[str, type[Strict]] = {
-    "conv": Conv,
-    "dense": Dense,
-    "residual": Residual,
-    "branches": Branches,
-    "max_pool": MaxPool,
-    "avg_pool": AvgPool,
-    "pool_to": PoolTo,
-    "global_avg_pool": GlobalAvgPool,
-    "flatten": Flatten,
-    "dropout": Dropout,
-    "upsample": Upsample,
-    "downsample": Downsample,
-    "batch_norm": BatchNorm,
-    "activation": Activation,
-}
+class LayerKinds:
+    """The kinds of layers that can be written, by the key that names each; the door `kerasgreedy.layers`.
+
+    As the second annotation of a field beside the union of the package's own kinds it takes any of them.
+    """
+
+    def __init__(self, kinds: Mapping[str, type[Strict]]):
+        self._kinds = dict(kinds)
+        self._added: dict[str, type[Strict]] = {}
+
+    def add(self, name: str, document: type[Strict]) -> None:
+        """Adds a kind; `graph.kinds.add_kind` calls this.
+
+        Raises:
+            ValueError: the name is taken, or the class has no such field.
+        """
+        if name in self.all:
+            raise ValueError(f"layers: the name '{name}' is taken by {self.all[name].__name__}")
+        if name not in document.model_fields:
+            raise ValueError(f"layers: {document.__name__} needs a field '{name}'")
+        self._added[name] = document
+
+    @property
+    def all(self) -> dict[str, type[Strict]]:
+        """In the order in which a mapping with several of these keys is read: `{conv: 8, batch_norm: true}` is a conv."""
+        return {**self._added, **self._kinds}
+
+    def name_of(self, layer: Strict) -> str:
+        """The key of a layer's kind."""
+        return next(name for name, document in self.all.items() if type(layer) is document)
+
+    def among(self, keys: Collection[Any]) -> list[str]:
+        """The kinds that some keys name; imports an installed plug-in that promises one, if no other kind is meant."""
+        present = [name for name in self.all if name in keys]
+        if not present:
+            for name, point in promised("layers").items():
+                if name in keys:
+                    import_promised(point, "layers", self._added)
+                    return [name]
+        return present
+
+    def choose(self, data: Any) -> Strict:
+        """Picks the layer class by its kind key, so that errors speak of that kind only."""
+        if not isinstance(data, dict):
+            if type(data) in self.all.values():
+                return data
+            raise faults("layer", [fault(f"received {show(data)}; allowed: a layer, such as {{conv: 64}}", data)])
+        present = self.among(data)
+        if not present:
+            names = [*self.all, *promised("layers")]
+            hint = next((h for key in data if (h := did_you_mean(key, names))), f"; allowed: {', '.join(names)}")
+            keys = ", ".join(map(str, data)) or "nothing"
+            raise faults("layer", [fault(f"no kind of layer among its keys ({keys}){hint}", data)])
+        document = self.all[present[0]]
+        stray = [other for other in present[1:] if other not in document.model_fields]
+        if stray:
+            message = f"one layer cannot be both '{present[0]}' and '{stray[0]}'; write two layers of a list"
+            raise faults("layer", [fault(message, data, (stray[0],))])
+        return document.model_validate(data)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        by_class = core_schema.wrap_serializer_function_ser_schema(
+            lambda value, rest: rest(value), schema=core_schema.any_schema()
+        )
+        return core_schema.no_info_wrap_validator_function(
+            lambda data, _: self.choose(data), handler(source), serialization=by_class
+        )
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        own = handler(schema)
+        return {"anyOf": [*own["anyOf"], *(handler(document.__pydantic_core_schema__) for document in self._added.values())]}
 
 
-def _dispatch(data: Any, handler: Callable[[Any], Any]) -> Any:
-    """Picks the layer class by its kind key, so that errors speak of that kind only."""
-    if not isinstance(data, dict):
-        if type(data) in KINDS.values():
-            return data
-        raise faults("layer", [fault(f"received {show(data)}; allowed: a layer, such as {{conv: 64}}", data)])
-    present = [kind for kind in KINDS if kind in data]
-    if not present:
-        hint = next((h for key in data if (h := did_you_mean(key, KINDS))), f"; allowed: {', '.join(KINDS)}")
-        keys = ", ".join(map(str, data)) or "nothing"
-        raise faults("layer", [fault(f"no kind of layer among its keys ({keys}){hint}", data)])
-    kind = present[0]
-    stray = [other for other in present[1:] if other not in KINDS[kind].model_fields]
-    if stray:
-        message = f"one layer cannot be both '{kind}' and '{stray[0]}'; write two layers of a list"
-        raise faults("layer", [fault(message, data, (stray[0],))])
-    return KINDS[kind].model_validate(data)
+KINDS = LayerKinds(
+    {
+        "conv": Conv,
+        "dense": Dense,
+        "residual": Residual,
+        "branches": Branches,
+        "max_pool": MaxPool,
+        "avg_pool": AvgPool,
+        "pool_to": PoolTo,
+        "global_avg_pool": GlobalAvgPool,
+        "flatten": Flatten,
+        "dropout": Dropout,
+        "upsample": Upsample,
+        "downsample": Downsample,
+        "batch_norm": BatchNorm,
+        "activation": Activation,
+    }
+)
 
 
 Layer: TypeAlias = Annotated[
@@ -249,7 +306,7 @@ Layer: TypeAlias = Annotated[
     | Downsample
     | BatchNorm
     | Activation,
-    WrapValidator(_dispatch),
+    KINDS,
 ]
 
 Residual.model_rebuild()

@@ -80,11 +80,11 @@ def _as_block(data: Any) -> Any:
         what = "a layer such as {conv: 64}, a list of layers, or a mapping with 'layers'"
         raise ValueError(f"received {show(data)}; allowed: {what}")
     if isinstance(data, dict) and not set(data) & {"layers", "repeat"}:
-        options = set(data) & set(KINDS) and set(data) & {"head", "name"}
+        options = KINDS.among(data) and set(data) & {"head", "name"}
         if options:
             option = min(options)
             raise faults("Block", [fault(f"'{option}' belongs to a block: write {{layers: [...], {option}: ...}}", at=(option,))])
-        misspelt = not set(data) & set(KINDS) and any(did_you_mean(key, Block.model_fields) for key in data)
+        misspelt = not KINDS.among(data) and any(did_you_mean(key, Block.model_fields) for key in data)
         return data if misspelt else {"layers": [data]}
     return data
 

@@ -195,7 +195,7 @@ def reference(intro: str, classes: list[type[BaseModel]]) -> str:
 
 def pages() -> dict[str, str]:
     """File name -> page."""
-    layers = list(L.KINDS.values())
+    layers = list(L.KINDS.all.values())
     return {
         "spec.md": reference(SPEC_INTRO, [M.ModelSpec, M.Nominal, L.BlockDefaults, L.Threshold, M.Block, M.Head, *layers]),
         "recipe.md": reference(
@@ -229,7 +229,7 @@ def pages() -> dict[str, str]:
 
 
 def _title(cls: type[BaseModel]) -> str:
-    kinds = {layer: kind for kind, layer in L.KINDS.items()}
+    kinds = {layer: kind for kind, layer in L.KINDS.all.items()}
     if cls in kinds:
         return f"Layer `{kinds[cls]}`"
     for key, door in (("training.objective", O.OBJECTIVES), ("training.regularizers", G.PENALTIES)):
@@ -277,7 +277,7 @@ def _default(value: Any) -> str:
 def _shape(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return "a layer" if name in {cls.__name__ for cls in L.KINDS.values()} else "a mapping"
+        return "a layer" if name in {cls.__name__ for cls in L.KINDS.all.values()} else "a mapping"
     if "const" in schema:
         return f"`{str(schema['const']).lower()}`" if isinstance(schema["const"], bool) else f"`{schema['const']}`"
     if "enum" in schema:
