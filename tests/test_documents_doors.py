@@ -92,7 +92,11 @@ def test_page_extending(page, plugged):
     assert entry["importance"] == "largest_weight" and entry["filters"]["block_3/conv_1"] == [6, 3]
     page.says("has to be resumed and evaluated with the same `--plugin`")
     assert json.loads(run("evaluate", "run", "--json").stdout.splitlines()[-1])["depths"] == scores
-    assert run("export", "run", "exported", "--format", "keras").returncode == 0
+    exported = run("export", "run", "exported", "--format", "keras", "--format", "npz", "--json")
+    assert exported.returncode == 0, exported.stderr
+    assert json.loads(exported.stdout.splitlines()[-1])["formats"][1]["components"] == 6
+    with np.load(folder / "exported/1/weights.npz") as arrays:
+        assert arrays["block_3/channel_scale_1/scale"].shape == (3,)
     plain = run(
         "train", "scaled.yaml", "-r", "r.yaml", *(f"--set={text}" for text in (*SMALL, "training.epochs=1")), "-w", "plain"
     )

@@ -8,6 +8,7 @@ import typer
 from kerasgreedy.cli import output
 from kerasgreedy.cli.options import Json, quiet_tensorflow
 from kerasgreedy.errors import InputError, tell
+from kerasgreedy.export.format_names import FORMATS
 
 
 def export(
@@ -24,7 +25,7 @@ def export(
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", "-f", help="Also write keras, tflite, tflite_float16, tflite_int8 or onnx. May be repeated."),
+        typer.Option("--format", "-f", help=f"Also write one of {', '.join(FORMATS.added)}. May be repeated."),
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", help="Classes that the served prediction lists.")] = 5,
     free_size: Annotated[bool, typer.Option("--free-size", help="Take images of any size, where the layers allow it.")] = False,
@@ -36,7 +37,7 @@ def export(
     quiet_tensorflow()
     from kerasgreedy.export.export_run import Export, export_run
 
-    settings = Export(version, answer, features_depth, top_k, free_size, tuple(formats or ()))  # type: ignore[arg-type]
+    settings = Export(version, answer, features_depth, top_k, free_size, tuple(formats or ()))
     done = export_run(workdir, out, settings, quiet=quiet)
     if as_json:
         output.put_json(done)

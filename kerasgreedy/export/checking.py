@@ -1,5 +1,7 @@
 """What is exported gives what the network gives, or it is not written."""
 
+import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +21,23 @@ JUMP_TOLERANCE = 0.1
 # What int8 may lose of top-1, and how many images of a small test part are no evidence of a loss.
 LOST_TOP1 = 0.01
 LOST_IMAGES = 2
+
+
+def require_packages(names: Sequence[str], install: str) -> None:
+    """Imports packages.
+
+    Args:
+        install: what pip is to be given.
+
+    Raises:
+        InputError: one of them is missing or does not load.
+    """
+    try:
+        for name in names:
+            importlib.import_module(name)
+    except ImportError as error:
+        listed = f"{', '.join(names[:-1])} and {names[-1]}"
+        raise InputError(f"this needs the packages {listed}: pip install {install} ({error})") from None
 
 
 def some_images(network: Network, calibration: "NDArray | None" = None) -> "NDArray[np.float32]":

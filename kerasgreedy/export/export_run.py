@@ -4,24 +4,24 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import tensorflow as tf
 
 from kerasgreedy.data.arrays import ImageArrays
-from kerasgreedy.errors import InputError, WorkdirError, did_you_mean, tell
+from kerasgreedy.errors import InputError, WorkdirError, tell
 from kerasgreedy.export import card, reusable, verify
 from kerasgreedy.export.checksums import FACTS, checksums
 from kerasgreedy.export.endpoints import EXPORT_TOP_K, Answer, Endpoints
-from kerasgreedy.export.formats import Format, NetworkSource, write_format
+from kerasgreedy.export.format_names import FORMATS
+from kerasgreedy.export.formats import NetworkSource, write_format
 from kerasgreedy.export.free_size import FreeSize
 from kerasgreedy.export.image_bytes import Preprocessing
-from kerasgreedy.export.onnx import require_packages
 from kerasgreedy.export.warmup import write_warm_up
 from kerasgreedy.files import as_json, new_folder, plain_path, plain_temporary, user_path
 from kerasgreedy.network.build import FLOAT32, Network
 from kerasgreedy.plan.preparation import Job, prepare
-from kerasgreedy.runs.open_run import open_job, trained_network
+from kerasgreedy.runs.open_run import trained_network
 from kerasgreedy.runs.start_from import stored_info
 from kerasgreedy.runs.workdir import Workdir
 
@@ -39,7 +39,7 @@ class Export:
         features_depth: of the block whose features the model gives when it is called; None: the last trained depth.
         top_k: classes that `serve` lists.
         free_size: images of any size.
-        formats: further files, see `Format`.
+        formats: further files, names of `format_names.FORMATS`.
     """
 
     version: int | None = None
@@ -47,7 +47,7 @@ class Export:
     features_depth: int | None = None
     top_k: int = EXPORT_TOP_K
     free_size: bool = False
-    formats: Sequence[Format] = ()
+    formats: Sequence[str] = ()
 
     def check(self) -> None:
         """Raises InputError for values that no run could use."""
@@ -56,10 +56,8 @@ class Export:
         if self.top_k < 1:
             raise InputError(f"top_k: received {self.top_k}; allowed: 1 or more")
         for name in self.formats:
-            if name not in get_args(Format):
-                raise InputError(
-                    f"formats: received '{name}'; allowed: {', '.join(get_args(Format))}{did_you_mean(name, get_args(Format))}"
-                )
+            if not FORMATS.known(name):
+                raise InputError(f"formats: {FORMATS.refused(name)}")
 
 
 @plain_temporary()
@@ -86,15 +84,13 @@ def export_run(
     """
     settings = settings or Export()
     settings.check()
-    if "onnx" in settings.formats:
-        require_packages()
     base = user_path(out)
     version = _version(base, settings.version)
     target = base / str(version)
     say = _say(quiet)
     folder = Workdir.open(workdir)
-    if "tflite_int8" in settings.formats:
-        open_job(folder, data)  # refuses data that is gone or changed before all the work
+    for name in settings.formats:
+        FORMATS.load(name)().check(folder, data)
     job, network = trained_network(folder, prepare(*folder.documents(), stored_info(folder), begins=False))
     network.compute_in(FLOAT32)
     for component in (*network.blocks, *network.heads):

@@ -1,9 +1,9 @@
 """Files beside the SavedModel: for Keras, for devices, for other runtimes."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -13,8 +13,9 @@ from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_accuracy, check_same, jumps, some_images
 from kerasgreedy.export.converting import network_logits
 from kerasgreedy.export.endpoints import Answer
-from kerasgreedy.export.lite import run_tflite, tflite
-from kerasgreedy.export.onnx import onnx
+from kerasgreedy.export.format_names import FORMATS
+from kerasgreedy.export.lite import Kind, run_tflite, tflite
+from kerasgreedy.export.onnx import onnx, require_onnx
 from kerasgreedy.export.portable import portable_model
 from kerasgreedy.network.build import Network
 from kerasgreedy.runs.open_run import open_job, open_pipeline
@@ -23,7 +24,6 @@ from kerasgreedy.runs.workdir import Workdir
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Format: TypeAlias = Literal["keras", "tflite", "tflite_float16", "tflite_int8", "onnx"]
 CALIBRATION_IMAGES, CHECKED_IMAGES = 256, 1000
 
 
@@ -43,61 +43,107 @@ class NetworkSource:
     data: ImageArrays | None
 
 
-def write_format(name: Format, folder: Path, source: NetworkSource) -> dict[str, Any]:
-    """Writes one file into a folder, after comparing it with the network.
+class ExportFormat(ABC):
+    """A kind of file that an export can hold beside the SavedModel.
 
-    Returns:
-        `format`, `file`, `bytes`; of int8 also `images`, `part`, `top1_float` and `top1` on them.
-
-    Raises:
-        InputError: it would give something else, or a package is missing.
+    Attributes:
+        file: its name.
     """
-    file, write = _FORMATS[name]
-    about = write(source, folder / file)
-    return {"format": name, "file": file, "bytes": (folder / file).stat().st_size, **about}
+
+    file: str
+
+    def check(self, source: Workdir, data: ImageArrays | None) -> None:
+        """Refuses what cannot be, before all the work; see `NetworkSource` for the arguments.
+
+        Raises:
+            KerasgreedyError: a package or data is missing.
+        """
+
+    @abstractmethod
+    def write(self, source: NetworkSource, file: Path) -> dict[str, Any]:
+        """Writes the file, after comparing it with the network; returns what else is to be said of it.
+
+        Raises:
+            InputError: it would give something else.
+        """
 
 
-def _keras(source: NetworkSource, file: Path) -> dict[str, Any]:
-    """The file itself is loaded again and compared at every depth, and the vote."""
-    portable_model(source.network).save(file)
-    images = some_images(source.network)
-    received = keras.models.load_model(file)(images, training=False)
-    answers: list[Answer] = [*source.network.depths, "ensemble"]
-    for depth in answers:
-        name = "ensemble" if depth == "ensemble" else f"depth_{depth}"
-        expected, given = network_logits(source.network, depth, images), np.asarray(received[name])
-        check_same(f"{file.name}, {name},", expected, given, FLOAT_TOLERANCE, jumps(source.network))
-    return {}
+def write_format(name: str, folder: Path, source: NetworkSource) -> dict[str, Any]:
+    """Writes one file into a folder, see `ExportFormat.write`; returns `format`, `file`, `bytes` and what it says."""
+    chosen: ExportFormat = FORMATS.load(name)()
+    about = chosen.write(source, folder / chosen.file)
+    return {"format": name, "file": chosen.file, "bytes": (folder / chosen.file).stat().st_size, **about}
 
 
-def _float(source: NetworkSource, file: Path) -> dict[str, Any]:
-    file.write_bytes(tflite(source.network, source.answer, "float"))
-    return {}
+class KerasFile(ExportFormat):
+    """Stock Keras layers, with all depths and the vote. The file itself is loaded again and compared at each."""
+
+    file = "model.keras"
+
+    def write(self, source: NetworkSource, file: Path) -> dict[str, Any]:
+        portable_model(source.network).save(file)
+        images = some_images(source.network)
+        received = keras.models.load_model(file)(images, training=False)
+        answers: list[Answer] = [*source.network.depths, "ensemble"]
+        for depth in answers:
+            name = "ensemble" if depth == "ensemble" else f"depth_{depth}"
+            expected, given = network_logits(source.network, depth, images), np.asarray(received[name])
+            check_same(f"{file.name}, {name},", expected, given, FLOAT_TOLERANCE, jumps(source.network))
+        return {}
 
 
-def _float16(source: NetworkSource, file: Path) -> dict[str, Any]:
-    file.write_bytes(tflite(source.network, source.answer, "float16"))
-    return {}
+class LiteFloat(ExportFormat):
+    """TFLite with weights of float32."""
+
+    file = "model.tflite"
+    kind: Kind = "float"
+
+    def write(self, source: NetworkSource, file: Path) -> dict[str, Any]:
+        file.write_bytes(tflite(source.network, source.answer, self.kind))
+        return {}
 
 
-def _int8(source: NetworkSource, file: Path) -> dict[str, Any]:
-    job = open_job(source.run, source.data)
-    pipeline = open_pipeline(job, source.data, source.run)
-    with pipeline.named_failures():
-        calibration, _ = _raw_images(pipeline, "train", CALIBRATION_IMAGES)
-        part: Part = "validation" if len(pipeline.parts["validation"]) else "train"
-        images, labels = _raw_images(pipeline, part, CHECKED_IMAGES)
-    content = tflite(source.network, source.answer, "int8", calibration)
-    float_content = tflite(source.network, source.answer, "float")
-    before, after = (float((run_tflite(each, images).argmax(1) == labels).mean()) for each in (float_content, content))
-    check_accuracy("tflite_int8", before, after, len(labels))
-    file.write_bytes(content)
-    return {"images": len(labels), "part": part, "top1_float": before, "top1": after}
+class LiteFloat16(LiteFloat):
+    """TFLite with weights of float16."""
+
+    file = "model_float16.tflite"
+    kind = "float16"
 
 
-def _onnx(source: NetworkSource, file: Path) -> dict[str, Any]:
-    file.write_bytes(onnx(source.network, source.answer))
-    return {}
+class LiteInt8(ExportFormat):
+    """TFLite in whole numbers. It says `images`, `part`, and `top1_float` and `top1` on them."""
+
+    file = "model_int8.tflite"
+
+    def check(self, source: Workdir, data: ImageArrays | None) -> None:
+        open_job(source, data)  # refuses data that is gone or changed
+
+    def write(self, source: NetworkSource, file: Path) -> dict[str, Any]:
+        job = open_job(source.run, source.data)
+        pipeline = open_pipeline(job, source.data, source.run)
+        with pipeline.named_failures():
+            calibration, _ = _raw_images(pipeline, "train", CALIBRATION_IMAGES)
+            part: Part = "validation" if len(pipeline.parts["validation"]) else "train"
+            images, labels = _raw_images(pipeline, part, CHECKED_IMAGES)
+        content = tflite(source.network, source.answer, "int8", calibration)
+        float_content = tflite(source.network, source.answer, "float")
+        before, after = (float((run_tflite(each, images).argmax(1) == labels).mean()) for each in (float_content, content))
+        check_accuracy("tflite_int8", before, after, len(labels))
+        file.write_bytes(content)
+        return {"images": len(labels), "part": part, "top1_float": before, "top1": after}
+
+
+class OnnxFile(ExportFormat):
+    """ONNX, operations of its standard domain only."""
+
+    file = "model.onnx"
+
+    def check(self, source: Workdir, data: ImageArrays | None) -> None:
+        require_onnx()
+
+    def write(self, source: NetworkSource, file: Path) -> dict[str, Any]:
+        file.write_bytes(onnx(source.network, source.answer))
+        return {}
 
 
 def _raw_images(pipeline: Pipeline, part: Part, most: int) -> tuple["NDArray[np.uint8]", "NDArray[np.int32]"]:
@@ -109,12 +155,3 @@ def _raw_images(pipeline: Pipeline, part: Part, most: int) -> tuple["NDArray[np.
         images.append(np.rint(raw).clip(0, 255).astype(np.uint8))
         labels.append(label[kept])
     return np.concatenate(images), np.concatenate(labels)
-
-
-_FORMATS: dict[Format, tuple[str, Callable[[NetworkSource, Path], dict[str, Any]]]] = {
-    "keras": ("model.keras", _keras),
-    "tflite": ("model.tflite", _float),
-    "tflite_float16": ("model_float16.tflite", _float16),
-    "tflite_int8": ("model_int8.tflite", _int8),
-    "onnx": ("model.onnx", _onnx),
-}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasgreedy.errors import InputError
-from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, some_images
+from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_same, jumps, require_packages, some_images
 from kerasgreedy.export.converting import convertible, network_logits
 from kerasgreedy.files import plain_temporary
 from kerasgreedy.network.build import Network
@@ -34,7 +34,7 @@ def onnx(network: Network, depth: int | str) -> bytes:
         InputError: a package is missing; bad depth; an operation that ONNX does not have; the logits differ by more than 1e-5 of
             the largest.
     """
-    require_packages()
+    require_onnx()
     import tf2onnx
 
     function = convertible(network, depth).logits
@@ -65,20 +65,9 @@ def run_onnx(content: bytes, images: "NDArray") -> "NDArray[np.float32]":
     return session.run(["logits"], {"images": np.asarray(images, np.float32)})[0]
 
 
-def require_packages() -> None:
-    """Imports tf2onnx, onnx and onnxruntime.
-
-    Raises:
-        InputError: one of them is missing or does not load.
-    """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import tf2onnx  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"this needs the packages tf2onnx, onnx and onnxruntime: pip install 'kerasgreedy[export]' ({error})"
-        ) from None
+def require_onnx() -> None:
+    """Refuses to begin without the packages; see `require_packages`."""
+    require_packages(["tf2onnx", "onnx", "onnxruntime"], "'kerasgreedy[export]'")
 
 
 def _tidy(proto: Any) -> None:

@@ -85,6 +85,11 @@ class Names:
         self._choices[name] = choice
 
     @property
+    def added(self) -> list[str]:
+        """What is there, without a look at what is installed."""
+        return list(self._choices)
+
+    @property
     def names(self) -> list[str]:
         """What is there, and what installed plug-ins promise."""
         return [*self._choices, *(name for name in promised(self.group) if name not in self._choices)]

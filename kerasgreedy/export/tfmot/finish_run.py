@@ -11,6 +11,7 @@ import tensorflow as tf
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import InputError, WorkdirError, did_you_mean, tell
+from kerasgreedy.export.checking import require_packages
 from kerasgreedy.export.lite import open_tflite
 from kerasgreedy.export.tfmot import finishing
 from kerasgreedy.export.tfmot.finishing import FineTuning
@@ -82,7 +83,7 @@ def finish_run(
     out = user_path(out)
     if out.exists() or out.is_symlink():  # before anything is trained
         raise WorkdirError(f"{out}: already exists; give another OUT")
-    finishing.require_packages()
+    require_packages(["tensorflow_model_optimization", "tf_keras"], "'tensorflow-model-optimization>=0.8' 'tf_keras>=2.19'")
     job, network, pipeline = _opened(workdir, data)
     depth = network.depths[-1] if settings.depth is None else settings.depth
     if depth not in network.depths:

@@ -47,22 +47,6 @@ class FineTuning:
     say: Callable[[str], None]
 
 
-def require_packages() -> None:
-    """Imports TFMOT and tf_keras.
-
-    Raises:
-        InputError: one of them is missing or does not load.
-    """
-    try:
-        import tensorflow_model_optimization  # noqa: F401
-        import tf_keras  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "this needs the packages tensorflow-model-optimization and tf_keras: "
-            f"pip install 'tensorflow-model-optimization>=0.8' 'tf_keras>=2.19' ({error})"
-        ) from None
-
-
 def quantize(network: Network, depth: int, pipeline: Pipeline, tuning: FineTuning) -> bytes:
     """Quantisation-aware training (Jacob et al. 2018) of the blocks up to a depth and its head, as an int8 TFLite file.
 
