@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from documents import page, shared  # noqa: F401
+from command_line import call, command, place  # noqa: F401 (fixtures)
+from documents import page, shared  # noqa: F401 (fixtures)
 from PIL import Image
 
 from kerasgreedy.network import latency

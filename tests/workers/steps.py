@@ -36,7 +36,8 @@ def weights_after(strategy, kinds):
 
     Alone, a process takes the shares of two workers one after the other; what moving statistics then come to is left out.
     """
-    from test_step import TINY_SPEC, arrays_of, setup
+    from conftest import TINY_SPEC
+    from one_step import arrays_of, setup
 
     from kerasgreedy.runs.devices import Devices
     from kerasgreedy.spec.training import Adam, Sgd
