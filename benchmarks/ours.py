@@ -91,7 +91,7 @@ class Session:
                 kept = tf.bitcast(tf.cast(kept, tf.bfloat16), tf.uint16).numpy()
             self.store.put(np.arange(start, start + batch), kept, labels)
         order = rng.integers(0, 2 * batch, 1000 * batch)
-        return iter(stored_batches(self.store, order, batch).map(lambda _, x, label: (x, label)).prefetch(1))
+        return iter(stored_batches(self.store, order, batch, lambda _, x, label: (x, label)).prefetch(1))
 
     def steps(self, count: int) -> float:
         """Seconds of so many steps."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 from kerasgreedy.data.distributed import unconverted
 from kerasgreedy.data.memory import available_memory
 from kerasgreedy.data.pipeline import Part, Pipeline, sharded_rows, weighted
+from kerasgreedy.data.splits import Change
 from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.network.build import Network
 from kerasgreedy.plan.caching import GIGABYTE, gigabytes
@@ -124,6 +125,7 @@ class FeatureInput:
         self.augments = pipeline.augments
         self._stores: dict[Key, FeatureStore] = {}
         self._forwards: dict[int, Callable[..., Any]] = {}
+        self._evaluations: dict[Part, tf.data.Dataset] = {}  # the same each time: what they are made by is traced once
 
     @property
     def phase_index(self) -> int:
@@ -200,18 +202,24 @@ class FeatureInput:
         return len(self._pipeline.parts["train"])
 
     def training(self, epoch: int, first_step: int) -> tf.data.Dataset:
-        return self.indexed(epoch, first_step).map(unconverted(lambda _, x, label: (x, label))).prefetch(1)
+        return self._epoch(epoch, first_step, lambda _, x, label: (x, label)).prefetch(1)
 
     def indexed(self, epoch: int, first_step: int, shards: int = 1) -> tf.data.Dataset:
+        return self._epoch(epoch, first_step, lambda *batch: batch)
+
+    def _epoch(self, epoch: int, first_step: int, last: Change) -> tf.data.Dataset:
         store = self._store(("train", self._view(epoch)))
         rows = self._pipeline.rows(self._phase.index, epoch, self._batch_size, self._devices.workers)
-        return stored_batches(store, rows[first_step * self._batch_size :], self._batch_size)
+        return stored_batches(store, rows[first_step * self._batch_size :], self._batch_size, last)
 
     def view(self, view: int | None, shards: int = 1) -> tf.data.Dataset:
         return self._in_order(("train", view))
 
     def evaluation(self, part: Part) -> tf.data.Dataset:
-        return self._in_order((part, None)).map(unconverted(weighted)).prefetch(1)
+        store = self._store((part, None))
+        if part not in self._evaluations:
+            self._evaluations[part] = self._all_of(store, weighted).prefetch(1)
+        return self._evaluations[part]
 
     @property
     def _batch_size(self) -> int:
@@ -222,8 +230,11 @@ class FeatureInput:
 
     def _in_order(self, key: Key) -> tf.data.Dataset:
         """Full batches (row, features, label); the last one is filled up with row -1."""
-        store = self._store(key)
-        return stored_batches(store, sharded_rows(len(store), self._batch_size, self._devices.workers), self._batch_size)
+        return self._all_of(self._store(key), lambda *batch: batch)
+
+    def _all_of(self, store: FeatureStore, last: Change) -> tf.data.Dataset:
+        rows = sharded_rows(len(store), self._batch_size, self._devices.workers)
+        return stored_batches(store, rows, self._batch_size, last)
 
     def _forward(self, first: int) -> Callable[..., Any]:
         """(rows, x, labels) -> (rows, output of the prefix as it is stored, labels), x being the input of block `first`.
@@ -249,12 +260,12 @@ class FeatureInput:
         return hashlib.sha256(b"".join(part.tobytes() for part in (self._pipeline.mean, self._pipeline.deviation))).hexdigest()
 
 
-def stored_batches(store: FeatureStore, rows: "NDArray[np.int64]", batch_size: int) -> tf.data.Dataset:
-    """Full batches (row, features, label) of a store in the order of `rows`; row -1 gives any features."""
+def stored_batches(store: FeatureStore, rows: "NDArray[np.int64]", batch_size: int, last: Change) -> tf.data.Dataset:
+    """Full batches of what `last` makes of (row, features, label) of a store, in the order of `rows`; row -1 gives any."""
     labels, features, shards = tf.constant(store.labels), stored_rows(store), store.shards
 
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return index, features(index), tf.gather(labels, tf.maximum(index, 0) // shards)
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return last(index, features(index), tf.gather(labels, tf.maximum(index, 0) // shards))
 
     return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=True).map(unconverted(read))
 

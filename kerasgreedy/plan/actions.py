@@ -39,7 +39,8 @@ class Action(Stage):
     def cells(self) -> list[str | int]:
         return [self.name, *["-"] * 7, self.what]
 
-    def _plain(self, **more: Any) -> dict[str, Any]:
+    def plain(self, **more: Any) -> dict[str, Any]:
+        """What `as_dict` gives of every action, and more."""
         empty = {"trains": [], "frozen": [], "losses": [], "epochs": 0, "solver": None, "cache": "none"}
         return {"index": self.index, "name": self.name, "action": self.kind, "what": self.what, **empty, **more}
 
@@ -144,7 +145,7 @@ class PruneAction(Action):
         """Plain data for JSON."""
         planned = None if self.planned is None else {name: [before, after] for name, before, after in self.planned}
         lists = {"targets": list(self.targets), "heads": list(self.heads), "progress": list(self.progress)}
-        return self._plain(**lists, settings=self.settings.model_dump(mode="json", exclude_none=True), planned=planned)
+        return self.plain(**lists, settings=self.settings.model_dump(mode="json", exclude_none=True), planned=planned)
 
 
 @dataclass(frozen=True)
@@ -172,4 +173,4 @@ class HeadAction(Action):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return self._plain(replaces=self.replaces, head=self.head.model_dump(mode="json", exclude_none=True))
+        return self.plain(replaces=self.replaces, head=self.head.model_dump(mode="json", exclude_none=True))

@@ -11,7 +11,7 @@ from kerasgreedy.graph.coupling import Coupling, Group, find_coupling, kept
 from kerasgreedy.graph.kinds import has_kernel
 from kerasgreedy.graph.rewriting import last_head, resized, without
 from kerasgreedy.graph.tree import leaves
-from kerasgreedy.plan.actions import HeadAction, PruneAction
+from kerasgreedy.plan.actions import Action, HeadAction, PruneAction
 from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, selectable, why_nothing
 from kerasgreedy.plan.caching import plan_cache
 from kerasgreedy.plan.solver_plans import SolverRequest, plan_solver
@@ -121,6 +121,14 @@ class Compiler:
             **more,
         )
         self.stages.append(phase)
+
+    def act(self, kind: type[Action], name: str, **settings: Any) -> None:
+        """Adds an action that leaves the shapes of the network as they are.
+
+        Args:
+            settings: its fields beside index and name.
+        """
+        self.stages.append(kind(len(self.stages), name, **settings))
 
     def prune(self, name: str, touches: tuple[str, ...], depths: range, tuned: range, stop_gradient: bool, default: str) -> None:
         """Adds the rounds of a removal, each with its fine-tuning, if the recipe asks for them.

@@ -72,7 +72,12 @@ def replace_head(action: HeadAction, doing: Doing) -> Outcome:
     """Puts a fresh head in the place of another."""
     with doing.strategy.scope():
         changed, spec = surgery.replace_head(doing.network, doing.job.spec, action.replaces, action.head)
-    return Outcome(changed, spec, ActionEntry(**_sizes(action, doing.network, changed)), {})
+    return Outcome(changed, spec, entry_of(action, doing.network, changed), {})
+
+
+def entry_of(action: Action, before: Network, after: Network) -> ActionEntry:
+    """What is remembered of an action of which there is nothing more to say than how large the network was and is."""
+    return ActionEntry(**_sizes(action, before, after))
 
 
 def prune(action: PruneAction, doing: Doing) -> Outcome:

@@ -81,14 +81,15 @@ def test_page_extending(page, plugged):
     )]  # fmt: skip
     plan = run("plan", "scaled.yaml", "-r", "r.yaml", *sets, "--json")
     assert plan.returncode == 0, plan.stderr
-    (phase, action) = json.loads(plan.stdout)["phases"]
+    (shaken, phase, action) = json.loads(plan.stdout)["phases"]
+    assert shaken["what"] == "noise of 0.01 on block_2, block_3"
     assert phase["trains"] == ["block_2", "block_3", "head_3"] and phase["frozen"] == ["block_1"], plan.stderr
     assert phase["solver"] == "restarted" and action["settings"]["importance"] == "largest_weight"
     done = run("train", "scaled.yaml", "-r", "r.yaml", *sets, "-w", "run", "--json")
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout.splitlines()[-1])["depths"]
     assert [entry["objective"] for entry in scores] == ["focal loss"]
-    entry = json.loads((folder / "run/results.json").read_text())["phases"][1]
+    entry = json.loads((folder / "run/results.json").read_text())["phases"][2]
     assert entry["importance"] == "largest_weight" and entry["filters"]["block_3/conv_1"] == [6, 3]
     page.says("has to be resumed and evaluated with the same `--plugin`")
     assert json.loads(run("evaluate", "run", "--json").stdout.splitlines()[-1])["depths"] == scores
