@@ -10,6 +10,7 @@ TFLite: of floats, as they take them) to logits or probabilities in NumPy.
 import importlib.util
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def main() -> None:
     architecture = architecture_of(open_spec(options.spec, options.width))
     network = Network(architecture)
     channels = architecture.input_shape[-1]
-    network.normalization = [120.0] * channels, [60.0] * channels
-    network.depths = [len(architecture.blocks)]
+    network.facts = replace(network.facts, normalization=([120.0] * channels, [60.0] * channels))
+    network.facts = replace(network.facts, depths=[len(architecture.blocks)])
     with tempfile.TemporaryDirectory() as place:
         programs = opened(network, Path(place))
         times = {batch: measure(programs, architecture.input_shape, batch, options.rounds) for batch in BATCHES}
@@ -61,7 +62,7 @@ def main() -> None:
 
 def opened(network: Network, folder: Path) -> dict[str, Callable[[np.ndarray], Any]]:
     """Name -> function of raw images uint8; the first is the Keras model called by hand, which the others are compared with."""
-    depth = network.depths[-1]
+    depth = network.facts.depths[-1]
     height, width, channels = network.architecture.input_shape
     names = [str(index) for index in range(network.architecture.classes)]
     endpoints = Endpoints(network, depth, names, Preprocessing((height, width), channels))

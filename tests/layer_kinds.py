@@ -1,6 +1,7 @@
 """Three small networks that hold every kind of layer between them, for the tests of exported files."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 from conftest import spec_of
@@ -67,8 +68,8 @@ def exported(kind):
         network.load_arrays(name, arrays)
     if kind == "thresholds":  # one of the two that warm up has its supports already
         network.component("block_2").get_layer("activation_2").harden()
-    network.normalization = ([120.0, 130.0, 110.0], [60.0, 65.0, 70.0])
-    network.ensemble_on = "probabilities" if kind == "branched" else "logits"
+    network.facts = replace(network.facts, normalization=([120.0, 130.0, 110.0], [60.0, 65.0, 70.0]))
+    network.facts = replace(network.facts, ensemble_on="probabilities" if kind == "branched" else "logits")
     return network
 
 

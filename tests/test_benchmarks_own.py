@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -26,8 +27,8 @@ def test_two_copies_beside_one():
 def test_exported_programs_give_what_the_network_gives(tmp_path):
     architecture = architecture_of(open_spec("simcnn_k1_cifar", 2))
     network = Network(architecture)
-    network.normalization = [120.0] * 3, [60.0] * 3
-    network.depths = [len(architecture.blocks)]
+    network.facts = replace(network.facts, normalization=([120.0] * 3, [60.0] * 3))
+    network.facts = replace(network.facts, depths=[len(architecture.blocks)])
     programs = export.opened(network, tmp_path / "model")
     images = np.random.default_rng(0).integers(0, 256, (2, *architecture.input_shape)).astype(np.uint8)
     expected = next(iter(programs.values()))(images)

@@ -69,15 +69,15 @@ def anytime_of(
     folder = Workdir.open(workdir)
     job = open_job(folder, data)
     job, network = trained_network(folder, job)
-    _check_depths(folder, job, network.depths)
+    _check_depths(folder, job, network.facts.depths)
     pipeline = open_pipeline(job, data, folder)
     if not len(pipeline.parts[part]):
         held = ", ".join(name for name, rows in pipeline.parts.items() if len(rows))
         raise InputError(f"part '{part}' holds no images; allowed: {held}")
     with pipeline.named_failures():
         confidence, right = _asked(network, pipeline, part, batch_size or job.recipe.training.batch_size)
-    alone, together = exit_costs(network.architecture, network.depths)
-    points = exit_curve(confidence[:, :-1], right[:, :-1], network.depths, together, wanted)
+    alone, together = exit_costs(network.architecture, network.facts.depths)
+    points = exit_curve(confidence[:, :-1], right[:, :-1], network.facts.depths, together, wanted)
     sure, top1 = confidence.mean(0, np.float64).tolist(), right.mean(0).tolist()
     return {
         "workdir": str(folder.path),
@@ -86,9 +86,9 @@ def anytime_of(
         "examples": len(right),
         "depths": [
             {"depth": depth, "top1": top1[i], "confidence": sure[i], **_cost(alone[i], alone)}
-            for i, depth in enumerate(network.depths)
+            for i, depth in enumerate(network.facts.depths)
         ],
-        "ensemble": {"on": network.ensemble_on, "top1": top1[-1], "confidence": sure[-1], **_cost(together[-1], alone)},
+        "ensemble": {"on": network.facts.ensemble_on, "top1": top1[-1], "confidence": sure[-1], **_cost(together[-1], alone)},
         "points": [{**point, **_cost(point["multiply_adds"], alone)} for point in points],
     }
 
@@ -151,11 +151,11 @@ def exit_curve(
 def _asked(network: Network, pipeline: Pipeline, part: Part, batch_size: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Confidence and whether the answer is right: (examples, trained heads and, last, their ensemble)."""
     network.compute_in(FLOAT32)
-    ensemble = Ensemble(network.depths, network.ensemble_on)
+    ensemble = Ensemble(network.facts.depths, network.facts.ensemble_on)
 
     @tf.function(autograph=False)
     def ask(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        heads = network.logits(images, network.depths)
+        heads = network.logits(images, network.facts.depths)
         logits = tf.stack([*heads, ensemble(heads)], axis=1)
         answers = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return tf.reduce_max(tf.nn.softmax(logits), axis=-1), tf.equal(answers, labels[:, None])

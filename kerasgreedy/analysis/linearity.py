@@ -105,9 +105,9 @@ def depth_of(network: Network, depth: int | None) -> int:
     Raises:
         InputError: there is no trained head.
     """
-    depth = max(network.depths) if depth is None else depth
-    if depth not in network.depths:
-        raise InputError(f"depth: received {depth}; allowed: {', '.join(map(str, network.depths))}")
+    depth = max(network.facts.depths) if depth is None else depth
+    if depth not in network.facts.depths:
+        raise InputError(f"depth: received {depth}; allowed: {', '.join(map(str, network.facts.depths))}")
     return depth
 
 

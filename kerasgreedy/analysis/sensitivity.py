@@ -134,8 +134,8 @@ class Probe:
     """
 
     def __init__(self, network: Network, spec: ModelSpec, strategy: tf.distribute.Strategy, batches: tf.data.Dataset):
-        self.depth = max(network.depths)
-        self.losses = [network.architecture.heads[depth - 1].name for depth in network.depths]
+        self.depth = max(network.facts.depths)
+        self.losses = [network.architecture.heads[depth - 1].name for depth in network.facts.depths]
         self.coupling: Coupling = find_coupling(network.architecture)
         self._network, self._spec, self._strategy, self._batches = network, spec, strategy, batches
         self._evaluator = Evaluator(network, [self.depth], strategy)

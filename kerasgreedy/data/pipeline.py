@@ -82,8 +82,7 @@ class Pipeline:
     def _divide(self, by_class: bool) -> tuple["NDArray[np.int64]", "NDArray[np.int64]"]:
         """The examples that are trained on, and those that validate."""
         train, data = self._train, self._data
-        limit = min(data.train_examples or train.size, train.size)
-        count = data.validation if isinstance(data.validation, int) else round(data.validation * limit)
+        limit, count = data.divided(train.size)
         order = np.random.default_rng((self._seed, _SPLIT)).permutation(train.size)
         if not self.by_class:
             if by_class and (count or limit < train.size):

@@ -47,7 +47,7 @@ def convertible(network: Network, depth: int | str) -> Any:
     wanted = _wanted(network, depth)
     images, heads = _ForConverters(network).heads(wanted)
     outputs = list(heads.values())
-    model = keras.Model(images, vote(outputs, wanted, network.ensemble_on) if depth == ENSEMBLE else outputs[0])
+    model = keras.Model(images, vote(outputs, wanted, network.facts.ensemble_on) if depth == ENSEMBLE else outputs[0])
 
     @tf.function(input_signature=[tf.TensorSpec((None, *network.architecture.input_shape), tf.float32, name="images")])
     def logits(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -68,9 +68,9 @@ def network_logits(network: Network, depth: int | str, images: "NDArray") -> "ND
 
 def _wanted(network: Network, depth: int | str) -> list[int]:
     if depth == ENSEMBLE:
-        return network.depths
-    if depth not in network.depths:
-        depths = ", ".join(map(str, network.depths))
+        return network.facts.depths
+    if depth not in network.facts.depths:
+        depths = ", ".join(map(str, network.facts.depths))
         raise InputError(f"depth: received {depth!r}; allowed: a trained depth ({depths}), or '{ENSEMBLE}'")
     return [int(depth)]
 
@@ -79,9 +79,9 @@ class _ForConverters(Rebuild):
     """`Rebuild` with TensorFlow's operations where Keras's do not convert."""
 
     def normalized(self, images: Any) -> Any:
-        if not self._network.normalization:
+        if not self._network.facts.normalization:
             return images
-        mean, deviation = (np.asarray(part, np.float32) for part in self._network.normalization)
+        mean, deviation = (np.asarray(part, np.float32) for part in self._network.facts.normalization)
         return layers.Lambda(lambda x: (x - mean) / deviation, name="normalize")(images)
 
     def _native(self, node: Node, function: Any, x: Any) -> Any:

@@ -69,7 +69,7 @@ class Endpoints:
             "features": (self.features, (images,)),
             "anytime": (self.anytime, (images, threshold)),
         }
-        for depth in self.network.depths:
+        for depth in self.network.facts.depths:
             found[f"depth_{depth}"] = (self._depth(depth), (images,))
         return {name: tf.function(function, input_signature=spec) for name, (function, spec) in found.items()}
 
@@ -132,7 +132,7 @@ class Endpoints:
 
     def _stage(self, index: int, first: int, x: tf.Tensor, threshold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The answers of the images whose output of the first blocks is x, from the trained depth with that index on."""
-        depths = self.network.depths
+        depths = self.network.facts.depths
         for block in self._blocks[first : depths[index]]:
             x = block(x)
         probabilities = tf.nn.softmax(self._heads[depths[index] - 1](x))
@@ -153,9 +153,9 @@ class Endpoints:
     def normalized(self, images: tf.Tensor) -> tf.Tensor:
         """Images of 0..255 as the first block takes them, float32."""
         images = tf.cast(images, tf.float32)
-        if self.network.normalization is None:
+        if self.network.facts.normalization is None:
             return images
-        mean, deviation = (np.asarray(part, np.float32) for part in self.network.normalization)
+        mean, deviation = (np.asarray(part, np.float32) for part in self.network.facts.normalization)
         return (images - mean) / deviation
 
     def _checked(self, images: tf.Tensor) -> tf.Tensor:
@@ -177,8 +177,8 @@ class Endpoints:
         return result
 
     def _vote(self, images: tf.Tensor) -> tf.Tensor:
-        depths = self.network.depths
-        return Ensemble(depths, self.network.ensemble_on)(self._logits(images, depths))
+        depths = self.network.facts.depths
+        return Ensemble(depths, self.network.facts.ensemble_on)(self._logits(images, depths))
 
     def _answer(self, images: tf.Tensor) -> tf.Tensor:
         return self._vote(images) if self.answer == "ensemble" else self._logits(images, [self.answer])[0]
@@ -193,7 +193,7 @@ class Endpoints:
 
     @property
     def _used_blocks(self) -> Sequence[Any]:
-        return self.network.architecture.blocks[: max(self.network.depths)]
+        return self.network.architecture.blocks[: max(self.network.facts.depths)]
 
 
 def pooled(x: tf.Tensor) -> tf.Tensor:

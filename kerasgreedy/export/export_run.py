@@ -99,11 +99,11 @@ def export_run(
     endpoints = _endpoints(job, network, answer, settings)
     facts = card.Facts(
         job,
-        network.depths,
+        network.facts.depths,
         answer,
         features_depth,
         endpoints.preprocessing.words,
-        network.normalization,
+        network.facts.normalization,
         endpoints.image_shape[1:],
     )
     about = card.model_card(folder, facts)
@@ -154,13 +154,13 @@ def _say(quiet: bool) -> Callable[[str], None]:
 
 def _depths(network: Network, settings: Export) -> tuple[Answer, int]:
     """Whose answer, and the features of which block."""
-    trained = ", ".join(map(str, network.depths))
-    answer = network.depths[-1] if settings.answer is None else settings.answer
-    if answer != "ensemble" and answer not in network.depths:
+    trained = ", ".join(map(str, network.facts.depths))
+    answer = network.facts.depths[-1] if settings.answer is None else settings.answer
+    if answer != "ensemble" and answer not in network.facts.depths:
         raise InputError(f"depth: received {answer}; allowed: a trained depth ({trained}), or ensemble")
-    features = network.depths[-1] if settings.features_depth is None else settings.features_depth
-    if not 1 <= features <= network.depths[-1]:
-        raise InputError(f"features_depth: received {features}; allowed: 1 to {network.depths[-1]}")
+    features = network.facts.depths[-1] if settings.features_depth is None else settings.features_depth
+    if not 1 <= features <= network.facts.depths[-1]:
+        raise InputError(f"features_depth: received {features}; allowed: 1 to {network.facts.depths[-1]}")
     return answer, features
 
 

@@ -84,7 +84,7 @@ class KerasFile(ExportFormat):
         portable_model(source.network).save(file)
         images = some_images(source.network)
         received = keras.models.load_model(file)(images, training=False)
-        answers: list[Answer] = [*source.network.depths, "ensemble"]
+        answers: list[Answer] = [*source.network.facts.depths, "ensemble"]
         for depth in answers:
             name = "ensemble" if depth == "ensemble" else f"depth_{depth}"
             expected, given = network_logits(source.network, depth, images), np.asarray(received[name])

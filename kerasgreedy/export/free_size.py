@@ -32,8 +32,8 @@ class FreeSize:
     def __init__(self, spec: ModelSpec, network: Network):
         self._network = network
         arch = network.architecture
-        last = max(network.depths)
-        used = [*arch.blocks[:last], *(arch.heads[depth - 1] for depth in network.depths)]
+        last = max(network.facts.depths)
+        used = [*arch.blocks[:last], *(arch.heads[depth - 1] for depth in network.facts.depths)]
         self._nodes: dict[str, Node] = {}
         for component in used:
             _refuse_fixed(component)

@@ -50,7 +50,7 @@ def portable_model(network: Network, depths: Sequence[int] | None = None) -> ker
     trained there. Weights are copied, all of them trainable, float32. Layer `block_1.conv_1` is `conv_1` of component `block_1`.
 
     Args:
-        depths: of the heads; default: `network.depths`.
+        depths: of the heads; default: `network.facts.depths`.
 
     Returns:
         Raw images (batch, height, width, channels) float32 of 0..255 to a dict of logits (batch, classes) float32: `depth_1` ...
@@ -59,9 +59,9 @@ def portable_model(network: Network, depths: Sequence[int] | None = None) -> ker
     Raises:
         InputError: there is no such depth, or the logits on random images differ by more than 1e-5 of the largest.
     """
-    wanted = network.depths if depths is None else list(depths)
+    wanted = network.facts.depths if depths is None else list(depths)
     images, outputs = Rebuild(network).heads(wanted)
-    outputs["ensemble"] = vote(list(outputs.values()), wanted, network.ensemble_on)
+    outputs["ensemble"] = vote(list(outputs.values()), wanted, network.facts.ensemble_on)
     model = keras.Model(images, outputs, name=_plain(network.architecture.name))
     some = some_images(network)
     received = model(some, training=False)
@@ -121,9 +121,9 @@ class Rebuild:
 
     def normalized(self, images: Any) -> Any:
         """Raw images as the first block takes them."""
-        if not self._network.normalization:
+        if not self._network.facts.normalization:
             return images
-        mean, deviation = self._network.normalization
+        mean, deviation = self._network.facts.normalization
         return layers.Normalization(mean=mean, variance=np.square(deviation), name="normalize")(images)
 
     def _run(self, component: Component, x: Any) -> Any:

@@ -38,7 +38,7 @@ def saved_object(endpoints: Endpoints, features_depth: int, weight_decay: float,
         function.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="inputs"), training=training)
     used = [variable for block in blocks for variable in network.component(block.name).variables]
     arch = network.architecture
-    asked = [*arch.blocks[: network.depths[-1]], *(arch.heads[depth - 1] for depth in network.depths)]
+    asked = [*arch.blocks[: network.facts.depths[-1]], *(arch.heads[depth - 1] for depth in network.facts.depths)]
     others = [variable for component in asked for variable in network.component(component.name).variables]
     trained = [variable.value for variable in used if variable.trainable]
     # Checkpoint is TensorFlow's public class of plain trackable objects; tf.Module has properties of these names.

@@ -89,21 +89,21 @@ def _expected(endpoints: Endpoints, images: "NDArray") -> dict[str, dict[str, An
     """What each endpoint should give for images of 0..255, from the network's components one by one and NumPy."""
     network = endpoints.network
     x: Any = images.astype(np.float32)
-    if network.normalization:
-        mean, deviation = (np.asarray(part, np.float32) for part in network.normalization)
+    if network.facts.normalization:
+        mean, deviation = (np.asarray(part, np.float32) for part in network.facts.normalization)
         x = (x - mean) / deviation
     logits, features = {}, {}
-    for depth in range(1, max(network.depths) + 1):
+    for depth in range(1, max(network.facts.depths) + 1):
         x = network.blocks[depth - 1](x, training=False)
         name = network.architecture.blocks[depth - 1].name
         if len(x.shape) == 4:
             features[f"{name}_map"] = x.numpy()
         features[f"{name}_pooled"] = pooled(x).numpy()
-        if depth in network.depths:
+        if depth in network.facts.depths:
             logits[depth] = network.heads[depth - 1](x, training=False).numpy()
     result = {f"depth_{depth}": _both(z) for depth, z in logits.items()}
-    weights = ensemble_weights(network.depths)
-    if network.ensemble_on == "logits":
+    weights = ensemble_weights(network.facts.depths)
+    if network.facts.ensemble_on == "logits":
         result["ensemble"] = _both(sum(w * z for w, z in zip(weights, logits.values(), strict=True)))
     else:
         result["ensemble"] = _both(np.log(sum(w * softmax(z) for w, z in zip(weights, logits.values(), strict=True))))
@@ -138,9 +138,9 @@ def _early(endpoints: Endpoints, expected: dict[str, dict[str, Any]], threshold:
     """Row by row, as a reader of its description would do it."""
     rows = []
     for row in range(len(expected["serve"]["probabilities"])):
-        for depth in endpoints.network.depths:
+        for depth in endpoints.network.facts.depths:
             probabilities = expected[f"depth_{depth}"]["probabilities"][row]
-            if probabilities.max() >= threshold or depth == endpoints.network.depths[-1]:
+            if probabilities.max() >= threshold or depth == endpoints.network.facts.depths[-1]:
                 rows.append((probabilities, probabilities.max(), depth))
                 break
     return {

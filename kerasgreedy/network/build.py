@@ -1,6 +1,7 @@
 """Spec -> Network. The only place where YAML words become Keras layers."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from kerasgreedy.nn.backend import check_backend
@@ -20,15 +21,29 @@ from kerasgreedy.nn.objectives import CrossEntropyLoss, Objective
 from kerasgreedy.spec.model import ModelSpec
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a network beside its layers and weights.
+
+    Attributes:
+        depths: of the heads that `Network.model` gives and lets vote; those that were trained, for the network of a run.
+        normalization: (mean, deviation) by channel that `Network.model` applies to raw images of 0..255, or None.
+        ensemble_on: what the heads vote with, `logits` or `probabilities`.
+        objectives: of the heads that have another one than cross entropy, or all of them; evaluation and importance take these.
+    """
+
+    depths: list[int]
+    normalization: tuple[list[float], list[float]] | None = None
+    ensemble_on: str = "logits"
+    objectives: Mapping[str, Objective] = field(default_factory=dict)
+
+
 class Network:
     """Blocks and heads as Keras models. Weights are float32; `compute_in` chooses what they are computed in.
 
     Attributes:
         architecture: shapes and costs; `architecture.blocks[i]` describes `blocks[i]`.
-        normalization: (mean, deviation) by channel that `model` applies to raw images of 0..255, or None.
-        depths: of the heads that `model` gives and lets vote; those that were trained, for the network of a run.
-        ensemble_on: what they vote with, `logits` or `probabilities`.
-        objectives: of the heads that have another one than cross entropy, or all of them; evaluation and importance take these.
+        facts: what else is known of it.
 
     Args:
         synchronized: on several devices, batch norm takes the statistics of the global batch, and not each device its own.
@@ -38,24 +53,16 @@ class Network:
         self.architecture = arch
         self.seed = seed
         self.synchronized = synchronized
-        self.normalization: tuple[list[float], list[float]] | None = None
-        self.depths = list(range(1, len(arch.blocks) + 1))
-        self.ensemble_on = "logits"
-        self.objectives: Mapping[str, Objective] = {}
+        self.facts = Facts(list(range(1, len(arch.blocks) + 1)))
         self._models = {name: self._built(name, FLOAT32) for name in arch.components}
         self._precisions = dict.fromkeys(self._models, FLOAT32)
 
     def _built(self, name: str, precision: str) -> keras.Model:
         return build_component(self.architecture.components[name], self.architecture, self.seed, precision, self.synchronized)
 
-    def take_facts(self, other: "Network") -> None:
-        """All that is known of another network beside its weights, which this one stands for from now on."""
-        self.normalization, self.depths, self.ensemble_on = other.normalization, other.depths, other.ensemble_on
-        self.objectives = other.objectives
-
     def objective(self, head: str) -> Objective:
         """What a head loses on an example."""
-        return self.objectives.get(head) or CrossEntropyLoss()
+        return self.facts.objectives.get(head) or CrossEntropyLoss()
 
     @property
     def names(self) -> list[str]:
@@ -165,24 +172,24 @@ class Network:
         It shares the weights of this network, all of them trainable. Normalisation is part of it.
 
         Args:
-            depths: default: `self.depths`.
+            depths: default: those of its facts.
         """
         arch = self.architecture
-        wanted = self.depths if depths is None else list(depths)
+        wanted = self.facts.depths if depths is None else list(depths)
         self.compute_in(FLOAT32)
         for component in (*self.blocks, *self.heads):
             component.trainable = True
         images = keras.Input(arch.input_shape, name="images", dtype="float32")
         x = images
-        if self.normalization:
-            mean, deviation = self.normalization
+        if self.facts.normalization:
+            mean, deviation = self.facts.normalization
             x = keras.layers.Normalization(mean=mean, variance=np.square(deviation), name="normalize")(x)
         outputs = {}
         for depth in range(1, max(wanted) + 1):
             x = self.blocks[depth - 1](x)
             if depth in wanted:
                 outputs[f"depth_{depth}"] = self.heads[depth - 1](x)
-        outputs["ensemble"] = Ensemble(wanted, self.ensemble_on, name="ensemble")(list(outputs.values()))
+        outputs["ensemble"] = Ensemble(wanted, self.facts.ensemble_on, name="ensemble")(list(outputs.values()))
         return keras.Model(images, outputs, name=_keras_name(arch.name))
 
 

@@ -102,7 +102,7 @@ def _silent_rows(node: Node, entering: tuple[int, ...], removed: Collection[int]
 
 def _like(network: Network, spec: ModelSpec) -> Network:
     result = Network(architecture(spec), network.seed, network.synchronized)
-    result.take_facts(network)
+    result.facts = network.facts
     return result
 
 

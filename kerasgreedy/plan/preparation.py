@@ -143,8 +143,7 @@ def _split_sizes(recipe: Document[Recipe], info: DataInfo) -> tuple[int, int, in
     unfit = inapplicable(data, info.dataset)
     if unfit:
         raise SpecError([Problem(recipe.locate(("data", unfit[0])), f"data.{unfit[0]}", unfit[1])])
-    total = min(data.train_examples or info.train_examples, info.train_examples)
-    validation = data.validation if isinstance(data.validation, int) else round(data.validation * total)
+    total, validation = data.divided(info.train_examples)
     train = total - validation
     if train < 1:
         message = f"received {data.validation}; there are only {total} training images"

@@ -16,7 +16,7 @@ from kerasgreedy.data.loaders import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, tell
 from kerasgreedy.files import as_json
-from kerasgreedy.network.build import Network
+from kerasgreedy.network.build import Facts, Network
 from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.runs.checkpoint import CheckpointStore, Snapshot
@@ -125,9 +125,8 @@ def fresh_network(folder: Workdir, job: Job) -> Network:
     network = Network(job.architecture, job.recipe.seed, job.recipe.synchronizes(replicas))
     channels = job.architecture.input_shape[-1]
     mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder, channels))
-    network.normalization = mean, deviation
-    network.depths, network.ensemble_on = job.trained_depths(), job.recipe.ensemble.on
-    network.objectives = objectives_of(job.recipe.training, [head.name for head in job.architecture.heads])
+    objectives = objectives_of(job.recipe.training, [head.name for head in job.architecture.heads])
+    network.facts = Facts(job.trained_depths(), (mean, deviation), job.recipe.ensemble.on, objectives)
     return network
 
 
@@ -174,7 +173,7 @@ def trained_state(folder: Workdir, job: Job) -> tuple[Job, RunState]:
     """
     job, state = restore(folder, job, *newest(folder))
     network, position = state.network, state.position
-    network.depths = job.trained_depths(position.phase + (position.epoch > 0 or position.step > 0))
-    if not network.depths:
+    network.facts = replace(network.facts, depths=job.trained_depths(position.phase + (position.epoch > 0 or position.step > 0)))
+    if not network.facts.depths:
         raise CheckpointError(f"{folder.path}: nothing is trained yet; train --resume {folder.path}")
     return job, state

@@ -85,6 +85,11 @@ class Data(Strict):
         """How many different views of the training data there are; None where every epoch has a new one."""
         return self.augment_views if self.augment.changes else 1
 
+    def divided(self, examples: int) -> tuple[int, int]:
+        """How many of so many training images are used, and how many of those validate."""
+        used = min(self.train_examples or examples, examples)
+        return used, self.validation if isinstance(self.validation, int) else round(self.validation * used)
+
     @model_validator(mode="after")
     def _views_of_something(self) -> "Data":
         if self.augment_views and not self.augment.changes:

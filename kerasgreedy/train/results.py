@@ -108,7 +108,7 @@ def score(
         raise InputError(f"part '{part}' holds no images")
     with strategy.scope():
         network.compute_in(FLOAT32)  # as the saved model does, whatever it was trained in
-    evaluator = Evaluator(network, network.depths, strategy, network.ensemble_on, instead=instead)
+    evaluator = Evaluator(network, network.facts.depths, strategy, network.facts.ensemble_on, instead=instead)
     batches = pipeline.evaluation(part, whole_shares(batch_size or job.recipe.training.batch_size, strategy.num_replicas_in_sync))
     try:
         scores, ensemble, examples = evaluator(batches, seen)
@@ -119,7 +119,7 @@ def score(
         ) from None
     return {
         "depths": [{"depth": depth, **values, **_named(network, depth)} for depth, values in scores.items()],
-        "ensemble": {**(ensemble or {}), "on": network.ensemble_on},
+        "ensemble": {**(ensemble or {}), "on": network.facts.ensemble_on},
         "examples": examples,
         "part": part,
     }

@@ -1,6 +1,7 @@
 """Accuracy against removed filters: right at every point, and nothing is left changed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_unfinished_run_counts_up_to_its_deepest_head(opened):
     """block_3 is not trained yet: what block_2 loses may go out of it too, and nothing behind head_2 is scored or counted."""
     job, _, pipeline, strategy = opened
     network = Network(job.architecture, seed=4)
-    network.depths = [1, 2]
+    network.facts = replace(network.facts, depths=[1, 2])
     probe = Probe(network, job.spec, strategy, pipeline.evaluation("validation", BATCH))
     groups, skipped = probe.selections(None)
     assert (probe.depth, probe.losses, skipped) == (2, ["head_1", "head_2"], [])

@@ -97,7 +97,7 @@ def _ask(workdir, file):
     network = kg.load_network(workdir)
     images = np.concatenate([test.images[:6], np.random.default_rng(0).integers(0, 256, (2, height, width, channels))])
     given = network.model()(images.astype(np.float32))
-    logits = given[f"depth_{network.depths[-1]}"]
+    logits = given[f"depth_{network.facts.depths[-1]}"]
     np.savez(
         file,
         images=images.astype(np.uint8),

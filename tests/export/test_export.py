@@ -267,7 +267,7 @@ def test_free_size_equals_a_network_built_at_that_size(finished, tmp_path):
     for name in network.names:
         larger.load_arrays(name, network.arrays(name))
     images = np.random.default_rng(0).integers(0, 256, (2, 12, 18, 1)).astype(np.uint8)
-    mean, deviation = (np.asarray(part, np.float32) for part in network.normalization)
+    mean, deviation = (np.asarray(part, np.float32) for part in network.facts.normalization)
     expected = larger.logits((images.astype(np.float32) - mean) / deviation)
     model = tf.saved_model.load(done["out"])
     for depth in (1, 2, 3):

@@ -1,5 +1,7 @@
 """The network that a spec becomes."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -95,7 +97,7 @@ def test_weights_depend_on_the_seed_and_the_place_only():
 
 def test_model_normalises_raw_images_and_gives_every_depth():
     network = build_network(spec_of(TINY_SPEC).value, (8, 8, 1), 10)
-    network.normalization = ([100.0], [50.0])
+    network.facts = replace(network.facts, normalization=([100.0], [50.0]))
     images = RNG.uniform(0, 255, (4, 8, 8, 1)).astype(np.float32)
     outputs = network.model()(images)
     for depth, z in enumerate(network.logits((images - 100) / 50), start=1):

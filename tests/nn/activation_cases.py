@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
 
 os.environ |= {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -157,7 +158,7 @@ def loss_difference(network):
 
 def saved_maps(network):
     """The first block's map as a loaded SavedModel gives it, which takes bytes."""
-    network.normalization = ([128.0] * 3, [64.0] * 3)
+    network.facts = replace(network.facts, normalization=([128.0] * 3, [64.0] * 3))
     endpoints = Endpoints(network, 2, ["a", "b", "c"], Preprocessing(SIZE[:2], 3, None))
     raw = RNG.integers(0, 256, IMAGES.shape).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:

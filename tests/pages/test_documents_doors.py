@@ -119,7 +119,7 @@ def test_an_installed_plug_in_is_found_by_its_entry_point(plugged, tmp_path):
     )
     arguments = ["plan", "s.yaml", "-r", "r.yaml", *(f"--set={text}" for text in SMALL), "--json"]
     plan = run(*arguments, "--set=strategy=last_two", "--set=training.objective=focal", plugin=False)
-    assert plan.returncode == 0 and json.loads(plan.stdout)["phases"][0]["name"] == "last_two", plan.stderr
+    assert plan.returncode == 0 and json.loads(plan.stdout)["phases"][1]["name"] == "last_two", plan.stderr
     odd = run(*arguments, "--set=training.objective=focl", plugin=False)
     assert odd.returncode == 2 and "did you mean 'focal'" in odd.stderr
     broken = run(*arguments, "--set=training.objective=broken", plugin=False)

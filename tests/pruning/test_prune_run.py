@@ -117,7 +117,7 @@ def test_what_is_written_is_the_last_network(pruned):
     assert scores["depths"] == pruned.results["depths"] and scores["ensemble"] == pruned.results["ensemble"]
     raw = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.float32)
     outputs = keras.models.load_model(pruned.workdir / "model.keras")(raw)
-    mean, deviation = loaded.normalization
+    mean, deviation = loaded.facts.normalization
     for depth, z in enumerate(loaded.logits((raw - mean) / deviation), start=1):
         np.testing.assert_allclose(outputs[f"depth_{depth}"], z, rtol=1e-4, atol=1e-5)
 

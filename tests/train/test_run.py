@@ -69,7 +69,7 @@ def test_the_saved_keras_model_takes_raw_images(finished):
     model = keras.models.load_model(finished.workdir / "model.keras")
     raw = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.float32)
     network = finished.network
-    mean, deviation = network.normalization
+    mean, deviation = network.facts.normalization
     outputs = model(raw)
     for depth, z in enumerate(network.logits((raw - mean) / deviation), start=1):
         np.testing.assert_allclose(outputs[f"depth_{depth}"], z, rtol=1e-4, atol=1e-5)

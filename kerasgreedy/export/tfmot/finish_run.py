@@ -1,6 +1,6 @@
 """`finish`: from a run folder to a new folder with the quantised or clustered network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -85,9 +85,9 @@ def finish_run(
         raise WorkdirError(f"{out}: already exists; give another OUT")
     require_packages(["tensorflow_model_optimization", "tf_keras"], "'tensorflow-model-optimization>=0.8' 'tf_keras>=2.19'")
     job, network, pipeline = _opened(workdir, data)
-    depth = network.depths[-1] if settings.depth is None else settings.depth
-    if depth not in network.depths:
-        raise InputError(f"depth: received {depth}; trained depths of this run: {', '.join(map(str, network.depths))}")
+    depth = network.facts.depths[-1] if settings.depth is None else settings.depth
+    if depth not in network.facts.depths:
+        raise InputError(f"depth: received {depth}; trained depths of this run: {', '.join(map(str, network.facts.depths))}")
     objective = network.objective(network.architecture.heads[depth - 1].name)
     if not isinstance(objective, CrossEntropyLoss):
         raise InputError(f"{workdir}: depth {depth} was trained by {objective.words}; finishing fine-tunes by cross entropy only")
@@ -183,7 +183,7 @@ def _clustered(
     clusters = settings.clusters or 16
     before = finishing.weights_of(network, depth)
     finishing.cluster(network, depth, clusters, pipeline, tuning)
-    network.depths = [depth]
+    network.facts = replace(network.facts, depths=[depth])
     after = finishing.weights_of(network, depth)
     (folder / "weights.safetensors").write_bytes(safetensors.numpy.save(after))
     network.model().save(folder / "model.keras")

@@ -60,7 +60,7 @@ def quantize(network: Network, depth: int, pipeline: Pipeline, tuning: FineTunin
     import tensorflow_model_optimization as tfmot
 
     twin = make_twin(network, depth, "quantize", tuning.seed)
-    normalization = network.normalization or ([0.0], [1.0])
+    normalization = network.facts.normalization or ([0.0], [1.0])
     try:
         model = tfmot.quantization.keras.quantize_model(twin)
         to_tflite(model, normalization)  # before any training: what cannot be converted shows now
