@@ -7,12 +7,12 @@ from typing import Any
 from rich.console import Console
 
 from kerasgreedy.errors import printable
-from kerasgreedy.files import as_json
 from kerasgreedy.graph.architecture import Architecture
 from kerasgreedy.graph.tree import show
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.reports.costs import cost_rows, count, speed_notes
 from kerasgreedy.reports.tables import Rows, scores_rows, terminal_table
+from kerasgreedy.strict_json import as_json
 
 
 def put_json(value: Any) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from kerasgreedy.data.info import MOST_CLASSES, DataInfo
 from kerasgreedy.data.named import BY_TFDS
 from kerasgreedy.errors import DataError, did_you_mean
-from kerasgreedy.files import MAX_JSON_BYTES, parse_json, read_bytes, user_path
+from kerasgreedy.files import read_bytes, user_path
+from kerasgreedy.strict_json import MAX_JSON_BYTES, parse_json
 
 # What TFDS puts the names of a split's files together from.
 _IN_PATHS = ("name", "filepathTemplate")

@@ -8,10 +8,10 @@ from typing import Any
 
 from kerasgreedy.data.named import NAMED
 from kerasgreedy.errors import InputError
-from kerasgreedy.files import as_json, read_json
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.load import dump
+from kerasgreedy.strict_json import as_json, read_json
 
 CARD, CARD_TEXT, NAMES = "model_card.json", "model_card.md", "class_names.txt"
 ARRAYS = "arrays"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import WorkdirError
-from kerasgreedy.files import read_json
+from kerasgreedy.strict_json import read_json
 
 FACTS = "export.json"
 

@@ -18,12 +18,13 @@ from kerasgreedy.export.formats import NetworkSource, write_format
 from kerasgreedy.export.free_size import FreeSize
 from kerasgreedy.export.image_bytes import Preprocessing
 from kerasgreedy.export.warmup import write_warm_up
-from kerasgreedy.files import as_json, new_folder, plain_path, plain_temporary, user_path
+from kerasgreedy.files import new_folder, plain_path, plain_temporary, user_path
 from kerasgreedy.network.build import FLOAT32, Network
 from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.runs.open_run import trained_network
 from kerasgreedy.runs.start_from import stored_info
 from kerasgreedy.runs.workdir import Workdir
+from kerasgreedy.strict_json import as_json
 
 # TensorFlow Serving keeps it in 64 bits with a sign.
 MOST_VERSION = 2**63 - 1

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasgreedy.files import parse_json, read_bytes, write_atomically
+from kerasgreedy.files import read_bytes, write_atomically
+from kerasgreedy.strict_json import parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import WorkdirError
-from kerasgreedy.files import parse_json, read_bytes, read_json, refuse_links, user_path
+from kerasgreedy.files import read_bytes, refuse_links, user_path
 from kerasgreedy.reports.costs import RATIO_KEYS, SIDE_KEYS, TIME_KEYS
+from kerasgreedy.strict_json import parse_json, read_json
 
 MAX_METRICS_BYTES = 256_000_000
 SCORE_KEYS = ("top1", "top5", "loss")

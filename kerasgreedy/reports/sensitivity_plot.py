@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import WorkdirError
-from kerasgreedy.files import as_json, read_json, user_path, write_atomically, writing_fault
+from kerasgreedy.files import user_path, write_atomically, writing_fault
 from kerasgreedy.pictures import picture_path, refuse_foreign
 from kerasgreedy.reports.figures import new_figure, write_figure
+from kerasgreedy.strict_json import as_json, read_json
 
 DATA, PICTURE = "sensitivity.json", "plots/sensitivity.png"
 ALL = "all"

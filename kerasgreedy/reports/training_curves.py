@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from kerasgreedy.errors import InputError, WorkdirError, did_you_mean
-from kerasgreedy.files import read_json, refuse_links, user_path
+from kerasgreedy.files import refuse_links, user_path
 from kerasgreedy.reports.run_files import REFRESH, read_metrics
 from kerasgreedy.spec.source import Source
+from kerasgreedy.strict_json import read_json
 
 Curve: TypeAlias = Literal["losses", "errors"]
 Kinds: TypeAlias = dict[str, type | tuple[type, ...]]

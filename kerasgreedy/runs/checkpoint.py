@@ -18,16 +18,8 @@ from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as format_tensors
 
 from kerasgreedy.errors import CheckpointError
-from kerasgreedy.files import (
-    MAX_JSON_BYTES,
-    as_json,
-    open_regular,
-    parse_json,
-    read_bytes,
-    storage_error,
-    sweep,
-    write_atomically,
-)
+from kerasgreedy.files import open_regular, read_bytes, storage_error, sweep, write_atomically
+from kerasgreedy.strict_json import MAX_JSON_BYTES, as_json, parse_json
 
 Arrays = Mapping[str, np.ndarray]
 FORMAT = 1

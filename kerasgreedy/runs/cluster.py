@@ -6,7 +6,7 @@ import socket
 import time
 
 from kerasgreedy.errors import InputError, tell
-from kerasgreedy.files import parse_json
+from kerasgreedy.strict_json import parse_json
 
 SHAPE = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
 # Names of a cluster that is starting may be known late.

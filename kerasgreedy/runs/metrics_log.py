@@ -12,8 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from kerasgreedy.errors import tell
-from kerasgreedy.files import as_json, plain_path, write_atomically
+from kerasgreedy.files import plain_path, write_atomically
 from kerasgreedy.reports.run_files import records_fault
+from kerasgreedy.strict_json import as_json
 
 
 class MetricsLog:

@@ -15,7 +15,6 @@ from kerasgreedy.data.info import DataInfo
 from kerasgreedy.data.loaders import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, tell
-from kerasgreedy.files import as_json
 from kerasgreedy.network.build import Facts, Network
 from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.plan.preparation import Job, prepare
@@ -26,6 +25,7 @@ from kerasgreedy.runs.workdir import DATA_FILES, Workdir
 from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.strict_json import as_json
 
 
 def start_job(documents: tuple[Document[ModelSpec], Document[Recipe]], data: ImageArrays | None) -> Job:

@@ -14,19 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import KerasgreedyError, WorkdirError
-from kerasgreedy.files import (
-    as_json,
-    no_room,
-    parse_json,
-    read_bytes,
-    read_json,
-    refuse_links,
-    scratch_folder,
-    storage_error,
-    sweep,
-    user_path,
-    write_atomically,
-)
+from kerasgreedy.files import no_room, read_bytes, refuse_links, scratch_folder, storage_error, sweep, user_path, write_atomically
 from kerasgreedy.reports.run_files import read_results
 from kerasgreedy.runs.changed_settings import check_changes
 from kerasgreedy.runs.checkpoint import CheckpointStore
@@ -34,6 +22,7 @@ from kerasgreedy.runs.worker_folder import worker_folder
 from kerasgreedy.spec.load import Document, dump, load_recipe, load_spec
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.strict_json import as_json, parse_json, read_json
 
 # The spec of the network as it is, where it is not that of spec.yaml any more.
 PRUNED = "pruned_spec.yaml"

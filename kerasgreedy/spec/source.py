@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from kerasgreedy.errors import Problem, SpecError
-from kerasgreedy.files import MAX_DIGITS, read_bytes, user_path
+from kerasgreedy.files import read_bytes, user_path
+from kerasgreedy.strict_json import MAX_DIGITS
 
 Path_ = tuple[str | int, ...]
 # A document of people is far below these; they bound the time and memory that any file can cost.

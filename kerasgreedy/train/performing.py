@@ -7,7 +7,6 @@ from typing import Any
 import tensorflow as tf
 
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.files import as_json
 from kerasgreedy.graph.coupling import Coupling, find_coupling
 from kerasgreedy.network import surgery
 from kerasgreedy.network.build import FLOAT32, Network
@@ -20,6 +19,7 @@ from kerasgreedy.plan.preparation import Job
 from kerasgreedy.pruning.importance import importance, normalized
 from kerasgreedy.spec.doors import imported
 from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.strict_json import as_json
 
 
 @dataclass(frozen=True)

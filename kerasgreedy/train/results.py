@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import Diverged, InputError
-from kerasgreedy.files import as_json, parse_json, replacing
+from kerasgreedy.files import replacing
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.network.build import FLOAT32, Network
 from kerasgreedy.network.evaluation import Evaluator
@@ -22,6 +22,7 @@ from kerasgreedy.reports.tables import results_markdown
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.state import RunState
 from kerasgreedy.runs.workdir import Workdir
+from kerasgreedy.strict_json import as_json, parse_json
 
 
 def finish(

@@ -8,12 +8,12 @@ import tensorflow as tf
 from conftest import same_weights, weights
 
 from kerasgreedy.errors import CheckpointError, Diverged, InputError
-from kerasgreedy.files import as_json, parse_json
 from kerasgreedy.network.evaluation import Evaluator
 from kerasgreedy.runs.workdir import CHANGED, Workdir
 from kerasgreedy.solvers.alternation.support import Shared
 from kerasgreedy.spec.load import load_recipe
 from kerasgreedy.spec.solver_settings import Alternation
+from kerasgreedy.strict_json import as_json, parse_json
 from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
 
 SPEC = "name: one\nblocks: [{conv: 4}]\n"

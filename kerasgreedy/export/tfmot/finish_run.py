@@ -16,13 +16,14 @@ from kerasgreedy.export.lite import open_tflite
 from kerasgreedy.export.tfmot import finishing
 from kerasgreedy.export.tfmot.finishing import FineTuning
 from kerasgreedy.export.tfmot.twin import Method
-from kerasgreedy.files import as_json, new_folder, plain_temporary, user_path
+from kerasgreedy.files import new_folder, plain_temporary, user_path
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.evaluation import Evaluator, Scores
 from kerasgreedy.nn.objectives import CrossEntropyLoss
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.runs.open_run import open_job, open_pipeline, trained_network
 from kerasgreedy.runs.workdir import Workdir
+from kerasgreedy.strict_json import as_json
 
 
 @dataclass(frozen=True)
