@@ -1,5 +1,6 @@
-"""Which training images a recipe uses, and which of them validate. Imports NumPy and no TensorFlow."""
+"""Which training images a recipe uses, which of them validate, and which a worker keeps. Imports NumPy and no TensorFlow."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,3 +62,18 @@ def _shares(
         lacking = step * (exact[free] - shares[free] * whole)
         shares[free[np.argsort(-lacking, kind="stable")[: abs(missing)]]] += step
     return shares
+
+
+def sharded_rows(count: int, batch_size: int, shards: int) -> "NDArray[np.int64]":
+    """Rows 0 to count - 1 in full batches, of which the s-th of `shards` equal parts holds rows s, s + shards, ... only.
+
+    Returns:
+        (batches * batch_size,), -1 where a place is to be filled up.
+    """
+    share = batch_size // shards
+    batches = math.ceil(math.ceil(count / shards) / share)
+    own = np.full((shards, batches * share), -1, np.int64)
+    for shard in range(shards):
+        rows = np.arange(shard, count, shards)
+        own[shard, : len(rows)] = rows
+    return own.reshape(shards, batches, share).transpose(1, 0, 2).ravel()

@@ -1,6 +1,5 @@
 """Batches for training and evaluation: split, order, augmentation, normalisation."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -10,7 +9,8 @@ import tensorflow as tf
 
 from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop, whole_image
 from kerasgreedy.data.distributed import unconverted
-from kerasgreedy.data.parts import divide_at_random, divide_by_class
+from kerasgreedy.data.normalization import mean_and_deviation
+from kerasgreedy.data.parts import divide_at_random, divide_by_class, sharded_rows
 from kerasgreedy.data.splits import ArraySplit, Change, FileSplit, Split, TfdsSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Data
@@ -294,38 +294,9 @@ class Pipeline:
             return np.zeros(1, np.float32), np.full(1, 255, np.float32)
         picked = np.sort(np.random.default_rng((self._seed, _LIMIT)).permutation(order)[:FIT_EXAMPLES])
         if isinstance(self._train, ArraySplit):
-            images = self._train.images[picked]
-            total, squares, count = images.sum((0, 1, 2), np.float64), 0.0, images[..., 0].size
-            squares = sum(np.square(part, dtype=np.float64).sum((0, 1, 2)) for part in np.array_split(images, 16) if len(part))
-        else:
-            total = squares = np.float64(0)
-            count = 0
-            with self.named_failures():
-                for _, image, _ in self._cut(self._train.batches(picked, 1, False), None):
-                    pixels = image.numpy().astype(np.float64)
-                    total, squares, count = (
-                        total + pixels.sum((0, 1)),
-                        squares + (pixels**2).sum((0, 1)),
-                        count + pixels[..., 0].size,
-                    )
-        mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
-        return mean.astype(np.float32), np.maximum(deviation, 1.0).astype(np.float32)
-
-
-def sharded_rows(count: int, batch_size: int, shards: int) -> "NDArray[np.int64]":
-    """Rows 0 to count - 1 in full batches, of which the s-th of `shards` equal parts holds rows s, s + shards, ... only.
-
-    Returns:
-        (batches * batch_size,), -1 where a place is to be filled up.
-    """
-    share = batch_size // shards
-    batches = math.ceil(math.ceil(count / shards) / share)
-    own = np.full((shards, batches * share), -1, np.int64)
-    for shard in range(shards):
-        rows = np.arange(shard, count, shards)
-        own[shard, : len(rows)] = rows
-    return own.reshape(shards, batches, share).transpose(1, 0, 2).ravel()
+            return mean_and_deviation(part for part in np.array_split(self._train.images[picked], 16) if len(part))
+        with self.named_failures():
+            return mean_and_deviation(image.numpy() for _, image, _ in self._cut(self._train.batches(picked, 1, False), None))
 
 
 def weighted(row: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

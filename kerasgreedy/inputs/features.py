@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from kerasgreedy.data.distributed import unconverted
 from kerasgreedy.data.memory import available_memory
-from kerasgreedy.data.pipeline import Part, Pipeline, sharded_rows, weighted
+from kerasgreedy.data.parts import sharded_rows
+from kerasgreedy.data.pipeline import Part, Pipeline, weighted
 from kerasgreedy.data.splits import Change
 from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.network.build import Network

@@ -272,61 +272,6 @@ class Workdir:
         self.write(PRUNED, dump(spec))
         self.write("plan.json", as_json(plan, indent=1))
 
-    @contextmanager
-    def readable_faults(self) -> Iterator[None]:
-        """Turns a full disk or exhausted memory, wherever it shows, into an error that says what to do."""
-        try:
-            yield
-        except MemoryError:
-            raise self._out_of_memory() from None
-        except KerasgreedyError:
-            raise
-        except Exception as error:
-            if no_room(error) or getattr(error, "errno", None) == errno.EROFS:
-                raise storage_error(self.path, error) from None
-            # TensorFlow's allocator; named by class so that this module stays free of TensorFlow.
-            if type(error).__name__ == "ResourceExhaustedError":
-                raise self._out_of_memory() from None
-            raise
-
-    def _out_of_memory(self) -> WorkdirError:
-        return WorkdirError(
-            f"out of memory; what was saved before is whole in {self.path}. A smaller training.batch_size, data.image_size or "
-            "narrower blocks need less"
-        )
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Holds the folder, so that no second process trains in it.
-
-        Raises:
-            WorkdirError: another process holds it.
-        """
-        try:
-            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise storage_error(self.path, error) from None
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise WorkdirError(f"{self.path}: another process is training in this folder") from None
-            except OSError:  # a file system of another machine, which locks files only
-                os.close(handle)
-                handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-                self._hold(handle)
-            for place in (".", "pruning", "support", "plots"):  # what killed writes left; that of others goes with their next
-                sweep(self.path / place)
-            yield
-        finally:
-            os.close(handle)
-
-    def _hold(self, handle: int) -> None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise WorkdirError(f"{self.path}: another process is training in this folder") from None
-
 
 def _sealed(facts: dict[str, Any]) -> str:
     """Facts as the text of `run.json`, with their own checksum."""

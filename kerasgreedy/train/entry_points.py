@@ -21,6 +21,7 @@ from kerasgreedy.runs.changed_settings import check_same_stages
 from kerasgreedy.runs.devices import Devices, open_devices, own_devices
 from kerasgreedy.runs.environment import environment
 from kerasgreedy.runs.metrics_log import MetricsLog
+from kerasgreedy.runs.holding import held, readable_faults
 from kerasgreedy.runs.open_run import (
     data_facts,
     newest,
@@ -207,7 +208,7 @@ def _run(folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], here:
         stack.enter_context(here.readable_loss())
         with here.together():
             if here.chief:
-                stack.enter_context(folder.writing())
+                stack.enter_context(held(folder.path))
             else:
                 folder = stack.enter_context(folder.private_copy())
             store, snapshot = newest(folder)
@@ -275,7 +276,7 @@ def _train(
     position = state.position if here.chief else Position()
     log = MetricsLog(folder.path, position.log_bytes, position.log_marks)
     try:
-        with folder.readable_faults(), pipeline.named_failures():
+        with readable_faults(folder.path), pipeline.named_failures():
             asked = Asked(stop, here)
             job = Loop(job, state, pipeline, here.strategy, log, reporter, asked, folder).run()
             reporter.say("evaluating on the test data")

@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import TINY_SPEC, recipe_of, some, two_devices
 from one_step import arrays_of, setup
 
-from kerasgreedy.data.pipeline import sharded_rows
+from kerasgreedy.data.parts import sharded_rows
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.build import Network
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization

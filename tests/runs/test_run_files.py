@@ -11,6 +11,7 @@ from conftest import same_weights, weights, without_time
 
 from kerasgreedy.errors import CheckpointError, Stopped, WorkdirError
 from kerasgreedy.reports.run_files import read_metrics
+from kerasgreedy.runs.holding import held, readable_faults
 from kerasgreedy.runs.metrics_log import MetricsLog
 from kerasgreedy.runs.workdir import FILES, FOLDERS, Workdir
 from kerasgreedy.train import loop
@@ -148,7 +149,7 @@ def test_a_snapshot_by_hard_links_stays_as_it_is(runs, tmp_path):
     two = shutil.copytree(one, tmp_path / "two", copy_function=os.link)
     three = shutil.copytree(one, tmp_path / "three")
     before = {path: path.read_bytes() for path in two.rglob("*") if path.is_file()}
-    with Workdir.open(two).writing():
+    with held(two):
         resume_run(one, quiet=True)
     assert {path: path.read_bytes() for path in two.rglob("*") if path.is_file()} == before
     same_weights(weights(resume_run(two, quiet=True).workdir), weights(one))
@@ -217,10 +218,10 @@ def test_the_plan_file_follows_what_actions_did(pruned):
     ],
 )
 def test_what_ends_a_run_for_want_of_room_names_its_folder(error, said, tmp_path):
-    with pytest.raises(WorkdirError, match=said) as told, Workdir(tmp_path).readable_faults():
+    with pytest.raises(WorkdirError, match=said) as told, readable_faults(tmp_path):
         raise error
     assert str(tmp_path) in str(told.value)
     for other in (FileNotFoundError(errno.ENOENT, "No such file", "x"), KeyError("x"), WorkdirError("No space left on device")):
-        with pytest.raises(type(other)) as kept, Workdir(tmp_path).readable_faults():
+        with pytest.raises(type(other)) as kept, readable_faults(tmp_path):
             raise other
         assert kept.value is other

@@ -30,7 +30,7 @@ def documents(tmp_path):
 
 def solved(documents, tmp_path, *overrides):
     """The run; and for each head its features (n, d), kernel (d, 10) and bias, float64, and the labels (n,)."""
-    run = train_spec(*documents, overrides, tmp_path / "run", quiet=True)
+    run = train_spec(*documents, ["training.batch_size=96", *overrides], tmp_path / "run", quiet=True)
     folder = Workdir.open(run.workdir)
     pipeline, network = open_pipeline(open_job(folder, None), None, folder), load_network(run.workdir)
     heads, labels = [[], []], []
@@ -53,7 +53,7 @@ def fista_of(run):
 
 
 def test_squared_error_with_decay_ends_at_the_closed_form(documents, tmp_path):
-    """(A^T A / n + decay) w = A^T y / n for each head, A the features and a column of ones; 140 images are no multiple of 32."""
+    """(A^T A / n + decay) w = A^T y / n for each head, A the features and a column of ones; 140 images are no multiple of 96."""
     run, heads, labels = solved(documents, tmp_path, "training.solver.tolerance=1e-7")
     assert fista_of(run)["converged"] and fista_of(run)["subgradient"] <= 1e-7
     assert run.results["phases"][0]["epochs"] == fista_of(run)["iterations"] < 600
