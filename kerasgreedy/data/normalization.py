@@ -24,5 +24,5 @@ def mean_and_deviation(images: Iterable["NDArray"]) -> tuple["NDArray[np.float32
         axes = tuple(range(part.ndim - 1))
         total, squares, count = total + pixels.sum(axes), squares + np.square(pixels).sum(axes), count + pixels[..., 0].size
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
-    return mean.astype(np.float32), np.maximum(deviation, 1.0).astype(np.float32)
+    deviation = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 1e-6)), 1.0)
+    return np.asarray(mean, np.float32), np.asarray(deviation, np.float32)

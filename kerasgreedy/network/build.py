@@ -22,7 +22,7 @@ from kerasgreedy.spec.model import ModelSpec
 
 
 @dataclass(frozen=True)
-class Facts:
+class NetworkFacts:
     """What is known of a network beside its layers and weights.
 
     Attributes:
@@ -53,7 +53,7 @@ class Network:
         self.architecture = arch
         self.seed = seed
         self.synchronized = synchronized
-        self.facts = Facts(list(range(1, len(arch.blocks) + 1)))
+        self.facts = NetworkFacts(list(range(1, len(arch.blocks) + 1)))
         self._models = {name: self._built(name, FLOAT32) for name in arch.components}
         self._precisions = dict.fromkeys(self._models, FLOAT32)
 

@@ -15,7 +15,7 @@ from kerasgreedy.data.info import DataInfo
 from kerasgreedy.data.loaders import open_data, prepare_arrays, unreadable
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, tell
-from kerasgreedy.network.build import Facts, Network
+from kerasgreedy.network.build import Network, NetworkFacts
 from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.runs.checkpoint import CheckpointStore, Snapshot
@@ -126,7 +126,7 @@ def fresh_network(folder: Workdir, job: Job) -> Network:
     channels = job.architecture.input_shape[-1]
     mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder, channels))
     objectives = objectives_of(job.recipe.training, [head.name for head in job.architecture.heads])
-    network.facts = Facts(job.trained_depths(), (mean, deviation), job.recipe.ensemble.on, objectives)
+    network.facts = NetworkFacts(job.trained_depths(), (mean, deviation), job.recipe.ensemble.on, objectives)
     return network
 
 

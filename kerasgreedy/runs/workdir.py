@@ -1,7 +1,6 @@
 """The run folder: what was really used, what came out, and who may write to it."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -13,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import KerasgreedyError, WorkdirError
-from kerasgreedy.files import no_room, read_bytes, refuse_links, scratch_folder, storage_error, sweep, user_path, write_atomically
+from kerasgreedy.errors import WorkdirError
+from kerasgreedy.files import read_bytes, refuse_links, scratch_folder, storage_error, user_path, write_atomically
 from kerasgreedy.reports.run_files import read_results
 from kerasgreedy.runs.changed_settings import check_changes
 from kerasgreedy.runs.checkpoint import CheckpointStore

@@ -20,8 +20,8 @@ from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.runs.changed_settings import check_same_stages
 from kerasgreedy.runs.devices import Devices, open_devices, own_devices
 from kerasgreedy.runs.environment import environment
-from kerasgreedy.runs.metrics_log import MetricsLog
 from kerasgreedy.runs.holding import held, readable_faults
+from kerasgreedy.runs.metrics_log import MetricsLog
 from kerasgreedy.runs.open_run import (
     data_facts,
     newest,

@@ -11,9 +11,9 @@ from conftest import same_weights, some, stop_at, two_devices, weights, without_
 
 from kerasgreedy.errors import InputError, Stopped, WorkdirError
 from kerasgreedy.network.evaluation import Evaluator
-from kerasgreedy.runs.holding import held
 from kerasgreedy.runs.checkpoint import CheckpointStore
 from kerasgreedy.runs.devices import Devices
+from kerasgreedy.runs.holding import held
 from kerasgreedy.train import loop, results
 from kerasgreedy.train.entry_points import evaluate_run, resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
@@ -252,7 +252,6 @@ def test_early_stopping_and_resume(files, tmp_path, monkeypatch):
 
 
 def test_a_folder_in_use_is_left_alone(finished):
-    from kerasgreedy.runs.workdir import Workdir
 
     with held(finished.workdir), pytest.raises(WorkdirError, match="another process is training"):
         resume_run(finished.workdir, quiet=True)
