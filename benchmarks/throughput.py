@@ -50,7 +50,7 @@ def main() -> None:
     spec = open_spec(options.spec, options.width)
     depths = options.depths or list(range(1, len(architecture_of(spec).blocks) + 1))
     if options.check:
-        result = check(spec, depths, options.batch)
+        result = check(spec, depths, options.batch, compiled=True)
         put_table(
             f"{spec['name']}: largest difference of the loss in {CHECK_STEPS} steps from the same weights",
             ["depth", "difference", "first loss", "last loss"],
@@ -69,13 +69,16 @@ def main() -> None:
     conclude(options, result, _draw(result) if options.plot else None)
 
 
-def check(spec: dict[str, Any], depths: Sequence[int], batch: int, rival_sgd: dict[str, float] = CHECK_SGD) -> dict[str, Any]:
+def check(
+    spec: dict[str, Any], depths: Sequence[int], batch: int, rival_sgd: dict[str, float] = CHECK_SGD, compiled: bool = False
+) -> dict[str, Any]:
     """Whether our step and PyTorch's give the same losses, at every depth, plain and tuned alike.
 
     Args:
         rival_sgd: PyTorch's rate and decay; others than ours must show, or the check is blind.
+        compiled: compiled PyTorch as well; takes a minute for each depth.
     """
-    names = ("ours float32", "torch plain float32", "torch tuned float32", "torch compiled float32")
+    names = ("ours float32", "torch plain float32", "torch tuned float32", *(["torch compiled float32"] if compiled else []))
     rows = []
     with open_workers([CONTENDERS[name] for name in names]) as (ours, *rivals), tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "weights.npz")

@@ -81,7 +81,7 @@ def test_a_run_says_it_once_records_it_and_keeps_to_it(folder, files, tmp_path, 
     (folder / BAD[2]).unlink()
     assert evaluate_run(run.workdir)["depths"] == run.results["depths"]
     assert evaluate_run(run.workdir, "train")["examples"] == 10
-    assert load_network(run.workdir).depths == [1, 2, 3]
+    assert load_network(run.workdir).facts.depths == [1, 2, 3]
     (run.workdir / "results.json").unlink()
     assert resume_run(run.workdir, quiet=True).results["depths"] == run.results["depths"]
     # A file that breaks later is an error: leaving it out would change the examples.

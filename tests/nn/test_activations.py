@@ -16,7 +16,7 @@ STEP = {"float32": 1e-5, "mixed_bfloat16": 3e-3, "mixed_float16": 1e-3}
 @pytest.fixture(scope="module")
 def table():
     # In a process of its own: without oneDNN, which old processors do not get, nothing is fused.
-    place = Path(__file__).parent
+    place = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, place / "activation_cases.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)

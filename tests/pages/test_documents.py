@@ -17,7 +17,7 @@ from kerasgreedy.spec.load import load_spec
 def test_every_page_with_blocks_is_run():
     tests = {
         name
-        for path in (ROOT / "tests").glob("test_*.py")
+        for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^def test_page_(\w+)\(", path.read_text(), re.M)
     }
     assert tests == {name for name, path in PAGES.items() if blocks_of(path)}

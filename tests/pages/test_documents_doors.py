@@ -70,6 +70,28 @@ def plugged(tmp_path_factory):
     return folder, run
 
 
+TOGETHER = """
+import json, sys
+from kerasgreedy.cli import main as cli
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["kerasgreedy", "--plugin", "./my_plugin.py", *words]
+    try:
+        cli.main()
+    except SystemExit as end:
+        if end.code:
+            sys.exit(end.code)
+"""
+
+
+def together(folder, *commands):
+    """Commands with the plug-in in one process, each of which has to succeed; the objects of those with --json."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"}
+    command = [sys.executable, "-c", TOGETHER, json.dumps([list(map(str, words)) for words in commands])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
 def test_page_extending(page, plugged):
     folder, run = plugged
     page.take("kerasgreedy --plugin ./my_plugin.py train vgg11_k3 --set training.objective=focal")
@@ -85,24 +107,25 @@ def test_page_extending(page, plugged):
     assert shaken["what"] == "noise of 0.01 on block_2, block_3"
     assert phase["trains"] == ["block_2", "block_3", "head_3"] and phase["frozen"] == ["block_1"], plan.stderr
     assert phase["solver"] == "restarted" and action["settings"]["importance"] == "largest_weight"
-    done = run("train", "scaled.yaml", "-r", "r.yaml", *sets, "-w", "run", "--json")
-    assert done.returncode == 0, done.stderr
-    scores = json.loads(done.stdout.splitlines()[-1])["depths"]
+    once = [f"--set={text}" for text in (*SMALL, "training.epochs=1")]
+    trained, evaluated, exported, finished = together(
+        folder,
+        ["train", "scaled.yaml", "-r", "r.yaml", *sets, "-w", "run", "--json"],
+        ["evaluate", "run", "--json"],
+        ["export", "run", "exported", "--format", "keras", "--format", "npz", "--json"],
+        ["train", "scaled.yaml", "-r", "r.yaml", *once, "-w", "plain"],
+        ["finish", "plain", "quantized", "-m", "quantize", "--epochs", "1", "--json"],
+    )
+    scores = trained["depths"]
     assert [entry["objective"] for entry in scores] == ["focal loss"]
     entry = json.loads((folder / "run/results.json").read_text())["phases"][2]
     assert entry["importance"] == "largest_weight" and entry["filters"]["block_3/conv_1"] == [6, 3]
     page.says("has to be resumed and evaluated with the same `--plugin`")
-    assert json.loads(run("evaluate", "run", "--json").stdout.splitlines()[-1])["depths"] == scores
-    exported = run("export", "run", "exported", "--format", "keras", "--format", "npz", "--json")
-    assert exported.returncode == 0, exported.stderr
-    assert json.loads(exported.stdout.splitlines()[-1])["formats"][1]["components"] == 6
+    assert evaluated["depths"] == scores
+    assert exported["formats"][1]["components"] == 6
     with np.load(folder / "exported/1/weights.npz") as arrays:
         assert arrays["block_3/channel_scale_1/scale"].shape == (3,)
-    plain = run(
-        "train", "scaled.yaml", "-r", "r.yaml", *(f"--set={text}" for text in (*SMALL, "training.epochs=1")), "-w", "plain"
-    )
-    finished = run("finish", "plain", "quantized", "-m", "quantize", "--epochs", "1")
-    assert plain.returncode == finished.returncode == 0, plain.stderr + finished.stderr
+    assert finished["method"] == "quantize"
     alone = run("evaluate", "run", plugin=False)
     assert alone.returncode == 2 and "Traceback" not in alone.stderr and "keys (channel_scale)" in alone.stderr
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from conftest import TINY_SPEC, recipe_of, some, two_devices
 from one_step import arrays_of, setup
 
+from kerasgreedy.data.distributed import distributed
 from kerasgreedy.data.parts import sharded_rows
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.build import Network
@@ -248,3 +249,10 @@ def test_how_often_workers_ask_each_other(monkeypatch):
             assert asked.after_step(step == 20) == (False, step == 20)
     assert taken == [1, 2, 10, 20, 30, 40] and [flags[2] for flags in answers] == [True, False, False, False, False, True]
     assert asked.is_time(41)
+
+
+def test_batches_are_not_tuned_while_they_are_read():
+    """The tuner's thread sleeps for twice as long each time, and the end of an epoch would wait until it wakes up."""
+    data = tf.data.Dataset.range(4).batch(2)
+    assert data.options().autotune.enabled is not False  # TensorFlow's default is to tune
+    assert distributed(tf.distribute.get_strategy(), data).options().autotune.enabled is False
