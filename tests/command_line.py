@@ -25,6 +25,14 @@ class Case(NamedTuple):
     expected: tuple[str, ...]  # parts of the message, see `spelled`
     files: Files = {}
 
+    def write_files(self) -> None:
+        """Into the current folder."""
+        for name, content in self.files.items():
+            path = Path(name)
+            (path if content is None else path.parent).mkdir(parents=True, exist_ok=True)
+            if content is not None:
+                path.write_bytes(content.encode() if isinstance(content, str) else content)
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

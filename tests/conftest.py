@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from command_line import call, command, place  # noqa: F401 (fixtures)
 from documents import page, shared  # noqa: F401 (fixtures)
+from payloads import nothing_ran  # noqa: F401 (a fixture)
 from PIL import Image
 
 from kerasgreedy.network import latency

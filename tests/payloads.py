@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 
 class Payload:
@@ -12,6 +13,13 @@ class Payload:
 
     def __reduce__(self):
         return os.system, ("touch MARKER",)
+
+
+@pytest.fixture
+def nothing_ran(tmp_path, place):
+    """Every payload of a test would make this file."""
+    yield
+    assert not (tmp_path / "MARKER").exists()
 
 
 def fired(marker: Path) -> bool:

@@ -14,7 +14,7 @@ from kerasgreedy.export import card, reusable, verify
 from kerasgreedy.export.checksums import FACTS, checksums
 from kerasgreedy.export.endpoints import EXPORT_TOP_K, Answer, Endpoints
 from kerasgreedy.export.format_names import FORMATS
-from kerasgreedy.export.formats import NetworkSource, write_format
+from kerasgreedy.export.formats import ExportFormat, NetworkSource
 from kerasgreedy.export.free_size import FreeSize
 from kerasgreedy.export.image_bytes import Preprocessing
 from kerasgreedy.export.warmup import write_warm_up
@@ -90,8 +90,9 @@ def export_run(
     target = base / str(version)
     say = _say(quiet)
     folder = Workdir.open(workdir)
-    for name in settings.formats:
-        FORMATS.load(name)().check(folder, data)
+    formats: dict[str, ExportFormat] = {name: FORMATS.load(name)() for name in settings.formats}
+    for chosen in formats.values():
+        chosen.check(folder, data)
     job, network = trained_network(folder, prepare(*folder.documents(), stored_info(folder), begins=False))
     network.compute_in(FLOAT32)
     for component in (*network.blocks, *network.heads):
@@ -114,9 +115,11 @@ def export_run(
         say("comparing it with the network")
         difference = verify.verify_saved_model(beside, endpoints, features_depth)
         written = []
-        for name in dict.fromkeys(settings.formats):
+        for name, chosen in formats.items():
             say(f"writing and comparing {name}")
-            written.append(write_format(name, beside, NetworkSource(network, answer, folder, data)))
+            file = beside / chosen.file
+            about_file = chosen.write(NetworkSource(network, answer, folder, data), file)
+            written.append({"format": name, "file": chosen.file, "bytes": file.stat().st_size, **about_file})
         facts_of_files = {"signatures": signatures, "formats": written, "files": checksums(beside)}
         (beside / FACTS).write_text(as_json(facts_of_files, indent=1))
     return {

@@ -13,7 +13,6 @@ from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_accuracy, check_same, jumps, some_images
 from kerasgreedy.export.converting import network_logits
 from kerasgreedy.export.endpoints import Answer
-from kerasgreedy.export.format_names import FORMATS
 from kerasgreedy.export.lite import Kind, run_tflite, tflite
 from kerasgreedy.export.onnx import onnx, require_onnx
 from kerasgreedy.export.portable import portable_model
@@ -66,13 +65,6 @@ class ExportFormat(ABC):
         Raises:
             InputError: it would give something else.
         """
-
-
-def write_format(name: str, folder: Path, source: NetworkSource) -> dict[str, Any]:
-    """Writes one file into a folder, see `ExportFormat.write`; returns `format`, `file`, `bytes` and what it says."""
-    chosen: ExportFormat = FORMATS.load(name)()
-    about = chosen.write(source, folder / chosen.file)
-    return {"format": name, "file": chosen.file, "bytes": (folder / chosen.file).stat().st_size, **about}
 
 
 class KerasFile(ExportFormat):

@@ -105,11 +105,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("case", [*NPZ, *NAMES, *COMMANDS], ids=lambda case: case.id)
 def test_bad_data_ends_in_one_clear_error(case, call, place):
-    for name, content in case.files.items():
-        path = Path(name)
-        (path if content is None else path.parent).mkdir(parents=True, exist_ok=True)
-        if content is not None:
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
+    case.write_files()
     assert_clear(*call(case.command), case.expected)
     assert not Path("run").exists()
 

@@ -23,10 +23,7 @@ from kerasgreedy.spec.recipe import Data
 TRAIN = "train s.yaml -q -r r.yaml -w run -s data.image_size=8 -s "
 
 
-@pytest.fixture(autouse=True)
-def nothing_ran(tmp_path, place):
-    yield
-    assert not (tmp_path / "MARKER").exists()
+pytestmark = pytest.mark.usefixtures("nothing_ran")
 
 
 def raw(header: str, content: bytes = bytes(80), version: tuple[int, int] = (1, 0)) -> bytes:

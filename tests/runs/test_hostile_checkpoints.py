@@ -21,10 +21,7 @@ EVALUATE, RESUME = "evaluate run", "train -q --resume run"
 PICKLE = pickle.dumps(Payload())
 
 
-@pytest.fixture(autouse=True)
-def nothing_ran(tmp_path, place):
-    yield
-    assert not (tmp_path / "MARKER").exists()
+pytestmark = pytest.mark.usefixtures("nothing_ran")
 
 
 @pytest.fixture

@@ -25,11 +25,7 @@ PACKAGE = ROOT / "kerasgreedy"
 RUNS = "!!python/object/apply:os.system ['touch MARKER']"
 
 
-@pytest.fixture(autouse=True)
-def nothing_ran(tmp_path, place):
-    """Every payload of these tests would make this file."""
-    yield
-    assert not (tmp_path / "MARKER").exists()
+pytestmark = pytest.mark.usefixtures("nothing_ran")
 
 
 def test_the_payload_is_one(tmp_path):
