@@ -1,4 +1,4 @@
-"""Three small networks that hold every kind of layer between them, for the tests of exported files."""
+"""Four small networks that hold every kind of layer between them, for the tests of exported files."""
 
 import functools
 from dataclasses import replace
@@ -48,6 +48,17 @@ blocks:
 auxiliary_head: {layers: [{conv: 5}], class_maps: relu}
 final_head: {layers: [{dense: 7}]}
 """,
+    # Gates of every kind, behind maps and behind classes, on channels that can be removed; statistics that are fitted.
+    "gated": """
+blocks:
+  - [{gated_conv: 5, padding: 1}, {standardize: channels}, {conv: 6, stride: 2}]
+  - [{gated_conv: 4, gates: patches, stride: 2}, {standardize: places}]
+  - layers: [{gated_conv: 6, gates: own}, {conv: 4}]
+    head: {layers: [{gated_conv: 6, gates: own, class_separable: true, over: sum}]}
+  - conv: 5
+auxiliary_head: {layers: [{gated_conv: 7, kernel_size: 2, padding: valid, class_separable: true, over: sum, start: random}]}
+final_head: {layers: [{gated_conv: 6, class_separable: true, paired: true, start: random}]}
+""",
 }
 SHAPE, CLASSES = (8, 8, 3), 4
 
@@ -63,7 +74,7 @@ def exported(kind):
         for key, value in arrays.items():
             if key.endswith(("gamma", "moving_variance")):
                 arrays[key] = rng.uniform(0.5, 1.5, value.shape).astype(np.float32)
-            elif key.endswith(("beta", "bias", "moving_mean")):
+            elif key.endswith(("beta", "bias", "moving_mean", "standardize_1/mean")):
                 arrays[key] = value + rng.normal(0, 0.1, value.shape).astype(np.float32)
         network.load_arrays(name, arrays)
     if kind == "thresholds":  # one of the two that warm up has its supports already

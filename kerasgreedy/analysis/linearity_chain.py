@@ -19,7 +19,7 @@ from kerasgreedy.spec.layers import Padding
 ACTIVATIONS = ("relu", "positive_hard_threshold", "linear")
 ALLOWED = (
     "a plain chain of conv, dense, batch_norm, activation, downsample, upsample, max_pool, avg_pool, pool_to, "
-    "global_avg_pool, flatten, dropout"
+    "global_avg_pool, flatten, dropout, standardize"
 )
 
 
@@ -108,6 +108,11 @@ def _batch_norm(node: Node, name: str, own: dict[str, Array], epsilon: float) ->
     return [Scaled(np.tile(scale, places), np.tile(own["beta"] - own["moving_mean"] * scale, places))]
 
 
+def _standardize(node: Node, name: str, own: dict[str, Array], _: float) -> list[Step]:
+    factor = np.broadcast_to(own["factor"], node.input_shape).ravel()
+    return [Scaled(factor, -np.broadcast_to(own["mean"], node.input_shape).ravel() * factor)]
+
+
 def _activation(node: Node, name: str, own: dict[str, Array], _: float) -> list[Step]:
     kind = node.layer.activation  # type: ignore[attr-defined]
     if kind == "linear":
@@ -174,6 +179,7 @@ _STEPS: dict[type, Callable[[Node, str, dict[str, Array], float], list[Step]]] =
     L.GlobalAvgPool: _adaptive,
     L.Flatten: lambda *_: [],
     L.Dropout: lambda *_: [],
+    L.Standardize: _standardize,
 }
 
 

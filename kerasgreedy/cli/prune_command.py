@@ -24,6 +24,7 @@ def prune(
     accuracy_drop: Annotated[
         float | None, typer.Option("--accuracy-drop", help="Most accuracy on validation data that it may cost (0.01: a point).")
     ] = None,
+    zeros: Annotated[bool, typer.Option("--zeros", help="What has importance 0, exactly, such as after group_lasso.")] = False,
     rounds: Annotated[int, typer.Option("--rounds", help="Remove and fine-tune so many times.")] = 1,
     importance: Annotated[str, typer.Option("--importance", help="Which filters are weak.")] = "taylor_activation",
     ranking: Annotated[
@@ -53,6 +54,7 @@ def prune(
         keep=kept,
         multiply_adds=budget,
         accuracy_drop=accuracy_drop,
+        zeros=zeros,
         rounds=rounds,
         importance=importance,
         ranking=ranking,

@@ -8,6 +8,8 @@ from kerasgreedy.graph.kinds import has_kernel, numbers_kept
 from kerasgreedy.graph.lowering import Lowering
 from kerasgreedy.graph.tree import Node, Path_, Shape, leaves, show
 from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.block_defaults import BlockDefaults
+from kerasgreedy.spec.convex_layers import ClassSeparable
 from kerasgreedy.spec.model import Head, ModelSpec, Nominal, merged_head
 from kerasgreedy.spec.strict import Strict
 
@@ -70,7 +72,7 @@ class Architecture:
     classes: int
     blocks: tuple[Component, ...]
     heads: tuple[Component, ...]
-    defaults: L.BlockDefaults
+    defaults: BlockDefaults
 
     @property
     def parameters(self) -> int:
@@ -124,6 +126,9 @@ def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, clas
             nodes = Lowering(spec.block_defaults).sequence(block.layers, enters, (*path, "layers"))
         except ShapeError as error:
             raise ShapeError(f"block {number}: {error.message} (network input {show(shape)})", error.path) from None
+        if len(nodes[-1].output_shape) == 2:
+            message = "a block gives sums of gated patches, which only a head's linear layer takes; leave class_separable out"
+            raise ShapeError(f"block {number}: {message}", nodes[-1].path)
         blocks.append(Component(name, nodes, enters, nodes[-1].output_shape, path))
         last = number == len(places)
         own = spec.final_head if last and spec.final_head else block.head
@@ -140,20 +145,21 @@ def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, clas
     return Architecture(spec.name, shape, count, tuple(blocks), tuple(heads), spec.block_defaults)
 
 
-def _head(head: Head, number: int, shape: Shape, classes: int, defaults: L.BlockDefaults, path: Path_) -> Component:
+def _head(head: Head, number: int, shape: Shape, classes: int, defaults: BlockDefaults, path: Path_) -> Component:
     lowering = Lowering(defaults)
     try:
         layers = list(head.layers) if head.layers is not None else _head_layers(head, shape)
         nodes = lowering.sequence(layers, shape, (*path, "layers") if head.layers is not None else path)
         out = nodes[-1].output_shape if nodes else shape
-        nodes += lowering.sequence(_classifier(head, out, classes, path), out, path)
+        last = nodes[-1].layer if nodes else None
+        nodes += lowering.sequence(_classifier(head, last, out, classes, path), out, path)
     except ShapeError as error:
         raise ShapeError(f"head of block {number}: {error.message}", error.path or path) from None
     hidden = None if head.layers is not None else head.hidden_layers
     return Component(f"head_{number}", nodes, shape, (classes,), path, hidden)
 
 
-def _classifier(head: Head, shape: Shape, classes: int, path: Path_) -> list[Strict]:
+def _classifier(head: Head, last: Strict | None, shape: Shape, classes: int, path: Path_) -> list[Strict]:
     """What makes logits of the head's last map or vector."""
     if head.class_maps is not None:
         if len(shape) != 3:
@@ -161,6 +167,10 @@ def _classifier(head: Head, shape: Shape, classes: int, path: Path_) -> list[Str
             raise ShapeError(message, (*path, "class_maps"))
         maps = L.Conv(conv=classes, kernel_size=1, batch_norm=False, activation=head.class_maps)
         return [maps, L.GlobalAvgPool(global_avg_pool=True)]
+    if isinstance(last, L.GatedConv) and last.class_separable:
+        if last.sums_patches:
+            return [ClassSeparable(class_separable=classes, start=last.start)]
+        return [L.Dense(dense=classes, activation="linear", use_bias=False)]
     if len(shape) != 1:
         raise ShapeError(f"the head ends in a map of {show(shape)}; end it with flatten or global_avg_pool", path)
     return [L.Dense(dense=classes, activation="linear")]

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 from kerasgreedy.errors import ShapeError
 from kerasgreedy.graph.tree import Node, Pad, PadShortcut, Path_, Shape, show
 from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.convex_layers import ClassSeparable
 from kerasgreedy.spec.layers import Padding
 from kerasgreedy.spec.strict import Strict
 
@@ -41,12 +42,17 @@ class Kind:
 
     Attributes:
         rule: its shape and trained weights; None where the lowering makes several layers of what is written.
+        multiply_adds: of one image, of the layer and its shapes, for a kind with a rule.
         channels: what becomes of its channels.
         build: `package.module:function` of a `kerasgreedy.network.layer_builders.Builder`, the layer and its `Node`, that makes
             the Keras layer.
         filters: the key that says how many channels it makes, of a kind that has a `kernel` with one slice, on the last axis,
             for each of them; they can be removed. Empty: none.
-        kept: numbers that it keeps beside the trained ones, of the layer and its output's shape.
+        channels_each: how many channels of it the number under that key counts as one.
+        kept: numbers that it keeps beside the trained ones, of a node.
+        fit: as `build`, a function of a `network.fitting.Fitting` that sets what the layer knows of the training images, and
+            nothing else trains, before the first phase that runs it. Empty: nothing.
+        is_fitted: whether a layer of a kind with `fit` is.
         takes_training: it does something else in training, and is told.
         portable: as `build`, of an `export.portable.Rebuild`, the layer, its node and a symbolic tensor: the layer's output by
             stock Keras layers. Empty: its Keras layer is stock itself, or stands in the package's own table.
@@ -57,7 +63,11 @@ class Kind:
     channels: Channels
     build: str
     filters: str = ""
-    kept: Callable[[Any, Shape], int] = lambda layer, shape: 0
+    channels_each: Callable[[Any], int] = lambda layer: 1
+    multiply_adds: Callable[[Any, Shape, Shape], int] = lambda layer, entering, leaving: 0
+    kept: Callable[[Node], int] = lambda node: 0
+    fit: str = ""
+    is_fitted: Callable[[Any], bool] = lambda layer: True
     takes_training: bool = False
     portable: str = ""
     twin: str = ""
@@ -89,7 +99,7 @@ def has_kernel(node: Node) -> bool:
 
 def numbers_kept(node: Node) -> int:
     """Float32 numbers beside the trained ones: moving statistics, thresholds that are not trained; of a leaf."""
-    return kind_of(node.layer).kept(node.layer, node.output_shape)
+    return kind_of(node.layer).kept(node)
 
 
 def _betas(threshold: L.Threshold, shape: Shape) -> int:
@@ -97,8 +107,8 @@ def _betas(threshold: L.Threshold, shape: Shape) -> int:
     return 1 if threshold.per == "layer" else shape[-1]
 
 
-def _kept_by_activation(layer: L.Activation, shape: Shape) -> int:
-    threshold = layer.threshold
+def _kept_by_activation(node: Node) -> int:
+    threshold, shape = node.layer.threshold, node.output_shape  # type: ignore[attr-defined]
     if threshold is None or threshold.learn == "surrogate":
         return 0
     return _betas(threshold, shape) + (threshold.learn == "warm_up")  # and whether it has been hardened
@@ -154,6 +164,33 @@ def _upsample(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
     return (height * factor, width * factor, channels // factor**2), 0
 
 
+def _gated_conv(layer: L.GatedConv, shape: Shape, path: Path_) -> tuple[Shape, int]:
+    height, width, channels = as_map(shape, "gated_conv", path)
+    what = f"a {layer.kernel_size}x{layer.kernel_size} patch"
+    out_h, out_w = (window_count(side, layer.kernel_size, layer.stride, layer.padding, what, path) for side in (height, width))
+    patch, gates = layer.kernel_size**2 * channels, layer.gated_conv
+    if layer.sums_patches:
+        return (patch, gates * (1 + layer.paired)), 0
+    return (gates,) if layer.class_separable else (out_h, out_w, gates), patch * gates
+
+
+def _gated_cost(layer: L.GatedConv, entering: Shape, leaving: Shape) -> int:
+    """Gates, and patches behind them."""
+    patches = math.prod(
+        window_count(side, layer.kernel_size, layer.stride, layer.padding, "a patch", ()) for side in entering[:2]
+    )
+    filters = leaving[-1] * (1 + layer.is_fixed)
+    return patches * layer.kernel_size**2 * entering[-1] * filters
+
+
+def _gate_numbers(node: Node) -> int:
+    """Fixed gates, and of pairs the sign of each."""
+    layer: Any = node.layer
+    if not layer.is_fixed:
+        return 0
+    return node.output_shape[-1] * (layer.kernel_size**2 * node.input_shape[-1] + layer.paired)
+
+
 def passed(labels: Labels, node: Node, entering: list[int]) -> list[int]:
     """Channels that leave as they enter."""
     return entering
@@ -182,10 +219,46 @@ def produced(labels: Labels, node: Node, entering: list[int]) -> list[int]:
     return labels.produced(node, entering)
 
 
-_BUILDERS = "kerasgreedy.network.layer_builders"
+def _kept_statistics(node: Node) -> int:
+    """A mean and a factor for each channel; or a mean for each number of the map, and one factor."""
+    layer: Any = node.layer
+    return 2 * node.output_shape[-1] if layer.standardize == "channels" else math.prod(node.output_shape) + 1
+
+
+def _in_pairs(labels: Labels, node: Node, entering: list[int]) -> list[int]:
+    """Both channels of a pair go together."""
+    layer, out = node.layer, labels.produced(node, entering)
+    if isinstance(layer, L.GatedConv) and layer.paired:
+        half = len(out) // 2
+        for one, two in zip(out[:half], out[half:], strict=True):
+            labels.all_same([one, two])
+    return out
+
+
+_BUILDERS, _CONVEX = "kerasgreedy.network.layer_builders", "kerasgreedy.export.portable_convex"
 KINDS: dict[type[Strict], Kind] = {
     L.Conv: Kind(None, produced, f"{_BUILDERS}:conv", filters="conv"),
+    L.GatedConv: Kind(
+        _gated_conv,
+        _in_pairs,
+        f"{_BUILDERS}:gated_conv",
+        filters="gated_conv",
+        channels_each=lambda layer: 1 + layer.paired,
+        multiply_adds=_gated_cost,
+        kept=_gate_numbers,
+        fit="kerasgreedy.network.gates:fit_gates",
+        is_fitted=lambda layer: layer.is_fixed,
+        portable=f"{_CONVEX}:gated_conv",
+    ),
     L.Dense: Kind(None, produced, f"{_BUILDERS}:dense", filters="dense"),
+    ClassSeparable: Kind(
+        lambda layer, shape, path: ((layer.class_separable,), math.prod(shape) * layer.class_separable),
+        produced,
+        f"{_BUILDERS}:class_separable",
+        filters="class_separable",
+        multiply_adds=lambda layer, entering, leaving: math.prod(entering) * leaving[0],
+        portable=f"{_CONVEX}:class_separable",
+    ),
     L.MaxPool: Kind(_pool("max_pool"), passed, f"{_BUILDERS}:max_pool"),
     L.AvgPool: Kind(_pool("avg_pool"), passed, f"{_BUILDERS}:avg_pool"),
     L.PoolTo: Kind(_pool_to, passed, f"{_BUILDERS}:pool_to"),
@@ -199,8 +272,16 @@ KINDS: dict[type[Strict], Kind] = {
         lambda layer, shape, path: (shape, 2 * shape[-1]),
         passed,
         f"{_BUILDERS}:batch_norm",
-        kept=lambda layer, shape: 2 * shape[-1],
+        kept=lambda node: 2 * node.output_shape[-1],
         takes_training=True,
+    ),
+    L.Standardize: Kind(
+        lambda layer, shape, path: (as_map(shape, "standardize", path), 0),
+        passed,
+        f"{_BUILDERS}:standardize",
+        kept=_kept_statistics,
+        fit="kerasgreedy.network.statistics:fit_standardize",
+        portable=f"{_CONVEX}:standardize",
     ),
     Pad: Kind(None, passed, f"{_BUILDERS}:pad"),
     PadShortcut: Kind(None, _filled, f"{_BUILDERS}:subsample"),

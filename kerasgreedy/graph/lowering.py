@@ -14,7 +14,8 @@ from kerasgreedy.errors import ShapeError
 from kerasgreedy.graph.kinds import as_map, kind_of, window_count
 from kerasgreedy.graph.tree import Node, Pad, PadShortcut, Path_, Shape, show
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.layers import BlockDefaults
+from kerasgreedy.spec.block_defaults import BlockDefaults
+from kerasgreedy.spec.convex_layers import ClassSeparable
 from kerasgreedy.spec.strict import Strict
 
 
@@ -37,6 +38,7 @@ class Lowering:
         several = {
             L.Conv: self._conv,
             L.Dense: self._dense,
+            L.GatedConv: self._gated_conv,
             L.MaxPool: self._max_pool,
             L.Residual: self._residual,
             L.Branches: self._branches,
@@ -63,6 +65,9 @@ class Lowering:
 
     def _max_pool(self, layer: L.MaxPool, shape: Shape, path: Path_) -> list[Node]:
         return self._padded(self._simple(layer, shape, path), "lowest")
+
+    def _gated_conv(self, layer: L.GatedConv, shape: Shape, path: Path_) -> list[Node]:
+        return self._padded(self._simple(layer, shape, path), "zero")
 
     def _chain(self, nodes: list[Node], batch_norm: bool, activation: str) -> list[Node]:
         if batch_norm:
@@ -150,11 +155,11 @@ class Lowering:
     def _simple(self, layer: Strict, shape: Shape, path: Path_) -> Node:
         if isinstance(layer, L.Activation) and layer.activation == L.HARD_THRESHOLD:
             layer = layer.model_copy(update={"threshold": self._threshold(layer.threshold)})
-        kind = L.KINDS.name_of(layer)
-        rule = kind_of(layer).rule
-        assert rule is not None, f"{kind} is lowered by a method of its own"
-        out, parameters = rule(layer, shape, path)
-        return self._node(layer, kind, shape, out, parameters=parameters)
+        kind, name = kind_of(layer), "class_separable" if isinstance(layer, ClassSeparable) else L.KINDS.name_of(layer)
+        assert kind.rule is not None, f"{name} is lowered by a method of its own"
+        out, parameters = kind.rule(layer, shape, path)
+        costs = {"parameters": parameters, "multiply_adds": kind.multiply_adds(layer, shape, out)}
+        return self._node(layer, name, shape, out, path=path if kind.filters else (), **costs)
 
     def _threshold(self, own: L.Threshold | None) -> L.Threshold:
         """`own` over the defaults."""

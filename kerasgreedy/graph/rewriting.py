@@ -94,7 +94,8 @@ def _set_widths(layers: list[Any], nodes: tuple[Node, ...], depth: int, componen
             count = widths[component, node.name]
             if isinstance(node.layer, L.Conv) and node.layer.groups == node.input_shape[-1] > 1:
                 target["groups"] = count * node.layer.groups // node.layer.conv  # whole depthwise groups go
-            target[kind_of(node.layer).filters] = count
+            kind = kind_of(node.layer)
+            target[kind.filters] = count // kind.channels_each(node.layer)
 
 
 def _spell_out_projection(layers: list[Any], node: Node, depth: int) -> None:

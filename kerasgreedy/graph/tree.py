@@ -32,7 +32,8 @@ class Node:
     Attributes:
         layer: what it is; options that defaults decide are filled in.
         name: unique in its component.
-        input_shape, output_shape: without the batch axis: (height, width, channels) or (units,).
+        input_shape, output_shape: without the batch axis: (height, width, channels), (units,), or of sums of gated patches
+            (patch, gates).
         parameters: trained weights, children included; moving statistics do not count.
         multiply_adds: of one image, children included.
         children: body and shortcut of a residual, or the branches.

@@ -16,7 +16,10 @@ from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
 from kerasgreedy.nn.dropout import ReplicaDropout
+from kerasgreedy.nn.gated import GatedConv2D, GatedPatches, RectifiedMean, SeparableScores
+from kerasgreedy.nn.standardize import Standardization
 from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.convex_layers import ClassSeparable
 from kerasgreedy.spec.doors import imported
 
 FLOAT32 = "float32"
@@ -57,7 +60,7 @@ class Builder:
 
         A dense layer without activation is a classifier: it starts small, so that the first loss is near log(classes).
         """
-        linear = isinstance(node.layer, L.Dense) and node.layer.activation == "linear"
+        linear = (isinstance(node.layer, L.Dense) and node.layer.activation == "linear") or isinstance(node.layer, ClassSeparable)
         name = "glorot_uniform" if linear else self.defaults.initializer
         return keras.initializers.get({"class_name": name, "config": {"seed": self.seed_of(node)}})
 
@@ -78,6 +81,36 @@ def conv(builder: Builder, layer: L.Conv, node: Node) -> keras.layers.Layer:
         kernel_initializer=builder.kernel(node),
         name=node.name,
     )
+
+
+def gated_conv(builder: Builder, layer: L.GatedConv, node: Node) -> keras.layers.Layer:
+    """Gates, and filters behind them or sums of patches."""
+    shared: dict[str, Any] = {
+        "kernel_size": layer.kernel_size,
+        "strides": layer.stride,
+        "padding": layer.padding,
+        "name": node.name,
+    }
+    filters = node.output_shape[-1]
+    if layer.sums_patches:
+        gates = keras.initializers.RandomNormal(stddev=1.0, seed=builder.seed_of(node))
+        return GatedPatches(filters, over=layer.over, paired=layer.paired, kernel_initializer=gates, **shared)
+    if layer.class_separable:
+        return RectifiedMean(filters, over=layer.over, kernel_initializer=builder.kernel(node), **shared)
+    return GatedConv2D(
+        filters, own=not layer.is_fixed, seed=builder.seed_of(node), kernel_initializer=builder.kernel(node), **shared
+    )
+
+
+def class_separable(builder: Builder, layer: ClassSeparable, node: Node) -> keras.layers.Layer:
+    """A filter for each gate and class."""
+    start = keras.initializers.Zeros() if layer.start == "zero" else builder.kernel(node)
+    return SeparableScores(layer.class_separable, kernel_initializer=start, name=node.name)
+
+
+def standardize(_: Builder, layer: L.Standardize, node: Node) -> keras.layers.Layer:
+    """Means and deviations, which are fitted."""
+    return Standardization(layer.standardize, name=node.name)
 
 
 def dense(builder: Builder, layer: L.Dense, node: Node) -> keras.layers.Layer:

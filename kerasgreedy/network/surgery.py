@@ -12,7 +12,11 @@ from kerasgreedy.graph.rewriting import resized, without
 from kerasgreedy.graph.tree import Node, leaves, walk
 from kerasgreedy.network.build import Network
 from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.convex_layers import ClassSeparable
 from kerasgreedy.spec.model import Head, ModelSpec
+
+# Weights whose axis before the last is the channels that enter.
+READERS = ("kernel", "gates")
 
 
 def remove_filters(network: Network, spec: ModelSpec, coupling: Coupling, removed: Collection[int]) -> tuple[Network, ModelSpec]:
@@ -63,11 +67,17 @@ def silence(network: Network, coupling: Coupling, removed: Collection[int]) -> d
         changed = False
         for node in walk(component.nodes):
             place = (component.name, node.name)
-            if has_kernel(node):
-                key = f"{component.name}/{node.name}/kernel"
+            for key in (f"{component.name}/{node.name}/{name}" for name in READERS) if has_kernel(node) else ():
+                if key not in arrays:
+                    continue
                 rows = _silent_rows(node, coupling.inputs[place], removed, arrays[key])
                 if rows is not None:
                     arrays[key], changed = rows, True
+            gone = _patch_rows(component, node, coupling, removed, gone=True)
+            if gone:
+                key = f"{component.name}/{node.name}/kernel"
+                arrays[key] = arrays[key].copy()
+                arrays[key][gone], changed = 0, True
         if changed:
             result[component.name] = arrays
     return result
@@ -119,10 +129,22 @@ def _sliced(
                 continue
             if array.ndim and array.dtype.kind == "f":  # neither a threshold of the whole layer nor random state
                 array = array[..., kept(leaving, removed)]
-            if key.endswith("/kernel"):
+            if key.rpartition("/")[2] in READERS:
                 array = array[..., _kept_rows(node, entering, removed), :]
+                if isinstance(node.layer, ClassSeparable):
+                    array = array[_patch_rows(component, node, coupling, removed)]
             result[key] = array
     return result
+
+
+def _patch_rows(component: Component, node: Node, coupling: Coupling, removed: Collection[int], gone: bool = False) -> list[int]:
+    """Of a class-separable layer, the places of a patch whose channels stay, or go; the last axis of a patch is channels."""
+    if not isinstance(node.layer, ClassSeparable):
+        return []
+    before = component.nodes[component.nodes.index(node) - 1]
+    entering = coupling.inputs[component.name, before.name]
+    channels = entering * (node.input_shape[0] // len(entering))
+    return [place for place, label in enumerate(channels) if (label in removed) == gone]
 
 
 def _kept_rows(node: Node, entering: tuple[int, ...], removed: Collection[int]) -> list[int]:

@@ -38,6 +38,13 @@ class Objective(ABC):
             (b,) float32.
         """
 
+    def dual_terms(self, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor | None:
+        """(b, 2): a and q, where -loss*(-t r) = t a - t^2 q / 2 for any t, r the negative gradient in the outputs.
+
+        loss* is the convex conjugate of the loss of an example as a function of its outputs. None: it has another form.
+        """
+        return None
+
     def target(self, labels: tf.Tensor, classes: int) -> tf.Tensor:
         """(b, classes) float32, smoothed."""
         return (1 - self.label_smoothing) * tf.one_hot(labels, classes) + self.label_smoothing / classes
@@ -74,3 +81,9 @@ class SquaredErrorLoss(Objective):
     def __call__(self, outputs: tf.Tensor, labels: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
         outputs = tf.cast(outputs, tf.float32)
         return 0.5 * tf.reduce_sum(tf.square(outputs - self.target(labels, outputs.shape[-1])), axis=-1)
+
+    def dual_terms(self, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """<y, r> and |r|^2 with r = y - f: the conjugate of |f - y|^2 / 2 at u is <u, y> + |u|^2 / 2."""
+        target = self.target(labels, outputs.shape[-1])
+        residual = target - tf.cast(outputs, tf.float32)
+        return tf.stack([tf.reduce_sum(target * residual, axis=-1), tf.reduce_sum(tf.square(residual), axis=-1)], axis=-1)

@@ -1,12 +1,14 @@
 """Penalties on kernels: their value, a subgradient, and where there is one the proximal map."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-# `component/layer` -> kernel, float32, output channels last.
+# `component/layer` -> kernel, float32: (height, width, channels, filters), (inputs, units), or (patch, gates, classes) of a
+# class-separable head, which has a filter for each gate and class.
 Kernels: TypeAlias = Mapping[str, tf.Tensor]
 
 
@@ -42,6 +44,13 @@ class Penalty(ABC):
         """argmin over u of |u - kernel|^2 / 2 + rate * value(u), for a penalty that is a sum over kernels."""
         raise NotImplementedError(f"{type(self).__name__} has no proximal map")
 
+    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float] | None:
+        """The convex conjugate at t times a kernel: (m, c), where it is c t^2 / 2 for 0 <= t <= m and infinite beyond.
+
+        None: not known. Duality gaps are made of it.
+        """
+        return None
+
 
 class SquaredNorm(Penalty):
     """weight / 2 * sum of squares."""
@@ -52,6 +61,10 @@ class SquaredNorm(Penalty):
 
     def value(self, kernels: Kernels) -> tf.Tensor:
         return self.settings.weight / 2 * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels.values()])
+
+    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float]:
+        """|kernel|^2 / (2 weight)."""
+        return math.inf, float(tf.reduce_sum(tf.square(kernel))) / self.settings.weight
 
 
 class AbsoluteSum(Penalty):
@@ -65,9 +78,13 @@ class AbsoluteSum(Penalty):
         left = tf.abs(kernel) - rate * self.settings.weight
         return tf.where(left > 0, tf.sign(kernel) * left, tf.zeros_like(kernel))
 
+    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float]:
+        """0 while the largest entry is at most the weight."""
+        return _ratio(self.settings.weight, tf.reduce_max(tf.abs(kernel))), 0.0
+
 
 class FilterNorms(Penalty):
-    """weight * sum over filters of |kernel[..., filter]|_2; at 0 the subgradient is 0."""
+    """weight * sum over filters of |filter|_2; at 0 the subgradient is 0."""
 
     def value(self, kernels: Kernels) -> tf.Tensor:
         norms = [_norms(kernel) for kernel in kernels.values()]
@@ -82,7 +99,39 @@ class FilterNorms(Penalty):
         left = 1 - tf.math.divide_no_nan(rate * self.settings.weight, _norms(kernel))
         return tf.where((left > 0) & (_norms(kernel) > 0), kernel * left, tf.zeros_like(kernel))
 
+    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float]:
+        """0 while the largest norm of a filter is at most the weight."""
+        return _ratio(self.settings.weight, tf.reduce_max(_norms(kernel))), 0.0
+
+
+class SidePenalty(Penalty):
+    """weight * mean over images and patches of max(0, -(2 D - 1) X v), summed over filters; D = 1[X g >= 0]."""
+
+    def value(self, kernels: Kernels) -> tf.Tensor:
+        """Of no kernel alone: see `of_patches`."""
+        raise NotImplementedError("gate_hinge is of batches")
+
+    def of_patches(self, patches: tf.Tensor, gates: tf.Tensor, filters: tf.Tensor) -> tf.Tensor:
+        """The sum over images.
+
+        Args:
+            patches: (b, K, h).
+            gates: (h, P).
+            filters: (h, P, n), n of them behind each gate.
+        """
+        count, length = patches.shape[1:]
+        flat = tf.reshape(patches, [-1, length])
+        sides = 2 * tf.cast(tf.matmul(flat, gates) >= 0, flat.dtype) - 1
+        given = tf.reshape(tf.matmul(flat, tf.reshape(filters, [length, -1])), [-1, *filters.shape[1:]])
+        broken = tf.nn.relu(-sides[:, :, None] * given)
+        return self.settings.weight * tf.reduce_sum(tf.cast(broken, tf.float32)) / count
+
+
+def _ratio(weight: float, largest: tf.Tensor) -> float:
+    return weight / float(largest) if float(largest) else math.inf
+
 
 def _norms(kernel: tf.Tensor) -> tf.Tensor:
-    """(1, ..., filters)."""
-    return tf.sqrt(tf.reduce_sum(tf.square(kernel), axis=list(range(len(kernel.shape) - 1)), keepdims=True))
+    """(1, ..., filters), or (1, gates, classes)."""
+    inside = [0, 1, 2] if len(kernel.shape) == 4 else [0]
+    return tf.sqrt(tf.reduce_sum(tf.square(kernel), axis=inside, keepdims=True))

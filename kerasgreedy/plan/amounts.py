@@ -75,7 +75,7 @@ class Ranking:
         across: str = "layer",
         final: bool = True,
     ):
-        self.groups, self._across = groups, across
+        self.groups, self._across, self._scores = groups, across, scores
         self._entering = [] if final else [set(coupling.inputs[place]) for place in coupling.grouped]
         self._left: Counter[Place] = Counter({place: len(labels) for place, labels in coupling.outputs.items()})
         ranked = [
@@ -120,6 +120,12 @@ class Ranking:
             begun = [sum(start.items.values())] if self._across == "global" else [start.begun(group) for group in self.groups]
         left = [max(1, _nearest((1 - gone) * size)) for size in begun]
         return self._labels([max(0, size - stay) for size, stay in zip(self._sizes, left, strict=True)])
+
+    def zeros(self) -> frozenset[int]:
+        """The labels of the items whose score is 0 and that can go."""
+        assert self._scores is not None
+        idle = [(number, i) for number, i in self._order if self._scores[self.groups[number].name][i] == 0]
+        return frozenset(self.groups[number].items[i].label for number, i in idle)
 
     @property
     def most(self) -> int:
@@ -221,6 +227,8 @@ def choose(
         return _to_number(coupling, ranking, int(settings.keep), after, start)
     if settings.multiply_adds is not None:
         return _to_budget(spec, coupling, ranking, settings.multiply_adds, after, start, counted)
+    if settings.zeros:
+        return ranking.zeros()
     assert accuracy is not None and settings.accuracy_drop is not None
     removed: frozenset[int] = frozenset()
     whole = accuracy(removed)

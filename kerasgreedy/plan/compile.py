@@ -1,5 +1,6 @@
 """Recipe + spec -> an ordered list of phases and actions: plain data that is printed before anything runs. No TensorFlow."""
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.actions import Action, HeadAction, PruneAction
 from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, selectable, why_nothing
 from kerasgreedy.plan.caching import plan_cache
+from kerasgreedy.plan.convex_actions import FitAction, layers_to_fit
 from kerasgreedy.plan.solver_plans import SolverRequest, plan_solver
 from kerasgreedy.plan.stages import Phase, Stage
 from kerasgreedy.spec.model import ModelSpec, merged_head
@@ -65,6 +67,7 @@ class Compiler:
     done: Sequence[Mapping[str, Any]]
     stages: list[Stage] = field(default_factory=list)
     removals: int = 0
+    _fitted: set[str] = field(default_factory=set)
     idle: list[AmountError] = field(default_factory=list)  # one for each removal that will remove nothing
 
     def __post_init__(self) -> None:
@@ -93,6 +96,7 @@ class Compiler:
         """
         arch, recipe = self.arch, self.recipe
         training = recipe.trainings[section]
+        self._fit(name, losses)
         more.setdefault("init", "trained" if recipe.start_from else "fresh")
         deepest = max(arch.heads.index(head) for head in losses)
         frozen = tuple(block for block in arch.blocks[: deepest + 1] if block not in trains)
@@ -112,7 +116,7 @@ class Compiler:
             parameters=sum(component.parameters for component in trains),
             multiply_adds=trained + fixed,
             prefix_multiply_adds=prefix,
-            training_multiply_adds=3 * trained + fixed - prefix * cache.used,
+            training_multiply_adds=3 * trained - 2 * _before_weights(trains) + fixed - prefix * cache.used,
             prefix=places[0],
             cache=cache,
             solver_plan=plan_solver(asked),
@@ -121,6 +125,26 @@ class Compiler:
             **more,
         )
         self.stages.append(phase)
+
+    def _fit(self, phase: str, losses: Components) -> None:
+        """Lets layers that know the training images see them before the first phase that runs them."""
+        if self.is_done("fit"):
+            fitted = tuple(self.done[len(self.stages)]["fitted"])
+            self._fitted.update(fitted)
+            return self.act(FitAction, f"fit_{phase}", layers=fitted)
+        if self.recipe.start_from or len(self.stages) < len(self.done):
+            return None  # what they know comes with the weights
+        deepest = max(self.arch.heads.index(head) for head in losses)
+        run = [*self.arch.blocks[: deepest + 1], *losses]
+        layers = [place for component in run for place in layers_to_fit(component) if place not in self._fitted]
+        if layers:
+            self._fitted.update(layers)
+            self.act(FitAction, f"fit_{phase}", layers=tuple(layers))
+        return None
+
+    def is_done(self, kind: str) -> bool:
+        """Whether the stage that comes next is an action of a kind, and done: what it changed it would not find again."""
+        return len(self.stages) < len(self.done) and self.done[len(self.stages)].get("action") == kind
 
     def act(self, kind: type[Action], name: str, **settings: Any) -> None:
         """Adds an action that leaves the shapes of the network as they are.
@@ -200,7 +224,7 @@ class Compiler:
             self._scales(action, groups)
         start = action.start or Start.of(self.arch, groups, action.counted)
         action = replace(action, start=start)
-        if settings.accuracy_drop is not None:
+        if settings.accuracy_drop is not None or settings.zeros:
             return action
         ranking = Ranking(coupling, groups, None, settings.ranking, action.final)
         removed = choose(self.spec, coupling, ranking, settings, action.counted, action.progress[1], start)
@@ -247,13 +271,22 @@ class Compiler:
         self.spec, self.arch = spec, architecture(spec)
 
 
+def _before_weights(trains: Components) -> int:
+    """Multiply-adds of what trains before its first weights: no gradient passes there."""
+    nodes = itertools.takewhile(lambda node: not node.parameters, trains[0].nodes)
+    return sum(node.multiply_adds for node in nodes)
+
+
 def _check_patterns(arch: Architecture, section: tuple[str, ...], training: Training) -> None:
     """Refuses a regularizer that means no layer of the network."""
-    layers = [f"{c.name}/{node.name}" for c in arch.components.values() for node in leaves(c.nodes) if has_kernel(node)]
+    nodes = {f"{c.name}/{node.name}": node for c in arch.components.values() for node in leaves(c.nodes)}
+    trained = {key: node for key, node in nodes.items() if has_kernel(node) and node.parameters}
     heads = {head.name for head in arch.heads}
     for number, settings in enumerate(training.regularizers):
+        layers = [key for key, node in trained.items() if settings.applies(node.layer)]
         if not any(matches(settings.of, key, key.split("/")[0] in heads) for key in layers):
-            message = f"received {settings.of}, which is no layer of this network with a kernel; allowed: {', '.join(layers)}"
+            allowed = ", ".join(layers) or f"none: no layer has what {settings.name} is about"
+            message = f"received {settings.of}, which is no layer of this network with such a kernel; allowed: {allowed}"
             raise PlanError((*section, "regularizers", number, "of"), message)
 
 

@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerasgreedy.graph.architecture import Component
+from kerasgreedy.graph.kinds import kind_of
 from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.solver_plans import SolverRequest
 from kerasgreedy.plan.stages import SolverPlan
 from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.convex_layers import ClassSeparable
 from kerasgreedy.spec.regularizers import L1, GroupLasso
 from kerasgreedy.spec.solver_settings import Fista
-
-# Layers without weights whose output is linear in their input.
-LINEAR = (L.Flatten, L.AvgPool, L.PoolTo, L.GlobalAvgPool)
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,9 @@ def plan_fista(solver: Fista, asked: SolverRequest) -> FistaPlan:
     proximal = []
     for number, settings in enumerate(asked.training.regularizers):
         form = getattr(settings, "form", None)
+        if settings.of_batches:
+            message = f"received '{settings.name}', which is a sum over all images that has no proximal map; allowed: solver sgd"
+            raise asked.of_training(("regularizers", number, "name"), message)
         if form == "subgradient":
             message = "received 'subgradient', which has no proximal map; allowed with solver fista: proximal"
             raise asked.of_training(("regularizers", number, "form"), message)
@@ -60,16 +62,17 @@ def plan_fista(solver: Fista, asked: SolverRequest) -> FistaPlan:
 
 
 def _check_linear(component: Component, asked: SolverRequest) -> None:
-    """A head of layers without weights that are linear, and one dense layer at its end."""
+    """A head of layers that nothing changes, and at its end one that is linear in its weights."""
     *before, last = list(leaves(component.nodes))
     is_head = component.name in [head.name for head in asked.losses]
-    odd = next((node for node in before if not isinstance(node.layer, LINEAR)), None)
-    if odd is None and not isinstance(last.layer, L.Dense):
+    odd = next((node for node in before if node.parameters or kind_of(node.layer).takes_training), None)
+    if odd is None and not isinstance(last.layer, L.Dense | ClassSeparable):
         odd = last
     if odd is not None or not is_head:
         what = f"{component.name}/{odd.name}" if odd is not None else component.name
         message = (
-            f"received 'fista', and phase trains {what}; allowed: heads of pool_to, avg_pool, global_avg_pool or flatten and one "
-            "linear layer (strategy random_features, or replace_head, with hidden_layers: 0 and batch_norm: false)"
+            f"received 'fista', and phase trains {what}; allowed: heads of layers without weights and one linear layer (strategy "
+            "random_features, convex, or replace_head, with hidden_layers: 0 and batch_norm: false), or of gated_conv with fixed "
+            "gates and class_separable: true"
         )
         raise asked.refused(("name",), message)

@@ -5,6 +5,7 @@ from typing import Any
 from kerasgreedy.graph.architecture import Architecture, Component
 from kerasgreedy.graph.tree import Pad, show
 from kerasgreedy.plan.compile import Compiler
+from kerasgreedy.plan.convex_actions import FiltersAction, RectifyAction, check_rectified, taken_filters
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.dsd import Dsd
 
@@ -55,6 +56,20 @@ def random_features(plan: Compiler) -> None:
     """All heads at once on blocks that are never trained."""
     plan.phase("random_features", plan.arch.heads, plan.arch.heads, True)
     _prune_all(plan, all_heads=True, stop_gradient=True, default="head")
+
+
+def convex(plan: Compiler) -> None:
+    """Head after head, on blocks that take their first layer's filters from the head before and are never trained."""
+    for index, (block, head) in enumerate(zip(plan.arch.blocks, plan.arch.heads, strict=True)):
+        if index:
+            plan.act(FiltersAction, f"filters_{block.name}", **taken_filters(plan.arch, index))
+        plan.phase(block.name, (head,), (head,), True, block=index)
+        plan.prune(block.name, (head.name,), range(index, index + 1), range(index, index + 1), True, "head")
+    if plan.recipe.convex and plan.recipe.convex.rectify:
+        for head in plan.arch.heads:
+            if not plan.is_done("rectify"):
+                check_rectified(head)
+            plan.act(RectifyAction, f"rectify_{head.name}", head=head.name, images=plan.recipe.convex.images)
 
 
 def compress(plan: Compiler) -> None:

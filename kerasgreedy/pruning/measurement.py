@@ -14,6 +14,7 @@ from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.graph.chains import find_chains, no_scale
 from kerasgreedy.graph.coupling import Group, Place
 from kerasgreedy.network.build import FLOAT32, Network
+from kerasgreedy.spec.convex_layers import ClassSeparable
 
 Values: TypeAlias = NDArray[np.float64]
 Scores: TypeAlias = dict[str, Values]
@@ -77,6 +78,13 @@ class Measurement:
         self._names = [*(block.name for block in arch.blocks[: self._depth]), *(name for name in heads if name in losses)]
         self._chains = {name: find_chains(arch.components[name].nodes) for name in self._names}
         self._positions = {group.name: self._find(group) for group in groups}
+        # Component -> the layer that reads its fixed gates.
+        self._readers = {
+            name: node.name
+            for name in self._names
+            for node in arch.components[name].nodes
+            if isinstance(node.layer, ClassSeparable)
+        }
 
     def _find(self, group: Group) -> dict[Place, NDArray[np.int32]]:
         """Layer that is run -> of each of its filters, the position of its item; -1 for those that cannot be removed."""
@@ -98,8 +106,12 @@ class Measurement:
         return self._network.component(place[0]).get_layer(place[1])
 
     def kernel(self, place: Place) -> Values:
-        """(..., filters)."""
-        return keras.ops.convert_to_numpy(self._layer(place).kernel).astype(np.float64)
+        """(..., filters), of fixed gates (patch, classes, gates): the weights that read them."""
+        layer = self._layer(place)
+        if layer.trainable_weights or place[0] not in self._readers:
+            return keras.ops.convert_to_numpy(layer.kernel).astype(np.float64)
+        read = keras.ops.convert_to_numpy(self._layer((place[0], self._readers[place[0]])).kernel)
+        return np.moveaxis(read.astype(np.float64), -2, -1)
 
     def gamma(self, place: Place) -> Values:
         """(filters,) scale of the batch norm that follows directly."""

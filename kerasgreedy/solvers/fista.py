@@ -2,51 +2,24 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import asdict, astuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.evaluation import objectives_of
-from kerasgreedy.nn.penalties import Penalty
 from kerasgreedy.runs.checkpoint import Arrays
 from kerasgreedy.runs.devices import Devices
-from kerasgreedy.solvers.solver import Record, Solver, Task, Verdict, Work
+from kerasgreedy.solvers.convex_terms import Array, Point, Terms
+from kerasgreedy.solvers.fista_record import FistaRecord, Solved
+from kerasgreedy.solvers.solver import Solver, Task, Verdict, Work
 from kerasgreedy.solvers.step import Result, phase_logits
-from kerasgreedy.solvers.updates import Setting, penalties_of
 from kerasgreedy.spec.solver_settings import Fista
 
-Point: TypeAlias = dict[str, NDArray[np.float64]]
 # The power iteration comes to the curvature from below.
 MARGIN = 1.02
-
-
-@dataclass(frozen=True)
-class FistaRecord(Record):
-    """How a phase ended.
-
-    Attributes:
-        iterations: steps that were made.
-        restarts: of the momentum.
-        subgradient: norm of a subgradient of the objective at the last point, at most, as a share of that of the loss's gradient
-            at zero weights.
-        curvature: head -> bound that its steps are the inverse of.
-        objective: what is minimised, penalties included, where the last gradient was taken.
-        converged: `subgradient` came under the tolerance.
-    """
-
-    iterations: int
-    restarts: int
-    subgradient: float | None
-    curvature: dict[str, float]
-    objective: float | None
-    converged: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"fista": super().as_dict()}
 
 
 class Accelerated(Solver):
@@ -69,13 +42,12 @@ class Accelerated(Solver):
         network, phase = task.network, task.phase
         for name in network.names:
             network.component(name).trainable = name in phase.trains
-        self._variables = {key: v for name in phase.trains for key, v in network.variables(name).items()}
+        self._variables = {key: v for name in phase.trains for key, v in network.variables(name).items() if v.trainable}
         self._objectives = objectives_of(phase.training, phase.losses, smoothed=True)
         for head, objective in self._objectives.items():
             if objective.curvature is None:
                 raise InputError(f"training.solver: fista cannot minimise the {objective.words} of {head}: it has no curvature")
-        self._decay = phase.training.optimizer.weight_decay
-        self._penalties = self._open_penalties()
+        self._terms = Terms(task, self._variables)
         self._losses = tf.function(lambda *batch: self._reduced(self._loss, *batch), autograph=False)
         self._squares = tf.function(lambda *batch: self._reduced(self._square, *batch), autograph=False)
         self._size, self._images = phase.training.batch_size, len(task.source)
@@ -84,19 +56,11 @@ class Accelerated(Solver):
         self._curvature: dict[str, float] = {}
         self._before, self._ahead = self._point(), self._point()  # x_k and y_k
         self._gradient = {key: np.zeros(value.shape) for key, value in self._before.items()}
-        self._loss_sum = 0.0
-        self._subgradient = self._objective = math.nan
+        self._loss_sum, self._dual_sums = 0.0, np.zeros((len(phase.losses), 2))
+        self._subgradient = self._objective = self._gap = math.nan
+        self._path: list[Solved] = []
+        self._terms.factor = settings.factors[0]
         self.extras = {"fista": self}
-
-    def _open_penalties(self) -> list[tuple[Penalty, dict[str, str]]]:
-        """Each penalty, and `component/layer` -> name of the variable that it is of."""
-        task, found = self._task, []
-        for penalty, kernels in penalties_of(Setting(task.network, task.phase, task.optimizer, task.strategy)):
-            if not penalty.is_proximal and penalty.curvature is None:
-                name = penalty.settings.name
-                raise InputError(f"training.regularizers: {name} has neither a proximal map nor a curvature for fista")
-            found.append((penalty, {key: f"{key}/kernel" for key in kernels}))
-        return found
 
     # What the loop asks for.
 
@@ -111,8 +75,7 @@ class Accelerated(Solver):
         finally:
             self._assign(present)
         self._norm0 = _norm(at_zero) or 1.0
-        smooth = self._decay + sum(penalty.curvature or 0.0 for penalty, _ in self._penalties)
-        self._curvature = {name: MARGIN * value + smooth or 1.0 for name, value in curvature.items()}
+        self._curvature = {name: MARGIN * value for name, value in curvature.items()}
 
     def epoch(self, epoch: int, first_step: int, number: int) -> Iterator[Result]:
         if first_step == 0:
@@ -124,30 +87,43 @@ class Accelerated(Solver):
             results = [self._losses(*next(batches))]
             if number_of_batch == whole - 1:
                 results += [self._losses(*batch) for batch in batches]  # what is left is no batch of its own
-            for gradients, _ in results:
+            for gradients, _, duals in results:
                 self._add(gradients)
-            sums = {head: tf.add_n([found[head] for _, found in results]) for head in self._task.phase.losses}
+                self._dual_sums += duals.numpy()
+            sums = {head: tf.add_n([found[head] for _, found, _ in results]) for head in self._task.phase.losses}
             self._loss_sum += float(sum(values[0].numpy() for values in sums.values()))
             last = number_of_batch == whole - 1
             if last:
-                self._update()
+                self._update(epoch)
             warm, self._warm = self._warm, True
             yield Result(sums, warm, self._size + (self._images % self._size) * last)
 
     def verdict(self) -> Verdict | None:
-        if not self._subgradient <= self._settings.tolerance:
-            return None
-        return Verdict("the subgradient is below the tolerance", self._subgradient, self._settings.tolerance)
+        return self._solved if self._terms.factor == self._settings.factors[-1] else None
+
+    @property
+    def _solved(self) -> Verdict | None:
+        """Of the problem of now."""
+        if self._subgradient <= self._settings.tolerance:
+            return Verdict("the subgradient is below the tolerance", self._subgradient, self._settings.tolerance)
+        limit = self._settings.gap
+        if limit is not None and self._gap <= limit * abs(self._objective):
+            return Verdict("the duality gap is below its share of the objective", self._gap / abs(self._objective), limit)
+        return None
 
     def news(self) -> list[str]:
         if not self._iterations:
             return []
-        return [f"objective {self._objective:.8g}, subgradient at most {self._subgradient:.2g} of the gradient at zero"]
+        gap = f", duality gap {self._gap:.2g}" if math.isfinite(self._gap) else ""
+        factor = f"penalties times {self._terms.factor:g}: " if self._settings.path else ""
+        bound = f"subgradient at most {self._subgradient:.2g} of the gradient at zero"
+        return [f"{factor}objective {self._objective:.8g}{gap}, {bound}"]
 
     def figures(self) -> dict[str, Any]:
-        values = [self._value(penalty, kernels, self._point()) for penalty, kernels in self._penalties]
-        penalty = {"penalty": sum(values)} if values else {}
-        return {**penalty, "objective_value": self._objective, "subgradient": self._subgradient}
+        value = self._terms.value(self._point())
+        penalty = {} if value is None else {"penalty": value}
+        gap = {"duality_gap": self._gap} if math.isfinite(self._gap) else {}
+        return {**penalty, "objective_value": self._objective, "subgradient": self._subgradient, **gap}
 
     def record(self) -> FistaRecord:
         done = self._iterations > 0
@@ -155,19 +131,24 @@ class Accelerated(Solver):
             self._iterations,
             self._restarts,
             self._subgradient if done else None,
-            self._curvature,
+            {name: self._length(name) for name in self._curvature},
             self._objective if done else None,
+            self._gap if math.isfinite(self._gap) else None,
+            self._terms.filters(self._point()),
             self.verdict() is not None,
+            [asdict(solved) for solved in self._path],
         )
 
     # What a checkpoint holds.
 
     def arrays(self) -> Arrays:
-        numbers = [self._norm0, self._t, self._subgradient, self._objective, self._loss_sum]
+        numbers = [self._norm0, self._t, self._subgradient, self._objective, self._loss_sum, self._gap, self._terms.factor]
         kept = {
             "known": np.array([float(math.isfinite(value)) for value in numbers]),
             "numbers": np.nan_to_num(np.array(numbers)),
             "counts": np.array([self._iterations, self._restarts]),
+            "dual_sums": self._dual_sums,
+            "path": np.array([[-1.0 if v is None else v for v in astuple(solved)] for solved in self._path]).reshape(-1, 5),
         }
         kept |= {f"curvature/{name}": np.array(value) for name, value in self._curvature.items()}
         for what, point in (("before", self._before), ("ahead", self._ahead), ("gradient", self._gradient)):
@@ -176,7 +157,12 @@ class Accelerated(Solver):
 
     def load_arrays(self, arrays: Arrays) -> None:
         numbers = [float(v) if known else math.nan for v, known in zip(arrays["numbers"], arrays["known"], strict=True)]
-        self._norm0, self._t, self._subgradient, self._objective, self._loss_sum = numbers
+        self._norm0, self._t, self._subgradient, self._objective, self._loss_sum, self._gap, self._terms.factor = numbers
+        self._dual_sums = np.array(arrays["dual_sums"], np.float64)
+        self._path = [
+            Solved(factor, round(epoch), objective, None if gap == -1 else gap, subgradient)
+            for factor, epoch, objective, gap, subgradient in arrays["path"].tolist()
+        ]
         self._iterations, self._restarts = map(int, arrays["counts"])
         self._curvature = {key.partition("/")[2]: float(v) for key, v in arrays.items() if key.startswith("curvature/")}
         self._before, self._ahead, self._gradient = (
@@ -186,18 +172,24 @@ class Accelerated(Solver):
 
     # The mathematics.
 
-    def _update(self) -> None:
+    def _length(self, component: str) -> float:
+        """The bound of the curvature, in a head's weights, of all that is smooth."""
+        return self._curvature[component] + self._terms.curvature or 1.0
+
+    def _update(self, epoch: int) -> None:
         """The step, once the gradient of all images is there; leaves the weights at x_{k+1}."""
         y, before = self._point(), self._before
-        gradient = {key: value / self._images + self._slope(key, y[key]) for key, value in self._gradient.items()}
-        x, lengths = {}, {key: self._curvature[key.split("/")[0]] for key in y}
+        slopes = {key: value / self._images for key, value in self._gradient.items()}
+        gradient = {key: value + self._terms.slope(key, y[key]) for key, value in slopes.items()}
+        x, lengths = {}, {key: self._length(key.split("/")[0]) for key in y}
         for key, value in y.items():
-            x[key] = self._proximal(key, value - gradient[key] / lengths[key], 1 / lengths[key]).astype(np.float32).astype(float)
+            shrunk = self._terms.proximal(key, value - gradient[key] / lengths[key], 1 / lengths[key])
+            x[key] = shrunk.astype(np.float32).astype(float)
         # s = L (y - x) - grad(y) is a subgradient of the proximal part at x, so grad(x) + s is one of the whole; its norm is at
         # most twice that of L (y - x).
         self._subgradient = 2 * _norm({key: lengths[key] * (y[key] - x[key]) for key in y}) / self._norm0
-        smooth = self._decay / 2 * _norm(y) ** 2
-        self._objective = self._loss_sum / self._images + smooth + sum(self._value(p, k, y) for p, k in self._penalties)
+        self._objective = self._loss_sum / self._images + self._terms.decay(y) + (self._terms.value(y) or 0.0)
+        self._gap = self._duality_gap(slopes)
         if sum(np.sum((y[key] - x[key]) * (x[key] - before[key])) for key in y) > 0:
             self._t, self._ahead, self._restarts = 1.0, dict(x), self._restarts + 1
         else:
@@ -206,22 +198,28 @@ class Accelerated(Solver):
             self._t = t
         self._iterations += 1
         self._gradient = {key: np.zeros(value.shape) for key, value in y.items()}
-        self._loss_sum = 0.0
+        self._loss_sum, self._dual_sums = 0.0, np.zeros_like(self._dual_sums)
         self._assign(x)
+        self._follow_path(epoch)
 
-    def _slope(self, key: str, value: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Gradient of the smooth penalties in one variable."""
-        weight = self._decay + sum(p.curvature or 0.0 for p, kernels in self._penalties if key in kernels.values())
-        return weight * value
+    def _duality_gap(self, slopes: Point) -> float:
+        """Of the objective where the gradient was taken; NaN where the dual is not known."""
+        bounds = [
+            self._terms.dual(_of(slopes, name), *sums)
+            for name, sums in zip(self._task.phase.trains, self._dual_sums / self._images, strict=True)
+        ]
+        known = [bound for bound in bounds if bound is not None and math.isfinite(bound)]
+        return self._objective - sum(known) if len(known) == len(bounds) else math.nan
 
-    def _proximal(self, key: str, value: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
-        for penalty, kernels in self._penalties:
-            if penalty.is_proximal and key in kernels.values():
-                value = penalty.proximal(tf.constant(value), tf.constant(rate, tf.float64)).numpy()
-        return value
-
-    def _value(self, penalty: Penalty, kernels: Mapping[str, str], point: Point) -> float:
-        return float(penalty.value({key: tf.constant(point[name]) for key, name in kernels.items()}))
+    def _follow_path(self, epoch: int) -> None:
+        """Goes on to the next problem of a regularisation path, from the point of now, where this one has had its share."""
+        factors, place = self._settings.factors, len(self._path)
+        if place == len(factors) or not (self._solved or epoch + 1 >= (place + 1) * self._task.phase.epochs // len(factors)):
+            return
+        gap = self._gap if math.isfinite(self._gap) else None
+        self._path.append(Solved(factors[place], epoch + 1, self._objective, gap, self._subgradient))
+        if place + 1 < len(factors):
+            self._terms.factor, self._t, self._ahead = factors[place + 1], 1.0, dict(self._point())
 
     def _power_iteration(self) -> Generator[Work, None, dict[str, float]]:
         """Head -> largest eigenvalue of the mean of J^T J, J the derivative of its outputs in its weights, times curvature."""
@@ -256,8 +254,8 @@ class Accelerated(Solver):
         found = strategy.run(replica, args=batch)
         return tf.nest.map_structure(lambda x: strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), found)
 
-    def _loss(self, rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """Gradients of the sum of losses, and head -> (sum of losses, number right); fillers count nothing."""
+    def _loss(self, rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor], tf.Tensor]:
+        """Gradients of the sum of losses, head -> (sum of losses, number right), sums of `dual_terms`; fillers count nothing."""
         weights = tf.cast(rows >= 0, tf.float32)
         values = [variable.value for variable in self._variables.values()]
         blocks: dict[str, tf.Tensor] = {}
@@ -273,7 +271,10 @@ class Accelerated(Solver):
         gradients = tape.gradient(total, values, unconnected_gradients="zero")
         hits = {head: tf.cast(tf.argmax(z, -1, tf.int32) == labels, tf.float32) for head, z in outputs.items()}
         right = {head: tf.reduce_sum(weights * hit) for head, hit in hits.items()}
-        return gradients, {head: tf.stack([losses[head], right[head]]) for head in outputs}
+        duals = [self._objectives[head].dual_terms(outputs[head], labels) for head in self._task.phase.losses]
+        unknown = tf.fill([2], np.float32(np.nan))
+        sums = [unknown if terms is None else tf.reduce_sum(weights[:, None] * terms, axis=0) for terms in duals]
+        return gradients, {head: tf.stack([losses[head], right[head]]) for head in outputs}, tf.stack(sums)
 
     def _square(self, rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """J^T J v for weights v, summed over the images: outputs are linear in v."""
@@ -288,7 +289,7 @@ class Accelerated(Solver):
     def _point(self) -> Point:
         return {key: variable.numpy().astype(np.float64) for key, variable in self._variables.items()}
 
-    def _assign(self, point: Mapping[str, NDArray[np.float64]]) -> None:
+    def _assign(self, point: Mapping[str, Array]) -> None:
         for key, variable in self._variables.items():
             variable.assign(point[key].astype(np.float32))
 
@@ -297,5 +298,5 @@ def _of(point: Point, component: str) -> Point:
     return {key: value for key, value in point.items() if key.startswith(f"{component}/")}
 
 
-def _norm(point: Mapping[str, NDArray[np.float64]]) -> float:
+def _norm(point: Mapping[str, Array]) -> float:
     return math.sqrt(sum(float(np.sum(np.square(value))) for value in point.values()))

@@ -62,7 +62,10 @@ class Masks(Update):
         self._schedule, self._strategy = schedule, strategy
         self.extras = {"masks": self}
         self._kernels: dict[str, keras.Variable] = {
-            key: variable for name in components for key, variable in network.variables(name).items() if key.endswith("/kernel")
+            key: variable
+            for name in components
+            for key, variable in network.variables(name).items()
+            if key.endswith("/kernel") and variable.trainable
         }
         with strategy.scope():
             self._kept = {key: tf.Variable(np.ones(kernel.shape, bool), trainable=False) for key, kernel in self._kernels.items()}

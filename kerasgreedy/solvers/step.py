@@ -148,17 +148,32 @@ class TrainStep:
 
     def _gradients(self, x: tf.Tensor, labels: tf.Tensor, *more: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
         values = [variable.value for variable in self.variables]
-        instead = self._support(*more) if self._support else None
+        instead, inputs = self._reading(self._support(*more) if self._support else None)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             blocks: dict[str, tf.Tensor] = {}
             logits = phase_logits(self._network, self._phase, x, self._first_block, instead, given=blocks)
             losses = {head: tf.reduce_sum(self._objectives[head](z, labels, blocks[head])) for head, z in logits.items()}
-            objective = self._optimizer.scale_loss(tf.add_n(list(losses.values())) / self._batch_size)
+            total = tf.add_n([*losses.values(), *(update.on_inputs(inputs) for update in self.updates if update.reads)])
+            objective = self._optimizer.scale_loss(total / self._batch_size)
         right = {head: tf.reduce_sum(tf.cast(tf.equal(_decide(z), labels), tf.float32)) for head, z in logits.items()}
         # Unconnected: thresholds, while masks stand for them.
         gradients = tape.gradient(objective, values, unconnected_gradients="zero")
         return gradients, {head: tf.stack([losses[head], right[head]]) for head in logits}
+
+    def _reading(self, instead: Instead | None) -> tuple[Instead | None, dict[str, tf.Tensor]]:
+        """What keeps the inputs that updates read while the network runs, and where it keeps them."""
+        wanted = {key for update in self.updates for key in update.reads}
+        kept: dict[str, tf.Tensor] = {}
+        if not wanted:
+            return instead, kept
+
+        def read(key: str, layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor | None:
+            if key in wanted:
+                kept[key] = x
+            return instead(key, layer, x) if instead else None
+
+        return read, kept
 
     def _accumulated(self, *batch: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
         """Part after part: those that may run at the same time would save no memory."""

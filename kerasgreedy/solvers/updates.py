@@ -8,10 +8,11 @@ import keras
 import tensorflow as tf
 
 from kerasgreedy.network.build import Network
+from kerasgreedy.nn.gated import GatedConv2D, GatedPatches, SeparableScores
 from kerasgreedy.nn.penalties import Penalty
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.state import Extra
-from kerasgreedy.spec.regularizers import PENALTIES, Which, matches
+from kerasgreedy.spec.regularizers import PENALTIES, Regularizer, Which, matches
 
 Gradients: TypeAlias = list[tf.Tensor]
 
@@ -43,7 +44,7 @@ class Setting:
             f"{name}/{layer.name}": layer.kernel
             for name in self.phase.trains
             for layer in self.network.component(name).layers
-            if getattr(layer, "kernel", None) is not None
+            if getattr(layer, "kernel", None) is not None and layer.kernel in layer.trainable_variables
         }
         heads = {head.name for head in self.network.architecture.heads}
         return {key: kernel for key, kernel in found.items() if matches(which, key, key.split("/")[0] in heads)}
@@ -54,12 +55,22 @@ class Update:
 
     Attributes:
         extras: name -> state that it keeps from step to step.
+        reads: `component/layer` of trained components, whose inputs it is given by `on_inputs`.
     """
 
     extras: Mapping[str, Extra] = {}
+    reads: tuple[str, ...] = ()
 
     def before(self, number: int) -> None:
         """Told of each step, counted from 0 in the phase, before it is run; not in a graph."""
+
+    def on_inputs(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """What it adds to the loss of a batch, summed over images; on the tape.
+
+        Args:
+            inputs: of the layers that it `reads`.
+        """
+        return tf.zeros([])
 
     def on_gradients(self, gradients: Gradients, variables: Sequence[keras.Variable]) -> Gradients:
         """Replaces gradients, within a replica: what the replicas give is added up, and a scaled loss has scaled them."""
@@ -117,6 +128,35 @@ class Regularized(Update):
         return float(self._penalty.value(kernels))
 
 
+class OnSides(Update):
+    """Filters behind fixed gates are kept on their side, see `nn.penalties.SidePenalty`."""
+
+    def __init__(self, settings: Regularizer, setting: Setting):
+        self._penalty = PENALTIES.load(settings.name)(settings)
+        # Gated layer -> the kernel of its filters, its own or that of the layer behind it.
+        self._filters: dict[str, tuple[Any, keras.Variable]] = {}
+        for key, kernel in setting.kernels(settings.of).items():
+            name, _, own = key.partition("/")
+            nodes = [node.name for node in setting.network.architecture.components[name].nodes]
+            component, gated = setting.network.component(name), own
+            if isinstance(component.get_layer(own), SeparableScores):
+                gated = nodes[nodes.index(own) - 1]
+            layer = component.get_layer(gated)
+            if isinstance(layer, GatedPatches) or (isinstance(layer, GatedConv2D) and not layer.own):
+                self._filters[f"{name}/{gated}"] = layer, kernel
+        self.reads = tuple(self._filters)
+
+    def on_inputs(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return tf.add_n([self._of(key, x) for key, x in inputs.items() if key in self._filters])
+
+    def _of(self, key: str, x: tf.Tensor) -> tf.Tensor:
+        layer, kernel = self._filters[key]
+        patches = tf.stop_gradient(layer.patches(x))
+        gates = tf.reshape(tf.cast(layer.fixed, x.dtype), [patches.shape[2], -1])
+        filters = tf.reshape(tf.cast(kernel.value, x.dtype), [*gates.shape, -1])
+        return self._penalty.of_patches(patches, gates, filters)
+
+
 class Clip(Update):
     """The gradient of the global batch, scaled down to a length; one share of it for each replica.
 
@@ -146,7 +186,9 @@ class Agreed(Update):
 def penalties_of(setting: Setting) -> list[tuple[Penalty, dict[str, keras.Variable]]]:
     """Each penalty that acts in the phase, and `component/layer` -> kernel that it is of."""
     found = [(settings, setting.kernels(settings.of)) for settings in setting.phase.training.regularizers]
-    return [(PENALTIES.load(settings.name)(settings), kernels) for settings, kernels in found if kernels]
+    return [
+        (PENALTIES.load(settings.name)(settings), kernels) for settings, kernels in found if kernels and not settings.of_batches
+    ]
 
 
 def updates_of(setting: Setting, *others: Update | None) -> list[Update]:
@@ -156,6 +198,7 @@ def updates_of(setting: Setting, *others: Update | None) -> list[Update]:
     if training.optimizer.weight_decay:
         updates.append(Decay(setting))
     updates += [Regularized(penalty, setting, kernels) for penalty, kernels in penalties_of(setting)]
+    updates += [OnSides(settings, setting) for settings in training.regularizers if settings.of_batches]
     if training.clip_norm:
         updates.append(Clip(setting, training.clip_norm))
     if isinstance(setting.optimizer, keras.optimizers.LossScaleOptimizer) and setting.replicas > 1:

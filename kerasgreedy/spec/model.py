@@ -6,7 +6,8 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from kerasgreedy.errors import did_you_mean
-from kerasgreedy.spec.layers import KINDS, ActivationName, BlockDefaults, Layer
+from kerasgreedy.spec.block_defaults import ActivationName, BlockDefaults
+from kerasgreedy.spec.layers import KINDS, Layer
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
 MOST_BLOCKS = 10_000  # a slip of the finger in `repeat` must not fill the memory

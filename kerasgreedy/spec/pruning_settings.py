@@ -19,7 +19,7 @@ _CRITERIA = (
 )  # fmt: skip
 IMPORTANCES = Names("importances", {name: Choice(f"{_HERE}:{name}") for name in _CRITERIA})
 Criterion: TypeAlias = Annotated[str, IMPORTANCES]
-AMOUNTS = ("keep", "multiply_adds", "accuracy_drop", "schedule")
+AMOUNTS = ("keep", "multiply_adds", "accuracy_drop", "schedule", "zeros")
 
 
 def _share_or(what: str) -> BeforeValidator:
@@ -45,8 +45,9 @@ class FineTune(TrainingChanges):
 class Prune(Strict):
     """Removes the filters of least importance: greedy, after each block's phase; other strategies, after training.
 
-    Exactly one of `keep`, `multiply_adds`, `accuracy_drop` and `schedule` says how much. Removal is real: the layers, their batch
-    norms, heads and the input of what follows shrink, and the outputs are those of the network with these channels silent.
+    Exactly one of `keep`, `multiply_adds`, `accuracy_drop`, `schedule` and `zeros` says how much. Removal is real: the layers,
+    their batch norms, heads and the input of what follows shrink, and the outputs are those of the network with these channels
+    silent.
     """
 
     keep: Annotated[int | float, _share_or("filters")] | None = Field(
@@ -68,6 +69,11 @@ class Prune(Strict):
         None,
         description="`polynomial_decay` or `constant_sparsity`: the share of filters that is gone after each round; the step of "
         "the schedule is the round, counted from 1",
+    )
+    zeros: Literal[True] | None = Field(
+        None,
+        description="`true`: what has importance 0, exactly: with `magnitude_l2`, the filters that a proximal regularizer has "
+        "set to zero; of fixed gates, those that no filter stands behind",
     )
     rounds: Count = Field(1, description="remove and fine-tune so many times, in equal parts; a schedule has its own rounds")
     importance: Criterion = Field("taylor_activation", description="which filters are weak, see [pruning.md](pruning.md)")
@@ -127,8 +133,9 @@ class Prune(Strict):
                 "'global' ranks filters across layers, so a number for each layer leaves nothing to rank; give a share in keep"
             )
             raise faults("Prune", [fault(message, at=("ranking",))])
-        if self.accuracy_drop is not None and self.rounds > 1:
-            raise faults("Prune", [fault("accuracy_drop says how far one round goes; leave it out", at=("rounds",))])
+        if (self.accuracy_drop is not None or self.zeros) and self.rounds > 1:
+            amount = "zeros" if self.zeros else "accuracy_drop"
+            raise faults("Prune", [fault(f"{amount} says how far one round goes; leave it out", at=("rounds",))])
         return self
 
 

@@ -126,6 +126,17 @@ class Voting(Strict):
     on: Literal["logits", "probabilities"] = Field("logits", description="what z_j is")
 
 
+class Convex(Strict):
+    """What strategy `convex` does beside training heads."""
+
+    rectify: bool = Field(
+        False,
+        description="in the end, heads with fixed gates become ordinary ones with relu, without the filters that are zero; equal "
+        "where filters keep to their sides, for which regularizer `gate_hinge` is; what it changes is measured",
+    )
+    images: Count = Field(2000, description="training images on which that is measured")
+
+
 class Recipe(Strict):
     """Data, strategy, optimiser, schedule, seeds."""
 
@@ -135,6 +146,7 @@ class Recipe(Strict):
     strategy: Strategy = Field("greedy", description="which plan is compiled, see below")
     training: Training = Field(description="see below")
     dsd: Dsd | None = Field(None, description="settings of strategy `dsd`, see below; default: its defaults")
+    convex: Convex | None = Field(None, description="settings of strategy `convex`, see below; default: its defaults")
     prune: Prune | None = Field(None, description="removal of filters, see below")
     replace_head: ReplaceHead | None = Field(None, description="another last head in the end, see below")
     start_from: str | None = Field(
@@ -199,6 +211,9 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _settings_fit_together(self) -> "Recipe":
         training = self.training
+        if self.convex and self.strategy != "convex":
+            message = f"strategy '{self.strategy}' has no such settings; leave it out, or use strategy: convex"
+            raise faults("Recipe", [fault(message, at=("convex",))])
         if self.dsd and self.strategy != "dsd":
             raise faults("Recipe", [fault(f"strategy '{self.strategy}' has no sparse phase; leave it out", at=("dsd",))])
         for place, phase in self.trainings.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from kerasgreedy.spec import block_defaults as B
 from kerasgreedy.spec import dsd as D
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec import model as M
@@ -84,6 +85,7 @@ the key, write `spec.name=...` or `recipe.name=...`. List items go by number: `-
 | `end_to_end` | 1 | all blocks and the final head | at the final head | passes |
 | `deep_supervision` | 1 | everything | at every head, summed | passes |
 | `random_features` | 1 | the heads only; blocks keep their random weights | at every head | none |
+| `convex` | one for each block, and one for each fit and taking of filters | the head; blocks take the filters of the head before | at that head | stopped |
 | `dsd` | 3: dense, sparse, dense again | all blocks and the final head | at the final head | passes |
 | `compress` | those of `prune.fine_tune` and `replace_head` | the network of another run, see `start_from` | at `prune.heads` | passes |
 
@@ -197,7 +199,7 @@ def pages() -> dict[str, str]:
     """File name -> page."""
     layers = list(L.KINDS.all.values())
     return {
-        "spec.md": reference(SPEC_INTRO, [M.ModelSpec, M.Nominal, L.BlockDefaults, L.Threshold, M.Block, M.Head, *layers]),
+        "spec.md": reference(SPEC_INTRO, [M.ModelSpec, M.Nominal, B.BlockDefaults, B.Threshold, M.Block, M.Head, *layers]),
         "recipe.md": reference(
             RECIPE_INTRO,
             [
@@ -216,6 +218,7 @@ def pages() -> dict[str, str]:
                 *G.PENALTIES.classes,
                 R.Cache,
                 R.Voting,
+                R.Convex,
                 P.Prune,
                 P.FineTune,
                 P.ReplaceHead,
@@ -238,8 +241,8 @@ def _title(cls: type[BaseModel]) -> str:
     where = {
         M.ModelSpec: "Top level",
         M.Nominal: "`nominal`",
-        L.BlockDefaults: "`block_defaults`",
-        L.Threshold: "`block_defaults.threshold`, `threshold`",
+        B.BlockDefaults: "`block_defaults`",
+        B.Threshold: "`block_defaults.threshold`, `threshold`",
         M.Block: "A block with options",
         M.Head: "`auxiliary_head`, `final_head`, `head`",
         R.Recipe: "Top level",
@@ -255,6 +258,7 @@ def _title(cls: type[BaseModel]) -> str:
         V.Fista: "`training.solver`: fista",
         R.Cache: "`cache`",
         R.Voting: "`ensemble`",
+        R.Convex: "`convex`",
         D.Dsd: "`dsd`",
         P.Prune: "`prune`",
         P.FineTune: "`prune.fine_tune`",

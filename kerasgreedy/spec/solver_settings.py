@@ -1,11 +1,12 @@
 """How a phase's problem is solved: plain descent, or alternation between weights and support (the support paper)."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, model_validator
 
 from kerasgreedy.spec.doors import Choice, Door, Named
-from kerasgreedy.spec.strict import Count, fault, faults
+from kerasgreedy.spec.strict import Count, fault, faults, show
 
 # Keys that one of the two modes has no use for.
 _STORED = ("refresh", "patience", "min_decrease", "hold_at_most", "store", "memory_gb", "disk_gb")
@@ -137,9 +138,32 @@ class Fista(Named):
         description="the phase ends when the norm of a subgradient of the whole objective is below this share of the norm of the "
         "loss's gradient at zero weights",
     )
+    gap: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="the phase ends too when the duality gap is below this share of the objective; of objectives and penalties "
+        "whose dual is known: squared_error, with one of weight_decay, l2, l1 and group_lasso on all that trains",
+    )
+    path: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)] | None = Field(
+        None,
+        description="a regularisation path: factors of all penalties, falling, such as `[100, 30, 10, 3, 1]`; each problem "
+        "starts from the solution of the one before and ends by its tolerance, or with its equal share of the epochs",
+    )
     power_iterations: Count = Field(
         20, description="passes over the training images before the first epoch, which measure the curvature"
     )
+
+    @model_validator(mode="after")
+    def _falls(self) -> "Fista":
+        if self.path and any(one <= two for one, two in pairwise(self.path)):
+            raise faults("Fista", [fault(f"received {show(self.path)}; allowed: numbers in falling order", at=("path",))])
+        return self
+
+    @property
+    def factors(self) -> list[float]:
+        """Of the penalties, one problem after the other."""
+        return self.path or [1.0]
 
 
 SOLVERS = Door(

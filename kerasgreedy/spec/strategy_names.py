@@ -13,6 +13,7 @@ STRATEGIES = Names(
         "end_to_end": Choice(f"{_HERE}:end_to_end", freezes=False),
         "deep_supervision": Choice(f"{_HERE}:deep_supervision", freezes=False),
         "random_features": Choice(f"{_HERE}:random_features"),
+        "convex": Choice(f"{_HERE}:convex"),
         "dsd": Choice(f"{_HERE}:dsd", freezes=False),
         "compress": Choice(f"{_HERE}:compress", freezes=False),
     },

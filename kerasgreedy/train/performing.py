@@ -77,7 +77,7 @@ def replace_head(action: HeadAction, doing: Doing) -> Outcome:
 
 def entry_of(action: Action, before: Network, after: Network) -> ActionEntry:
     """What is remembered of an action of which there is nothing more to say than how large the network was and is."""
-    return ActionEntry(**_sizes(action, before, after))
+    return ActionEntry(**sizes(action, before, after))
 
 
 def prune(action: PruneAction, doing: Doing) -> Outcome:
@@ -125,7 +125,7 @@ class _Pruning:
                 changed, spec = surgery.remove_filters(self.network, self.job.spec, self.coupling, removed)
         after = self._validation(Evaluator(changed, [self.depth], self.strategy))
         entry = PruneEntry(
-            **_sizes(action, self.network, changed, self.depth),
+            **sizes(action, self.network, changed, self.depth),
             importance=settings.importance,
             start=action.start,
             targets=list(action.targets),
@@ -165,7 +165,7 @@ class _Pruning:
         return scores["top1"]
 
 
-def _sizes(action: Action, before: Network, after: Network, depth: int | None = None) -> dict[str, Any]:
+def sizes(action: Action, before: Network, after: Network, depth: int | None = None) -> dict[str, Any]:
     """What every entry says: sizes are those of the blocks up to the deepest head with a loss, and that head."""
     depth = depth or len(before.heads)
     architectures = before.architecture, after.architecture

@@ -72,9 +72,14 @@ class Reporter:
         sizes = [f"{what} {entry[key][0]:,} -> {entry[key][1]:,}" for key, what in SIZES.items()]
         looked = entry.get("validation")
         change = f", validation accuracy {looked['before']['top1']:.4f} -> {looked['after']['top1']:.4f}" if looked else ""
-        self.say(f"  {', '.join(sizes)}{change}")
+        if "fitted" not in entry:
+            self.say(f"  {', '.join(sizes)}{change}")
+        for line in entry.get("news", []):
+            self.say(f"  {line}")
         if entry["action"] == "prune" and all(old == new for old, new in entry["filters"].values()):
-            self.warn("  no filter was removed: the amount is reached already, or prune.accuracy_drop allows no step")
+            self.warn(
+                "  no filter was removed: the amount is reached already, nothing is zero, or prune.accuracy_drop allows no step"
+            )
 
     def images_done(self, name: str, what: str, done: int, total: int) -> None:
         """In a phase or action, so many images have been seen by something that trains nothing."""

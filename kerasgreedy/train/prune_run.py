@@ -24,6 +24,7 @@ def prune_run(
     multiply_adds: float | None = None,
     accuracy_drop: float | None = None,
     schedule: Any = None,
+    zeros: bool = False,
     rounds: int = 1,
     importance: str = "taylor_activation",
     ranking: str = "layer",
@@ -44,8 +45,8 @@ def prune_run(
 
     Args:
         workdir: the finished run. Its recipe says the data, the batch size and the optimiser.
-        keep, multiply_adds, accuracy_drop, schedule: how much, exactly one of them; see the recipe's `prune`. A schedule may be
-            one of TFMOT's (`tfmot.sparsity.keras.PolynomialDecay`, `ConstantSparsity`), its steps being rounds.
+        keep, multiply_adds, accuracy_drop, schedule, zeros: how much, exactly one of them; see the recipe's `prune`. A schedule
+            may be one of TFMOT's (`tfmot.sparsity.keras.PolynomialDecay`, `ConstantSparsity`), its steps being rounds.
         rounds, importance, ranking, components, images: as there.
         heads: `last` or `all`; default: `all` where the run trained several.
         epochs: of fine-tuning after each round, along a cosine from a tenth of the run's learning rate; 0: none.
@@ -71,6 +72,7 @@ def prune_run(
         "multiply_adds": multiply_adds,
         "accuracy_drop": accuracy_drop,
         "schedule": from_tfmot(schedule).model_dump() if schedule is not None else None,
+        "zeros": zeros or None,
         "rounds": rounds,
         "importance": importance,
         "ranking": ranking,

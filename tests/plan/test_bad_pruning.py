@@ -76,7 +76,9 @@ GREEDY = [
         data="dataset: digits, validation: 0.0001",
     ),
     Bad(
-        "no_amount", "rounds: 2", ("nothing says how much is removed; give one of keep, multiply_adds, accuracy_drop, schedule",)
+        "no_amount",
+        "rounds: 2",
+        ("nothing says how much is removed; give one of keep, multiply_adds, accuracy_drop, schedule, zeros",),
     ),
     Bad("two_amounts", "keep: 2, multiply_adds: 0.5", ("received keep and multiply_adds; give one of",)),
     Bad("importance", "keep: 2, importance: taylor_activatoin", ("received 'taylor_activatoin'", "?taylor_activation")),

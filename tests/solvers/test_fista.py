@@ -133,5 +133,5 @@ def test_what_it_cannot_do_is_refused(documents, tmp_path, overrides, message):
 
 def test_heads_with_hidden_layers_are_no_convex_problem(documents, tmp_path):
     documents[0].write_text(SPEC.replace("{pool_to: 1}", "{pool_to: 1, hidden_layers: 1}"))
-    with pytest.raises(SpecError, match="phase trains head_1/conv_1; allowed: heads of pool_to"):
+    with pytest.raises(SpecError, match="phase trains head_1/conv_1; allowed: heads of layers without weights"):
         train_spec(*documents, [], tmp_path / "run", quiet=True)

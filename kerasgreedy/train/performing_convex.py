@@ -1,0 +1,77 @@
+"""Actions on layers that know the training images, and on filters that a head has found."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from kerasgreedy.graph.architecture import Component
+from kerasgreedy.graph.kinds import kind_of
+from kerasgreedy.graph.tree import Node, leaves
+from kerasgreedy.network.fitting import Fitting
+from kerasgreedy.network.head_filters import TINY, filters_of, norms_of
+from kerasgreedy.network.rectify import broken, rectified
+from kerasgreedy.plan.batch_sizes import whole_shares
+from kerasgreedy.plan.convex_actions import FiltersAction, FiltersEntry, FitAction, FitEntry, RectifyAction, RectifyEntry
+from kerasgreedy.spec.convex_layers import GatedConv
+from kerasgreedy.spec.doors import imported
+from kerasgreedy.train.performing import Doing, Outcome, sizes
+
+
+def fit(action: FitAction, doing: Doing) -> Outcome:
+    """Fits layers, one after the other."""
+    network, job = doing.network, doing.job
+    fitted: dict[str, dict[str, Any]] = {}
+    for place in action.layers:
+        name, layer = place.split("/")
+        component = network.architecture.components[name]
+        node = next(node for node in leaves(component.nodes) if node.name == layer)
+        fitted[place] = imported(kind_of(node.layer).fit)(_fitting(doing, component, node))
+    return Outcome(network, job.spec, FitEntry(**sizes(action, network, network), fitted=fitted), {})
+
+
+def take_filters(action: FiltersAction, doing: Doing) -> Outcome:
+    """Gives a layer the filters of a head."""
+    network = doing.network
+    name, layer = action.layer.split("/")
+    filters, norms = filters_of(network, action.head)
+    order = np.argsort(-norms, kind="stable")[: action.filters]
+    kernel = network.component(name).get_layer(layer).kernel
+    kernel.assign((filters[..., order] / np.maximum(norms_of(filters[..., order]), TINY)).astype(np.float32))
+    entry = FiltersEntry(
+        **sizes(action, network, network),
+        head=action.head,
+        layer=action.layer,
+        filters=action.filters,
+        of=len(norms),
+        norm_share=float(norms[order].sum() / (norms.sum() or 1.0)),
+    )
+    return Outcome(network, doing.job.spec, entry, {})
+
+
+def rectify(action: RectifyAction, doing: Doing) -> Outcome:
+    """Puts a head with relu in the place of one with fixed gates."""
+    network = doing.network
+    with doing.strategy.scope():
+        changed, spec = rectified(network, doing.job.spec, action.head)
+    head = network.architecture.components[action.head]
+    gated = next(node for node in head.nodes if isinstance(node.layer, GatedConv))
+    found = broken(network, changed, action.head, _fitting(doing, head, gated).inputs(min(action.images, doing.job.train_images)))
+    left = changed.architecture.components[action.head]
+    filters = next(node.output_shape[-1] for node in left.nodes if isinstance(node.layer, GatedConv))
+    of = gated.output_shape[-1] * network.architecture.classes
+    entry = RectifyEntry(**sizes(action, network, changed), head=action.head, filters=(filters, of), broken=asdict(found))
+    return Outcome(changed, spec, entry, {})
+
+
+def _fitting(doing: Doing, component: Component, node: Node) -> Fitting:
+    batch_size = whole_shares(doing.job.recipe.training.batch_size, doing.strategy.num_replicas_in_sync)
+    return Fitting(
+        doing.network,
+        component,
+        node,
+        lambda most: doing.pipeline.evaluation("train", batch_size, most),
+        doing.job.train_images,
+        doing.job.recipe.seed,
+        doing.seen,
+    )
