@@ -55,6 +55,12 @@ class Patchwise(keras.layers.Layer):
         return {**super().get_config(), **own, "kernel_initializer": initializer}
 
 
+def trained_kernel(layer: keras.layers.Layer) -> keras.Variable | None:
+    """The kernel of a layer that has one, unless it is fixed for good; whether the layer is frozen for now has no part in it."""
+    kernel = getattr(layer, "kernel", None)
+    return None if kernel is getattr(layer, "fixed", None) else kernel
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class GatedConv2D(Patchwise):
     """1[X g_i >= 0] (X v_i) for each patch X and filter i.

@@ -14,6 +14,7 @@ from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.graph.chains import find_chains, no_scale
 from kerasgreedy.graph.coupling import Group, Place
 from kerasgreedy.network.build import FLOAT32, Network
+from kerasgreedy.nn.gated import trained_kernel
 from kerasgreedy.spec.convex_layers import ClassSeparable
 
 Values: TypeAlias = NDArray[np.float64]
@@ -108,7 +109,7 @@ class Measurement:
     def kernel(self, place: Place) -> Values:
         """(..., filters), of fixed gates (patch, classes, gates): the weights that read them."""
         layer = self._layer(place)
-        if layer.trainable_weights or place[0] not in self._readers:
+        if trained_kernel(layer) is not None:
             return keras.ops.convert_to_numpy(layer.kernel).astype(np.float64)
         read = keras.ops.convert_to_numpy(self._layer((place[0], self._readers[place[0]])).kernel)
         return np.moveaxis(read.astype(np.float64), -2, -1)

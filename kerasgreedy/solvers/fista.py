@@ -20,6 +20,8 @@ from kerasgreedy.spec.solver_settings import Fista
 
 # The power iteration comes to the curvature from below.
 MARGIN = 1.02
+# Sums of losses are float32: so much of the objective below zero is a gap of zero.
+ROUNDING = 1e-5
 
 
 class Accelerated(Solver):
@@ -59,6 +61,7 @@ class Accelerated(Solver):
         self._loss_sum, self._dual_sums = 0.0, np.zeros((len(phase.losses), 2))
         self._subgradient = self._objective = self._gap = math.nan
         self._path: list[Solved] = []
+        self._factor = settings.factors[0]  # that the last step was made with
         self._terms.factor = settings.factors[0]
         self.extras = {"fista": self}
 
@@ -99,7 +102,7 @@ class Accelerated(Solver):
             yield Result(sums, warm, self._size + (self._images % self._size) * last)
 
     def verdict(self) -> Verdict | None:
-        return self._solved if self._terms.factor == self._settings.factors[-1] else None
+        return self._solved if len(self._path) == len(self._settings.factors) else None
 
     @property
     def _solved(self) -> Verdict | None:
@@ -115,7 +118,7 @@ class Accelerated(Solver):
         if not self._iterations:
             return []
         gap = f", duality gap {self._gap:.2g}" if math.isfinite(self._gap) else ""
-        factor = f"penalties times {self._terms.factor:g}: " if self._settings.path else ""
+        factor = f"penalties times {self._factor:g}: " if self._settings.path else ""
         bound = f"subgradient at most {self._subgradient:.2g} of the gradient at zero"
         return [f"{factor}objective {self._objective:.8g}{gap}, {bound}"]
 
@@ -158,6 +161,7 @@ class Accelerated(Solver):
     def load_arrays(self, arrays: Arrays) -> None:
         numbers = [float(v) if known else math.nan for v, known in zip(arrays["numbers"], arrays["known"], strict=True)]
         self._norm0, self._t, self._subgradient, self._objective, self._loss_sum, self._gap, self._terms.factor = numbers
+        self._factor = self._terms.factor
         self._dual_sums = np.array(arrays["dual_sums"], np.float64)
         self._path = [
             Solved(factor, round(epoch), objective, None if gap == -1 else gap, subgradient)
@@ -190,6 +194,7 @@ class Accelerated(Solver):
         self._subgradient = 2 * _norm({key: lengths[key] * (y[key] - x[key]) for key in y}) / self._norm0
         self._objective = self._loss_sum / self._images + self._terms.decay(y) + (self._terms.value(y) or 0.0)
         self._gap = self._duality_gap(slopes)
+        self._factor = self._terms.factor
         if sum(np.sum((y[key] - x[key]) * (x[key] - before[key])) for key in y) > 0:
             self._t, self._ahead, self._restarts = 1.0, dict(x), self._restarts + 1
         else:
@@ -209,7 +214,10 @@ class Accelerated(Solver):
             for name, sums in zip(self._task.phase.trains, self._dual_sums / self._images, strict=True)
         ]
         known = [bound for bound in bounds if bound is not None and math.isfinite(bound)]
-        return self._objective - sum(known) if len(known) == len(bounds) else math.nan
+        if len(known) != len(bounds):
+            return math.nan
+        gap = self._objective - sum(known)
+        return max(gap, 0.0) if gap > -ROUNDING * abs(self._objective) else gap
 
     def _follow_path(self, epoch: int) -> None:
         """Goes on to the next problem of a regularisation path, from the point of now, where this one has had its share."""

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.network.build import Network
+from kerasgreedy.nn.gated import trained_kernel
 from kerasgreedy.runs.checkpoint import Arrays
 from kerasgreedy.solvers.updates import Update
 from kerasgreedy.spec.sparsity import ConstantSparsity, PolynomialDecay
@@ -62,10 +63,10 @@ class Masks(Update):
         self._schedule, self._strategy = schedule, strategy
         self.extras = {"masks": self}
         self._kernels: dict[str, keras.Variable] = {
-            key: variable
+            f"{name}/{layer.name}/kernel": kernel
             for name in components
-            for key, variable in network.variables(name).items()
-            if key.endswith("/kernel") and variable.trainable
+            for layer in network.component(name).layers
+            if (kernel := trained_kernel(layer)) is not None
         }
         with strategy.scope():
             self._kept = {key: tf.Variable(np.ones(kernel.shape, bool), trainable=False) for key, kernel in self._kernels.items()}

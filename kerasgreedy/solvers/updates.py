@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from kerasgreedy.network.build import Network
-from kerasgreedy.nn.gated import GatedConv2D, GatedPatches, SeparableScores
+from kerasgreedy.nn.gated import GatedConv2D, GatedPatches, SeparableScores, trained_kernel
 from kerasgreedy.nn.penalties import Penalty
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.state import Extra
@@ -41,10 +41,10 @@ class Setting:
     def kernels(self, which: Which = "all") -> dict[str, keras.Variable]:
         """`component/layer` -> kernel, of what trains."""
         found = {
-            f"{name}/{layer.name}": layer.kernel
+            f"{name}/{layer.name}": kernel
             for name in self.phase.trains
             for layer in self.network.component(name).layers
-            if getattr(layer, "kernel", None) is not None and layer.kernel in layer.trainable_variables
+            if (kernel := trained_kernel(layer)) is not None
         }
         heads = {head.name for head in self.network.architecture.heads}
         return {key: kernel for key, kernel in found.items() if matches(which, key, key.split("/")[0] in heads)}

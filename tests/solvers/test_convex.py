@@ -1,0 +1,303 @@
+"""Convex networks trained stage by stage: where they end, what the gap says, and what is made of their filters."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import recipe_of, same_weights, some, spec_of, stop_at, two_devices, weights, without_time
+from sklearn.linear_model import Lasso
+
+from kerasgreedy.errors import InputError, SpecError, Stopped
+from kerasgreedy.network.build import build_network
+from kerasgreedy.network.rectify import broken, rectified
+from kerasgreedy.reports.run_files import read_metrics
+from kerasgreedy.runs.open_run import open_job, open_pipeline
+from kerasgreedy.runs.workdir import Workdir
+from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
+
+HEAD = "{gated_conv: 6, kernel_size: 3, stride: 2, padding: valid, class_separable: true}"
+SPEC = f"name: two_layer\nblocks: [{{activation: linear}}]\nfinal_head: {{layers: [{HEAD}]}}\n"
+STACK = f"""
+name: stack
+blocks:
+  - activation: linear
+  - [{{conv: 5, kernel_size: 3, use_bias: false}}, {{avg_pool: 2}}, {{standardize: channels}}]
+auxiliary_head: {{layers: [{HEAD}]}}
+"""
+FISTA = """
+name: convex
+strategy: convex
+data: {dataset: digits, train_examples: 150, test_examples: 10, validation: 0}
+training: {epochs: 500, batch_size: 150, solver: {name: fista, tolerance: 1e-9, gap: 1e-4}, objective: squared_error,
+           regularizers: [{name: group_lasso, weight: 0.02}], monitor: train_loss}
+"""
+SGD = """
+name: convex
+strategy: convex
+data: {dataset: digits, train_examples: 160, test_examples: 20, validation: 32}
+training: {epochs: 2, batch_size: 32, objective: squared_error, optimizer: {name: sgd, learning_rate: 2e-3}}
+"""
+
+
+@pytest.fixture
+def solve(tmp_path):
+    """Runs a spec with a recipe; each in a folder of its own."""
+
+    def run(spec, recipe, *overrides, folder="run", **more):
+        (tmp_path / "s.yaml").write_text(spec)
+        (tmp_path / "r.yaml").write_text(recipe)
+        return train_spec(tmp_path / "s.yaml", tmp_path / "r.yaml", list(overrides), tmp_path / folder, quiet=True, **more)
+
+    return run
+
+
+def problem(run):
+    """Sums of gated patches (n, h * gates), one-hot labels (n, 10) and filters (h, gates, 10), float64."""
+    folder = Workdir.open(run.workdir)
+    pipeline, network = open_pipeline(open_job(folder, None), None, folder), load_network(run.workdir)
+    gated, last = network.component("head_1").layers[-2:]
+    sums, labels = [], []
+    for rows, images, label in pipeline.view("train", None, 50):
+        real = rows.numpy() >= 0
+        sums.append(np.asarray(gated(images), np.float64)[real])
+        labels.append(label.numpy()[real])
+    sums = np.concatenate(sums)
+    return sums.reshape(len(sums), -1), np.eye(10)[np.concatenate(labels)], np.asarray(last.kernel, np.float64)
+
+
+def fista_of(run):
+    return run.results["phases"][-1]["fista"]
+
+
+def test_the_optimum_meets_its_condition_and_the_gap_bounds_the_rest(solve):
+    """In NumPy, float64: gradient A^T (A v - y) / n of each filter is -weight v / |v|, or at most weight long where v is 0."""
+    run = solve(SPEC, FISTA)
+    a, y, v = problem(run)
+    told = fista_of(run)
+    residual = y - a @ v.reshape(-1, 10)
+    slopes = (a.T @ residual / len(a)).reshape(v.shape)
+    norms, lengths = np.linalg.norm(v, axis=0), np.linalg.norm(slopes, axis=0)
+    primal = 0.5 * np.mean(np.sum(residual**2, 1)) + 0.02 * norms.sum()
+    t = min(1, 0.02 / lengths.max())
+    dual = np.mean(np.sum(t * residual * y, 1)) - t**2 / 2 * np.mean(np.sum(residual**2, 1))
+    assert told["converged"] and 0 <= told["duality_gap"] <= 1e-4 * told["objective"]
+    assert dual <= primal <= told["objective"] + 1e-7  # the last point is no higher than where the gap was taken
+    assert primal - dual < 3e-4 * primal
+    assert lengths.max() < 0.02 * 1.002
+    used = norms > 1e-3 * norms.max()
+    np.testing.assert_allclose(slopes[:, used], (0.02 * v / np.where(norms, norms, 1))[:, used], atol=2e-4)
+    assert told["filters"] == {"head_1/class_separable_1": [int(np.sum(norms > 0)), 60]} and 0 < np.sum(norms == 0)
+    gaps = [record["duality_gap"] for record in read_metrics(run.workdir) if record["split"] == "train"]
+    assert min(gaps) >= 0 and gaps[-1] == told["duality_gap"] < gaps[0] / 100
+
+
+def test_the_lasso_ends_where_scikit_learn_s_does(solve):
+    """Its objective is |y - A w|^2 / (2 n) + alpha |w|_1, for each class on its own."""
+    run = solve(SPEC, FISTA, "training.regularizers=[{name: l1, weight: 0.02}]", "training.solver.gap=1e-4")
+    a, y, v = problem(run)
+    for c in range(10):
+        other = Lasso(0.02, fit_intercept=False, tol=1e-10, max_iter=100_000).fit(a, y[:, c]).coef_
+        values = [np.mean((y[:, c] - a @ w) ** 2) / 2 + 0.02 * np.abs(w).sum() for w in (v[..., c].ravel(), other)]
+        assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_decay_ends_at_the_closed_form_with_a_gap(solve):
+    """(A^T A / n + decay) w = A^T y / n."""
+    sets = ["training.regularizers=[{name: l2, weight: 0.1}]", "training.solver={name: fista, tolerance: 1e-7, gap: 1e-7}"]
+    run = solve(SPEC, FISTA, *sets)
+    a, y, v = problem(run)
+    w = np.linalg.solve(a.T @ a / len(a) + 0.1 * np.eye(a.shape[1]), a.T @ y / len(a))
+    np.testing.assert_allclose(v.reshape(-1, 10), w, atol=2e-3 * np.abs(w).max())
+    best = 0.5 * np.mean(np.sum((y - a @ w) ** 2, 1)) + 0.05 * np.sum(w**2)
+    assert fista_of(run)["objective"] - fista_of(run)["duality_gap"] - 1e-6 <= best <= fista_of(run)["objective"] + 1e-7
+
+
+def test_two_starts_end_at_one_objective_and_two_of_the_twin_do_not(solve):
+    ends = []
+    for start in ("zero", "random"):
+        sets = [f"final_head.layers.0.start={start}", "training.regularizers.0.weight=0.04"]
+        run = solve(SPEC, FISTA, *sets, folder=start)
+        ends.append(fista_of(run)["objective"])
+    assert ends[0] == pytest.approx(ends[1], rel=1e-4)
+    twins = []
+    for seed in (0, 1):
+        sets = ["final_head.layers.0.gates=own", "final_head.layers.0.gated_conv=2", "training.solver={name: sgd}", f"seed={seed}",
+                "data.train_examples=null", "training.optimizer.learning_rate=1", "training.epochs=60",
+                "training.regularizers.0.weight=0.01"]  # fmt: skip
+        run = solve(SPEC, FISTA, *sets, folder=f"twin_{seed}")
+        last = [record for record in read_metrics(run.workdir) if record["split"] == "train"][-1]
+        twins.append(last["loss"] + last["penalty"])
+    assert abs(twins[0] - twins[1]) > 2e-3 * twins[0]
+
+
+def test_a_path_ends_where_its_last_problem_does(solve):
+    whole = fista_of(solve(SPEC, FISTA, "training.regularizers.0.weight=0.03"))
+    sets = ["training.regularizers.0.weight=0.03", "training.solver.path=[10, 3, 1]"]
+    told = fista_of(solve(SPEC, FISTA, *sets, folder="path"))
+    assert [solved["factor"] for solved in told["path"]] == [10, 3, 1]
+    assert told["objective"] == pytest.approx(whole["objective"], rel=2e-4)
+    objectives = [solved["objective"] for solved in told["path"]]
+    assert objectives == sorted(objectives, reverse=True) and objectives[-1] == told["objective"]
+    assert [solved["epoch"] for solved in told["path"]] == sorted(solved["epoch"] for solved in told["path"])
+
+
+def test_at_the_strongest_penalty_of_a_path_nothing_is_used(solve):
+    """Above max |A_g^T y| / n the optimum is 0, and the objective |y|^2 / 2 = 1/2."""
+    told = fista_of(solve(SPEC, FISTA, "training.regularizers.0.weight=5", "training.epochs=3"))
+    assert told["filters"] == {"head_1/class_separable_1": [0, 60]}
+    assert told["objective"] == pytest.approx(0.5) and told["duality_gap"] == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("at", some(1, 14, slow=[6, 11]))
+@pytest.mark.parametrize("recipe", ["sgd", "fista"])
+def test_stopped_and_resumed_equals_never_stopped(solve, monkeypatch, recipe, at):
+    """Fits, a hinge, taken filters, a second stage on standardized maps; or a path of full gradients."""
+    if recipe == "sgd":
+        hinge = "[{name: gate_hinge, weight: 0.1}, {name: group_lasso, weight: 1e-4}]"
+        text, sets = SGD, [f"training.regularizers={hinge}", "auxiliary_head.layers.0.paired=true"]
+        sets += ["training.optimizer.learning_rate=2e-4", "convex={rectify: true, images: 50}"]
+    else:
+        text, sets = (
+            FISTA,
+            ["training.epochs=6", "training.solver.path=[3, 1]", "training.batch_size=50", "training.solver.power_iterations=3"],
+        )
+    whole = solve(STACK, text, *sets, folder="whole")
+    stop_at(monkeypatch, at)
+    with pytest.raises(Stopped):
+        solve(STACK, text, *sets)
+    monkeypatch.undo()
+    done = resume_run(whole.workdir.parent / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(whole.workdir))
+    assert without_time(done.workdir) == without_time(whole.workdir)
+    assert done.results["phases"] == whole.results["phases"]
+
+
+@pytest.mark.parametrize("recipe", [SGD, FISTA])
+def test_two_devices_equal_one(solve, recipe):
+    sets = ["training.epochs=2", "training.batch_size=32"]
+    one = solve(STACK, recipe, *sets, folder="one")
+    two = solve(STACK, recipe, *sets, folder="two", strategy=two_devices())
+    for key, value in weights(one.workdir).items():
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(weights(two.workdir)[key], value, atol=2e-5 * max(1, np.abs(value).max()), err_msg=key)
+
+
+def test_the_next_block_takes_the_filters_of_largest_norm(solve):
+    run = solve(STACK, SGD)
+    network = load_network(run.workdir)
+    v = np.asarray(network.component("head_1").layers[-1].kernel, np.float64).reshape(9, -1)
+    norms = np.linalg.norm(v, axis=0)
+    best = np.argsort(-norms)[:5]
+    taken = np.asarray(network.component("block_2").get_layer("conv_1").kernel).reshape(9, -1)
+    np.testing.assert_allclose(taken, (v / norms)[:, best], rtol=1e-5, atol=1e-7)
+    entry = next(stage for stage in run.results["phases"] if stage.get("action") == "filters")
+    assert (entry["of"], entry["filters"]) == (60, 5) and entry["norm_share"] == pytest.approx(norms[best].sum() / norms.sum())
+    actions = [stage["action"] for stage in json.loads((run.workdir / "plan.json").read_text())]
+    assert actions == ["fit", "train", "filters", "fit", "train"]
+
+
+def test_filters_that_keep_to_their_sides_are_an_ordinary_network():
+    """v = a g with a > 0 does, on every patch; then relu gives what the gates do, and nothing is broken."""
+    spec = spec_of(SPEC, "input_shape=[8, 8, 1]", "classes=10", "final_head.layers.0.paired=true").value
+    network = build_network(spec)
+    gated, last = network.component("head_1").layers[-2:]
+    rng = np.random.default_rng(0)
+    a = rng.uniform(0.1, 1, (1, 12, 10)) * (rng.uniform(size=(1, 12, 10)) < 0.5)
+    last.kernel.assign(np.asarray(gated.kernel).reshape(9, 12, 1) * a)
+    smaller, written = rectified(network, spec, "head_1")
+    x = rng.normal(size=(5, 8, 8, 1)).astype(np.float32)
+    one, two = network.logits(x)[0], smaller.logits(x)[0]
+    assert np.min(one) < 0 < np.max(one)  # pairs leave both signs
+    np.testing.assert_allclose(one, two, atol=1e-6 * np.abs(one).max())
+    head = written.blocks[0].head.layers[-1]
+    assert (head.gated_conv, head.gates) == (np.count_nonzero(a), "own")
+    found = broken(network, smaller, "head_1", [x])
+    assert (found.share, found.size, found.same_decision) == (0, 0, 1) and found.largest_difference < 1e-6
+
+
+def test_filters_off_their_sides_are_counted():
+    """v = -g is wrong on every patch that it does not give 0."""
+    spec = spec_of(SPEC, "input_shape=[8, 8, 1]", "classes=10").value
+    network = build_network(spec)
+    gated, last = network.component("head_1").layers[-2:]
+    last.kernel.assign(-np.repeat(np.asarray(gated.kernel).reshape(9, 6, 1), 10, axis=2))
+    smaller, _ = rectified(network, spec, "head_1")
+    found = broken(network, smaller, "head_1", [np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)])
+    assert (found.share, found.size) == (1, 1) and found.largest_difference > 0.5
+    last.kernel.assign(np.zeros(last.kernel.shape))
+    with pytest.raises(InputError, match="all filters are zero"):
+        rectified(network, spec, "head_1")
+
+
+def test_gate_hinge_pulls_filters_to_their_sides(solve):
+    sets = ["final_head.layers.0.paired=true", "convex={rectify: true}", "training.epochs=20"]
+    shares = []
+    for weight in (1e-6, 1.0):
+        run = solve(SPEC, SGD, *sets, f"training.regularizers=[{{name: gate_hinge, weight: {weight}}}]", folder=f"w{weight}")
+        shares.append(run.results["phases"][-1]["broken"]["size"])
+    assert shares[1] < 0.05 * shares[0]
+
+
+def test_gates_without_filters_are_removed_and_nothing_changes(solve):
+    prune = "prune={zeros: true, importance: magnitude_l2, components: [head_1]}"
+    sets = ["training.regularizers.0.weight=0.07", "training.epochs=200", "data.validation=20", "training.batch_size=65"]
+    before, after = solve(SPEC, FISTA, *sets, folder="before"), solve(SPEC, FISTA, *sets, prune)
+    _, _, v = problem(before)
+    used = int(np.any(v != 0, axis=(0, 2)).sum())
+    entry = after.results["phases"][-1]
+    assert entry["filters"] == {"head_1/gated_conv_1": [6, used]} and 0 < used < 6
+    assert entry["validation"]["before"] == pytest.approx(entry["validation"]["after"])
+    np.testing.assert_allclose(problem(after)[2], v[:, np.any(v != 0, axis=(0, 2))])
+
+
+def test_weights_and_costs_at_the_paper_s_size():
+    """K = 49 patches of h = 108 numbers, P = 1,024: 2 K h P multiply-adds for the sums, h P for each class; the twin's K h P."""
+    text = SPEC.replace("gated_conv: 6, kernel_size: 3, stride: 2", "gated_conv: 1024, kernel_size: 6, stride: 4")
+    sizes = ["input_shape=[32, 32, 3]", "classes=10"]
+    head = build_network(spec_of(text, *sizes).value).architecture.heads[0]
+    assert (head.parameters, head.multiply_adds) == (1_105_920, 2 * 49 * 108 * 1024 + 1_105_920)
+    twin = build_network(spec_of(text, *sizes, "final_head.layers.0.gates=own").value).architecture.heads[0]
+    assert (twin.parameters, twin.multiply_adds) == (120_832, 49 * 108 * 1024 + 10_240)
+
+
+BAD = [
+    (SPEC, ["final_head.layers.0.kernel_size=9"], "a 9x9 patch does not fit a side of 8"),
+    (SPEC, ["final_head.layers.0.gates=own"], "received 'fista', and phase trains head_1/gated_conv_1; allowed: heads of layers"),
+    (SPEC, ["final_head.layers.0={gated_conv: 4, paired: true}"], "'paired'|paired: is of class_separable"),
+    (SPEC, ["final_head.layers.0={gated_conv: 4, class_separable: true, gates: own, paired: true}"], "no fixed gates to pair"),
+    (SPEC, ["blocks.0={gated_conv: 4, class_separable: true}"], "only a head's linear layer takes"),
+    (SPEC, ["training.regularizers=[{name: gate_hinge, weight: 1}]"], "gate_hinge', which is a sum over all images"),
+    (SPEC, ["training.solver.path=[1, 3]"], "numbers in falling order"),
+    (SPEC, ["training.solver.gap=2"], "gap"),
+    (SPEC, ["strategy=greedy", "convex={}"], "use strategy: convex"),
+    (STACK, ["blocks.1.0.conv=500"], r"block_2/conv_1 has 500 filters; head_1 gives 60"),
+    (STACK, ["blocks.1.0.kernel_size=5"], r"filters of 5x5x1, and those of head_1 are 3x3x1"),
+    (STACK, ["blocks.1.0={conv: 5, kernel_size: 3}"], r"it has to be \{conv: n, kernel_size: 3, use_bias: false\}"),
+    (STACK, ["blocks.0={layers: [{activation: linear}], head: {pool_to: 2}}"], "takes the filters of block_2 from head_1, which has none to give"),
+    (SPEC, ["final_head={}", "training.solver={name: sgd}", "convex={rectify: true}"], "head_1 has no fixed gates"),
+    (SPEC, ["final_head={pool_to: 2}", "training.solver={name: sgd}", "training.regularizers=[{name: gate_hinge, weight: 1}]"],
+     "allowed: none: no layer has what gate_hinge is about"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "overrides", "message"), BAD)
+def test_what_cannot_be_is_refused(solve, spec, overrides, message):
+    with pytest.raises(SpecError, match=message):
+        solve(spec, FISTA, *overrides)
+
+
+def test_more_gates_than_patterns_end_the_run_with_one_error(solve):
+    text = SPEC.replace("gated_conv: 6, kernel_size: 3", "gated_conv: 6, kernel_size: 1")
+    with pytest.raises(InputError, match=r"head_1/gated_conv_1: received 6 gates.*allowed: up to 2"):
+        solve(text, FISTA)
+
+
+def test_fits_are_shown_in_the_plan_and_left_out_where_weights_are_given(solve):
+    recipe = recipe_of(FISTA).value
+    assert recipe.training.solver.factors == [1.0]
+    first = solve(SPEC, FISTA, "training.epochs=2", folder="first")
+    again = solve(SPEC, FISTA, "training.epochs=2", f"start_from={first.workdir}", folder="again")
+    actions = [stage["action"] for stage in json.loads((again.workdir / "plan.json").read_text())]
+    assert actions == ["train"]
+    one, two = (np.asarray(load_network(run.workdir).component("head_1").layers[-2].kernel) for run in (first, again))
+    np.testing.assert_array_equal(one, two)
