@@ -1,4 +1,4 @@
-"""docs/solvers.md and extending.md, block by block: what they write down is trained, and a plug-in adds to every door."""
+"""docs/solvers.md, convex.md and extending.md, block by block: what they write down is trained, and a plug-in adds to every door."""
 
 import json
 import os
@@ -46,6 +46,17 @@ def test_page_solvers(page, tmp_path):
         from kerasgreedy.export.tfmot.finish_run import Finish, finish_run
 
         finish_run(done.workdir, tmp_path / "out", Finish("quantize"), quiet=True)
+
+
+def test_page_convex(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for start, name in (("name: small_convex", "small_convex"), ("name: convex_digits", "convex_digits")):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(page.yaml(start)))
+    done = kg.train_spec("small_convex.yaml", "convex_digits.yaml", ["training.epochs=2"], quiet=True)
+    page.says("an action `fit` of the plan", "The line of each epoch has objective and\nduality gap")
+    page.take("kerasgreedy train small_convex")
+    assert [stage["phase"] for stage in done.results["phases"]] == ["fit_block_1", "block_1"]
+    assert done.results["phases"][1]["fista"]["duality_gap"] > 0
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_the_optimum_meets_its_condition_and_the_gap_bounds_the_rest(solve):
     assert lengths.max() < 0.02 * 1.002
     used = norms > 1e-3 * norms.max()
     np.testing.assert_allclose(slopes[:, used], (0.02 * v / np.where(norms, norms, 1))[:, used], atol=2e-4)
-    assert told["filters"] == {"head_1/class_separable_1": [int(np.sum(norms > 0)), 60]} and 0 < np.sum(norms == 0)
+    assert told["filters"] == {"head_1/class_separable_1": [int(np.sum(norms > 0)), 60]} and np.any(norms == 0)
     gaps = [record["duality_gap"] for record in read_metrics(run.workdir) if record["split"] == "train"]
     assert min(gaps) >= 0 and gaps[-1] == told["duality_gap"] < gaps[0] / 100
 
@@ -121,9 +121,9 @@ def test_two_starts_end_at_one_objective_and_two_of_the_twin_do_not(solve):
     assert ends[0] == pytest.approx(ends[1], rel=1e-4)
     twins = []
     for seed in (0, 1):
-        sets = ["final_head.layers.0.gates=own", "final_head.layers.0.gated_conv=2", "training.solver={name: sgd}", f"seed={seed}",
-                "data.train_examples=null", "training.optimizer.learning_rate=1", "training.epochs=60",
-                "training.regularizers.0.weight=0.01"]  # fmt: skip
+        sets = ["final_head.layers.0.gates=own", "final_head.layers.0.gated_conv=2", "training.solver={name: sgd}",
+                f"seed={seed}", "data.train_examples=null", "training.optimizer.learning_rate=1", "training.epochs=60",
+                "training.batch_size=70", "training.regularizers.0.weight=0.01"]  # fmt: skip
         run = solve(SPEC, FISTA, *sets, folder=f"twin_{seed}")
         last = [record for record in read_metrics(run.workdir) if record["split"] == "train"][-1]
         twins.append(last["loss"] + last["penalty"])
@@ -273,7 +273,8 @@ BAD = [
     (STACK, ["blocks.1.0.conv=500"], r"block_2/conv_1 has 500 filters; head_1 gives 60"),
     (STACK, ["blocks.1.0.kernel_size=5"], r"filters of 5x5x1, and those of head_1 are 3x3x1"),
     (STACK, ["blocks.1.0={conv: 5, kernel_size: 3}"], r"it has to be \{conv: n, kernel_size: 3, use_bias: false\}"),
-    (STACK, ["blocks.0={layers: [{activation: linear}], head: {pool_to: 2}}"], "takes the filters of block_2 from head_1, which has none to give"),
+    (STACK, ["blocks.0={layers: [{activation: linear}], head: {pool_to: 2}}"],
+     "takes the filters of block_2 from head_1, which has none to give"),
     (SPEC, ["final_head={}", "training.solver={name: sgd}", "convex={rectify: true}"], "head_1 has no fixed gates"),
     (SPEC, ["final_head={pool_to: 2}", "training.solver={name: sgd}", "training.regularizers=[{name: gate_hinge, weight: 1}]"],
      "allowed: none: no layer has what gate_hinge is about"),
