@@ -213,7 +213,7 @@ class Rebuild:
 
     kinds: Mapping[type, Callable[[Any, Any, Node, Any], Any]] = {
         **dict.fromkeys(
-            (L.Conv, L.Dense, L.BatchNorm, L.MaxPool, L.AvgPool, L.PoolTo, L.GlobalAvgPool, L.Flatten, L.Dropout),
+            (L.Conv, L.Dense, L.BatchNorm, L.MaxPool, L.AvgPool, L.PoolTo, L.GlobalAvgPool, L.Flatten, L.Dropout, L.Rows),
             as_it_is,
         ),
         tree.Pad: pad,

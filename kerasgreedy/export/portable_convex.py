@@ -8,10 +8,11 @@ from keras import layers, ops
 
 from kerasgreedy.export.portable import Rebuild
 from kerasgreedy.graph.tree import Node
-from kerasgreedy.spec.convex_layers import ClassSeparable, GatedConv, Standardize
+from kerasgreedy.nn.random_features import NORM_FLOOR
+from kerasgreedy.spec.convex_layers import ClassSeparable, GatedConv, RandomFeatures, Standardize
 
 # Parts of a layer whose kernels are not trained here, and are not in the file.
-FIXED = ("_gates", "_patches")
+FIXED = ("_gates", "_patches", "_sum_patches", "_squares_patches")
 
 
 def gated_conv(rebuild: Rebuild, layer: GatedConv, node: Node, x: Any) -> Any:
@@ -60,7 +61,7 @@ def standardize(rebuild: Rebuild, layer: Standardize, node: Node, x: Any) -> Any
     return (x - mean) * factor
 
 
-def _convolution(rebuild: Rebuild, layer: GatedConv, node: Node, part: str, kernel: np.ndarray, x: Any) -> Any:
+def _convolution(rebuild: Rebuild, layer: GatedConv | RandomFeatures, node: Node, part: str, kernel: np.ndarray, x: Any) -> Any:
     convolution = keras.layers.Conv2D(
         kernel.shape[-1],
         layer.kernel_size,
@@ -86,3 +87,20 @@ def _places(layer: GatedConv, node: Node) -> int:
     else:
         counts = [(side - layer.kernel_size) // layer.stride + 1 for side in sides]
     return counts[0] * counts[1]
+
+
+def random_features(rebuild: Rebuild, layer: RandomFeatures, node: Node, x: Any) -> Any:
+    """Convolutions and constants."""
+    kernel, offset, *points = rebuild.weights(node)
+    y = _convolution(rebuild, layer, node, "_patches", kernel, x)
+    if layer.normalize:
+        ones = np.ones((layer.kernel_size, layer.kernel_size, node.input_shape[-1], 1), np.float32)
+        one = _convolution(rebuild, layer, node, "_sum_patches", ones, x)
+        two = _convolution(rebuild, layer, node, "_squares_patches", ones, ops.square(x))
+        y = y / (ops.sqrt(ops.relu(two - ops.square(one) / ones.size)) + NORM_FLOOR)
+    y = y + offset
+    if layer.form == "fourier":
+        return ops.cos(y) * (2 / layer.random_features) ** 0.5
+    squares = ops.sum(ops.square(y), axis=-1, keepdims=True) + np.sum(np.square(points[0]), axis=0)
+    distances = ops.relu(squares - 2 * ops.matmul(y, points[0]))
+    return ops.matmul(ops.exp(-layer.gamma * distances), points[1])

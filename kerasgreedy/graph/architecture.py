@@ -127,7 +127,7 @@ def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, clas
         except ShapeError as error:
             raise ShapeError(f"block {number}: {error.message} (network input {show(shape)})", error.path) from None
         if len(nodes[-1].output_shape) == 2:
-            message = "a block gives sums of gated patches, which only a head's linear layer takes; leave class_separable out"
+            message = "a block cannot end in gated_conv with class_separable: true, or in rows; only heads can"
             raise ShapeError(f"block {number}: {message}", nodes[-1].path)
         blocks.append(Component(name, nodes, enters, nodes[-1].output_shape, path))
         last = number == len(places)
@@ -171,6 +171,8 @@ def _classifier(head: Head, last: Strict | None, shape: Shape, classes: int, pat
         if last.sums_patches:
             return [ClassSeparable(class_separable=classes, start=last.start)]
         return [L.Dense(dense=classes, activation="linear", use_bias=False)]
+    if isinstance(last, L.Rows):
+        return [ClassSeparable(class_separable=classes, start=last.start)]
     if len(shape) != 1:
         raise ShapeError(f"the head ends in a map of {show(shape)}; end it with flatten or global_avg_pool", path)
     return [L.Dense(dense=classes, activation="linear")]

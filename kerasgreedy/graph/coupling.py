@@ -120,6 +120,10 @@ class _Tracer:
         self._parents.extend(range(start, start + count))
         return list(range(start, start + count))
 
+    def hold(self, labels: list[int]) -> list[int]:
+        self.fixed.update(label for label in labels if label != ZERO)
+        return labels
+
     def component(self, component: Component, labels: list[int]) -> list[int]:
         self._component = component.name
         return self._sequence(component.nodes, labels)

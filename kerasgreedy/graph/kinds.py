@@ -28,6 +28,12 @@ class Labels(Protocol):
     def produced(self, node: Node, entering: list[int]) -> list[int]:
         """Fresh ones, of a layer whose filters make them from all that enters."""
 
+    def fresh(self, count: int) -> list[int]:
+        """Labels that nothing else has."""
+
+    def hold(self, labels: list[int]) -> list[int]:
+        """Keeps channels from ever being removed, and gives their labels."""
+
     def all_same(self, labels: Sequence[int]) -> int:
         """Makes some labels one, and gives it."""
 
@@ -219,6 +225,39 @@ def produced(labels: Labels, node: Node, entering: list[int]) -> list[int]:
     return labels.produced(node, entering)
 
 
+def _random_features(layer: L.RandomFeatures, shape: Shape, path: Path_) -> tuple[Shape, int]:
+    height, width, _ = as_map(shape, "random_features", path)
+    what = f"a {layer.kernel_size}x{layer.kernel_size} patch"
+    out_h, out_w = (window_count(side, layer.kernel_size, layer.stride, layer.padding, what, path) for side in (height, width))
+    return (out_h, out_w, layer.random_features), 0
+
+
+def _random_cost(layer: L.RandomFeatures, entering: Shape, leaving: Shape) -> int:
+    """The products of patches with what was drawn; Nystrom's features are whitened first and mixed afterwards."""
+    length, features = layer.kernel_size**2 * entering[-1], leaving[-1]
+    more = length**2 + features**2 if layer.form == "nystrom" else 0
+    return leaving[0] * leaving[1] * (length * features + more)
+
+
+def _kept_features(node: Node) -> int:
+    layer: Any = node.layer
+    length, features = layer.kernel_size**2 * node.input_shape[-1], node.output_shape[-1]
+    if layer.form == "fourier":
+        return length * features + features
+    return length**2 + length + length * features + features**2
+
+
+def _held(labels: Labels, node: Node, entering: list[int]) -> list[int]:
+    """What enters and what leaves can both not be removed: a patch's norm is of all its channels."""
+    labels.hold(entering)
+    return labels.hold(labels.fresh(node.output_shape[-1]))
+
+
+def _rows(layer: L.Rows, shape: Shape, path: Path_) -> tuple[Shape, int]:
+    height, width, channels = as_map(shape, "rows", path)
+    return (height * width, channels), 0
+
+
 def _kept_statistics(node: Node) -> int:
     """A mean and a factor for each channel; or a mean for each number of the map, and one factor."""
     layer: Any = node.layer
@@ -283,6 +322,16 @@ KINDS: dict[type[Strict], Kind] = {
         fit="kerasgreedy.network.statistics:fit_standardize",
         portable=f"{_CONVEX}:standardize",
     ),
+    L.RandomFeatures: Kind(
+        _random_features,
+        _held,
+        f"{_BUILDERS}:random_features",
+        multiply_adds=_random_cost,
+        kept=_kept_features,
+        fit="kerasgreedy.network.patch_statistics:fit_random_features",
+        portable=f"{_CONVEX}:random_features",
+    ),
+    L.Rows: Kind(_rows, passed, f"{_BUILDERS}:rows"),
     Pad: Kind(None, passed, f"{_BUILDERS}:pad"),
     PadShortcut: Kind(None, _filled, f"{_BUILDERS}:subsample"),
 }

@@ -38,7 +38,8 @@ class Lowering:
         several = {
             L.Conv: self._conv,
             L.Dense: self._dense,
-            L.GatedConv: self._gated_conv,
+            L.GatedConv: self._on_patches,
+            L.RandomFeatures: self._on_patches,
             L.MaxPool: self._max_pool,
             L.Residual: self._residual,
             L.Branches: self._branches,
@@ -66,7 +67,7 @@ class Lowering:
     def _max_pool(self, layer: L.MaxPool, shape: Shape, path: Path_) -> list[Node]:
         return self._padded(self._simple(layer, shape, path), "lowest")
 
-    def _gated_conv(self, layer: L.GatedConv, shape: Shape, path: Path_) -> list[Node]:
+    def _on_patches(self, layer: L.GatedConv | L.RandomFeatures, shape: Shape, path: Path_) -> list[Node]:
         return self._padded(self._simple(layer, shape, path), "zero")
 
     def _chain(self, nodes: list[Node], batch_norm: bool, activation: str) -> list[Node]:

@@ -17,6 +17,7 @@ from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
 from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.nn.gated import GatedConv2D, GatedPatches, RectifiedMean, SeparableScores
+from kerasgreedy.nn.random_features import RandomFeatureMap
 from kerasgreedy.nn.standardize import Standardization
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.convex_layers import ClassSeparable
@@ -106,6 +107,26 @@ def class_separable(builder: Builder, layer: ClassSeparable, node: Node) -> kera
     """A filter for each gate and class."""
     start = keras.initializers.Zeros() if layer.start == "zero" else builder.kernel(node)
     return SeparableScores(layer.class_separable, kernel_initializer=start, name=node.name)
+
+
+def random_features(builder: Builder, layer: L.RandomFeatures, node: Node) -> keras.layers.Layer:
+    """Features of patches, which are fitted."""
+    return RandomFeatureMap(
+        layer.random_features,
+        layer.kernel_size,
+        strides=layer.stride,
+        padding=str(layer.padding),
+        gamma=layer.gamma,
+        form=layer.form,
+        normalize=layer.normalize,
+        seed=builder.seed_of(node),
+        name=node.name,
+    )
+
+
+def rows(_: Builder, layer: L.Rows, node: Node) -> keras.layers.Layer:
+    """A row for each place."""
+    return keras.layers.Reshape(node.output_shape, name=node.name)
 
 
 def standardize(_: Builder, layer: L.Standardize, node: Node) -> keras.layers.Layer:

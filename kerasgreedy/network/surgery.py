@@ -127,7 +127,8 @@ def _sliced(
         for key, array in arrays.items():
             if not key.startswith(f"{component.name}/{node.name}/"):
                 continue
-            if array.ndim and array.dtype.kind == "f":  # neither a threshold of the whole layer nor random state
+            shrinks = any(label in removed for label in leaving)
+            if shrinks and array.ndim and array.dtype.kind == "f":  # neither a threshold of the whole layer nor random state
                 array = array[..., kept(leaving, removed)]
             if key.rpartition("/")[2] in READERS:
                 array = array[..., _kept_rows(node, entering, removed), :]
@@ -142,6 +143,8 @@ def _patch_rows(component: Component, node: Node, coupling: Coupling, removed: C
     if not isinstance(node.layer, ClassSeparable):
         return []
     before = component.nodes[component.nodes.index(node) - 1]
+    if not isinstance(before.layer, L.GatedConv):
+        return [] if gone else list(range(node.input_shape[0]))  # rows are places
     entering = coupling.inputs[component.name, before.name]
     channels = entering * (node.input_shape[0] // len(entering))
     return [place for place, label in enumerate(channels) if (label in removed) == gone]

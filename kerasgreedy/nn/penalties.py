@@ -19,6 +19,7 @@ class Penalty(ABC):
         settings: what the document says of it; `weight` is in everything that is given here.
     """
 
+    every = 1  # the proximal map is taken after so many steps
     curvature: float | None = None  # bound of the second derivative, of a penalty that is smooth
 
     def __init__(self, settings: Any):
@@ -44,8 +45,8 @@ class Penalty(ABC):
         """argmin over u of |u - kernel|^2 / 2 + rate * value(u), for a penalty that is a sum over kernels."""
         raise NotImplementedError(f"{type(self).__name__} has no proximal map")
 
-    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float] | None:
-        """The convex conjugate at t times a kernel: (m, c), where it is c t^2 / 2 for 0 <= t <= m and infinite beyond.
+    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float, float] | None:
+        """The convex conjugate at t times a kernel: (m, c, a): a t + c t^2 / 2 for 0 <= t <= m, infinite beyond.
 
         None: not known. Duality gaps are made of it.
         """
@@ -62,9 +63,9 @@ class SquaredNorm(Penalty):
     def value(self, kernels: Kernels) -> tf.Tensor:
         return self.settings.weight / 2 * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels.values()])
 
-    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float]:
+    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float, float]:
         """|kernel|^2 / (2 weight)."""
-        return math.inf, float(tf.reduce_sum(tf.square(kernel))) / self.settings.weight
+        return math.inf, float(tf.reduce_sum(tf.square(kernel))) / self.settings.weight, 0.0
 
 
 class AbsoluteSum(Penalty):
@@ -78,9 +79,9 @@ class AbsoluteSum(Penalty):
         left = tf.abs(kernel) - rate * self.settings.weight
         return tf.where(left > 0, tf.sign(kernel) * left, tf.zeros_like(kernel))
 
-    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float]:
+    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float, float]:
         """0 while the largest entry is at most the weight."""
-        return _ratio(self.settings.weight, tf.reduce_max(tf.abs(kernel))), 0.0
+        return _ratio(self.settings.weight, tf.reduce_max(tf.abs(kernel))), 0.0, 0.0
 
 
 class FilterNorms(Penalty):
@@ -99,9 +100,9 @@ class FilterNorms(Penalty):
         left = 1 - tf.math.divide_no_nan(rate * self.settings.weight, _norms(kernel))
         return tf.where((left > 0) & (_norms(kernel) > 0), kernel * left, tf.zeros_like(kernel))
 
-    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float]:
+    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float, float]:
         """0 while the largest norm of a filter is at most the weight."""
-        return _ratio(self.settings.weight, tf.reduce_max(_norms(kernel))), 0.0
+        return _ratio(self.settings.weight, tf.reduce_max(_norms(kernel))), 0.0, 0.0
 
 
 class SidePenalty(Penalty):
@@ -125,6 +126,64 @@ class SidePenalty(Penalty):
         given = tf.reshape(tf.matmul(flat, tf.reshape(filters, [length, -1])), [-1, *filters.shape[1:]])
         broken = tf.nn.relu(-sides[:, :, None] * given)
         return self.settings.weight * tf.reduce_sum(tf.cast(broken, tf.float32)) / count
+
+
+class InNuclearBall(Penalty):
+    """0 where singular values sum up to `radius` at most, infinite elsewhere; its proximal map projects."""
+
+    def __init__(self, settings: Any):
+        super().__init__(settings)
+        self.every = settings.every
+
+    def value(self, kernels: Kernels) -> tf.Tensor:
+        """0: what is projected is inside."""
+        return tf.zeros([])
+
+    def proximal(self, kernel: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        """The nearest matrix of the ball, whatever the rate.
+
+        With M = U S V^T it is U P(S) V^T, P the projection of the singular values onto the l1 ball (Duchi et al. 2008). U and S^2
+        are taken from the smaller of M M^T and M^T M, in float64.
+        """
+        matrix = tf.cast(as_matrix(kernel), tf.float64)
+        wide = matrix.shape[0] <= matrix.shape[1]
+        small = tf.matmul(matrix, matrix, transpose_a=not wide, transpose_b=wide)
+        squares, vectors = tf.linalg.eigh(small)
+        sizes = tf.sqrt(tf.nn.relu(squares))
+        scale = tf.math.divide_no_nan(_onto_simplex(sizes, self.settings.radius), sizes)
+        turned = tf.matmul(vectors * scale, vectors, transpose_b=True)
+        nearest = tf.matmul(turned, matrix) if wide else tf.matmul(matrix, turned)
+        inside = tf.reduce_sum(sizes) <= self.settings.radius
+        return tf.where(inside, kernel, _from_matrix(tf.cast(nearest, kernel.dtype), kernel))
+
+    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float, float]:
+        """radius times the largest singular value."""
+        largest = tf.linalg.svd(tf.cast(as_matrix(kernel), tf.float64), compute_uv=False)[0]
+        return math.inf, 0.0, self.settings.radius * float(largest)
+
+
+def as_matrix(kernel: Any) -> Any:
+    """(inputs, filters); of (places, features, classes): (features, places * classes), left singular vectors are filters."""
+    if len(kernel.shape) == 3:
+        return tf.reshape(tf.transpose(kernel, [1, 0, 2]), [kernel.shape[1], -1])
+    return tf.reshape(kernel, [-1, kernel.shape[-1]])
+
+
+def _from_matrix(matrix: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    if len(kernel.shape) == 3:
+        places, features, classes = kernel.shape
+        return tf.transpose(tf.reshape(matrix, [features, places, classes]), [1, 0, 2])
+    return tf.reshape(matrix, kernel.shape)
+
+
+def _onto_simplex(sizes: tf.Tensor, radius: float) -> tf.Tensor:
+    """max(s - t, 0) with the t >= 0 for which they sum up to the radius; s itself where the sum is smaller."""
+    falling = tf.sort(sizes, direction="DESCENDING")
+    above = tf.cumsum(falling) - radius
+    count = tf.cast(tf.range(1, sizes.shape[0] + 1), sizes.dtype)
+    last = tf.reduce_sum(tf.cast(falling * count > above, tf.int32)) - 1
+    threshold = tf.nn.relu(above[last] / count[last])
+    return tf.nn.relu(sizes - threshold)
 
 
 def _ratio(weight: float, largest: tf.Tensor) -> float:

@@ -183,7 +183,7 @@ def taken_filters(arch: Architecture, index: int) -> dict[str, Any]:
     if found is None:
         message = (
             f"'convex' takes the filters of {block.name} from {head.name}, which has none to give; allowed: a head that ends in "
-            "gated_conv with class_separable: true"
+            "gated_conv with class_separable: true, or is rows: true"
         )
         raise PlanError(strategy, message)
     node = next((node for node in block.nodes if not isinstance(node.layer, Pad)), block.nodes[0])
@@ -202,6 +202,10 @@ def taken_filters(arch: Architecture, index: int) -> dict[str, Any]:
 
 def head_filters(head: Component) -> tuple[Shape, int] | None:
     """The shape of the filters that a head can give to the next block, and their number."""
+    rows = next((node for node in head.nodes if isinstance(node.layer, L.Rows)), None)
+    if rows is not None and head.nodes[0] is rows:
+        places, features = rows.output_shape
+        return (1, 1, features), min(features, places * head.output_shape[0])
     gated = next((node for node in head.nodes if isinstance(node.layer, GatedConv) and node.layer.class_separable), None)
     if gated is None or any(has_kernel(node) or len(node.output_shape) != 3 for node in head.nodes[: head.nodes.index(gated)]):
         return None

@@ -9,7 +9,7 @@ from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.stages import SolverPlan
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.recipe import Recipe
-from kerasgreedy.spec.solver_settings import SOLVERS
+from kerasgreedy.spec.solver_settings import SOLVERS, Averaged
 from kerasgreedy.spec.training import Training
 
 
@@ -50,6 +50,11 @@ def plan_solver(asked: SolverRequest) -> SolverPlan:
     Raises:
         PlanError: it cannot do this phase, or nothing fixes thresholds that a warm-up trains.
     """
+    for number, limit in enumerate(asked.training.regularizers):
+        every = getattr(limit, "every", 1)
+        if every > 1 and asked.training.solver.name not in ("sgd", "averaged"):
+            message = f"received {every}; solver '{asked.training.solver.name}' projects after each step; leave it out"
+            raise asked.of_training(("regularizers", number, "every"), message)
     planner = SOLVERS.load(asked.training.solver.name, "plan")
     plan: SolverPlan = planner(asked.training.solver, asked) if planner else SolverPlan()
     dsd = asked.recipe.dsd
@@ -57,6 +62,20 @@ def plan_solver(asked: SolverRequest) -> SolverPlan:
     if asked.section == ("training",) and not (asked.recipe.start_from or plan.ends_warm_up or later):
         _check_thresholds(asked)
     return plan
+
+
+def plan_averaged(solver: Averaged, asked: SolverRequest) -> SolverPlan:
+    """Refuses what would end a phase before the mean is taken, or keep another point.
+
+    Raises:
+        PlanError: it would.
+    """
+    if asked.training.watches:
+        key = "early_stopping" if asked.training.early_stopping else "keep"
+        raise asked.of_training(
+            (key,), "solver 'averaged' ends with the mean of the last points of the whole phase; leave it out"
+        )
+    return SolverPlan()
 
 
 def _check_thresholds(asked: SolverRequest) -> None:

@@ -72,7 +72,8 @@ class Terms:
 
         The dual of mean loss(A v) + penalty(v) at t r is t * along - t^2 * length / 2 - penalty*(t A^T r), r being the negative
         gradient of the loss in the outputs and A^T r the negative of that in the variables. penalty* of a sum of norms is 0
-        while t times the largest dual norm is at most their weight; that of weight / 2 |v|^2 is t^2 |A^T r|^2 / (2 weight).
+        while t times the largest dual norm is at most their weight; that of weight / 2 |v|^2 is t^2 |A^T r|^2 / (2 weight), and
+        that of the nuclear ball t * radius * the largest singular value.
 
         Args:
             slopes: the gradient of the mean loss in each variable.
@@ -81,14 +82,17 @@ class Terms:
             None where a variable has no penalty, or several: then the conjugate is not known here.
         """
         most, smooth = math.inf, 0.0
+        along = float(along)
         for key, slope in slopes.items():
             bounds = [penalty.conjugate(tf.constant(slope)) for penalty in self.of(key)]
             if self._decay:
-                bounds.append((math.inf, float(np.sum(np.square(slope))) / self._decay))
+                bounds.append((math.inf, float(np.sum(np.square(slope))) / self._decay, 0.0))
             if len(bounds) != 1 or bounds[0] is None:
                 return None
-            most, smooth = min(most, self.factor * bounds[0][0]), smooth + bounds[0][1] / self.factor
-        best = min(along / (length + smooth), most) if length + smooth else 0.0
+            reach, curvature, support = bounds[0]
+            most, smooth = min(most, self.factor * reach), smooth + curvature / self.factor
+            along -= support
+        best = max(0.0, min(along / (length + smooth), most)) if length + smooth else 0.0
         return max(0.0, best * along - best**2 * (length + smooth) / 2)
 
     def filters(self, point: Mapping[str, Array]) -> dict[str, list[int]]:

@@ -12,7 +12,7 @@ from kerasgreedy.nn.gated import GatedConv2D, GatedPatches, SeparableScores, tra
 from kerasgreedy.nn.penalties import Penalty
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.state import Extra
-from kerasgreedy.spec.regularizers import PENALTIES, Regularizer, Which, matches
+from kerasgreedy.spec.regularizers import PENALTIES, Limit, Which, matches
 
 Gradients: TypeAlias = list[tf.Tensor]
 
@@ -83,6 +83,9 @@ class Update:
             rate: the learning rate of the step; 0 where the optimiser has left it out.
         """
 
+    def finish(self) -> None:
+        """Told when the last step of an epoch is done, before anything looks at the weights; not in a graph."""
+
     def value(self) -> float | None:
         """What it adds to what is minimised, with the weights of now; None: nothing."""
         return None
@@ -106,6 +109,8 @@ class Regularized(Update):
 
     def __init__(self, penalty: Penalty, setting: Setting, kernels: Mapping[str, keras.Variable]):
         self._penalty, self._setting, self._kernels = penalty, setting, kernels
+        with setting.strategy.scope():
+            self._due = tf.Variable(True, trainable=False)  # of a map that is taken after some steps only
 
     def on_gradients(self, gradients: Gradients, variables: Sequence[keras.Variable]) -> Gradients:
         if self._penalty.is_proximal:
@@ -121,7 +126,20 @@ class Regularized(Update):
                 self._setting.strategy.extended.update(kernel.value, self._shrink, args=(rate,))
 
     def _shrink(self, kernel: Any, rate: tf.Tensor) -> Any:
-        return kernel.assign(self._penalty.proximal(tf.convert_to_tensor(kernel), rate))
+        value, every = tf.convert_to_tensor(kernel), self._penalty.every
+        if every == 1:
+            return kernel.assign(self._penalty.proximal(value, rate))
+        return kernel.assign(tf.cond(self._due, lambda: self._penalty.proximal(value, rate), lambda: value))
+
+    def before(self, number: int) -> None:
+        if self._penalty.every > 1:
+            self._due.assign((number + 1) % self._penalty.every == 0)
+
+    def finish(self) -> None:
+        if self._penalty.every > 1:
+            for kernel in self._kernels.values():
+                value = tf.constant(keras.ops.convert_to_numpy(kernel))
+                kernel.assign(self._penalty.proximal(value, tf.constant(0.0)))
 
     def value(self) -> float:
         kernels = {key: tf.constant(keras.ops.convert_to_numpy(kernel)) for key, kernel in self._kernels.items()}
@@ -131,7 +149,7 @@ class Regularized(Update):
 class OnSides(Update):
     """Filters behind fixed gates are kept on their side, see `nn.penalties.SidePenalty`."""
 
-    def __init__(self, settings: Regularizer, setting: Setting):
+    def __init__(self, settings: Limit, setting: Setting):
         self._penalty = PENALTIES.load(settings.name)(settings)
         # Gated layer -> the kernel of its filters, its own or that of the layer behind it.
         self._filters: dict[str, tuple[Any, keras.Variable]] = {}

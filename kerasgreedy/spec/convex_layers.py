@@ -1,6 +1,6 @@
 """Layers of convex networks (Chang and Lee; Zhang, Liang and Wainwright 2017)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -77,3 +77,33 @@ class ClassSeparable(Strict):
 
     class_separable: int
     start: Literal["zero", "random"]
+
+
+class RandomFeatures(Strict):
+    """Features of patches whose products are a Gaussian kernel exp(-gamma |x - y|^2): fixed, set by the training images.
+
+    A patch x is first centred, divided by its norm + 0.1, whitened by ZCA, and divided by the root of its number of channels
+    (Zhang, Liang and Wainwright 2017, section 4 and their experiments).
+    """
+
+    random_features: Count = Field(description="number of features")
+    kernel_size: Count = Field(5, description="height and width of a patch")
+    stride: Count = Field(1, description="step from patch to patch")
+    padding: Padding = Field("valid", description="`same`, `valid`, or zeros on each side")
+    gamma: float = Field(1.0, gt=0, description="of the kernel")
+    form: Literal["fourier", "nystrom"] = Field(
+        "fourier",
+        description="`fourier`: sqrt(2 / m) cos(<w, x> + b), w and b drawn; `nystrom`: kernels with m training patches, made "
+        "orthogonal",
+    )
+    normalize: bool = Field(True, description="whether patches are centred and divided by their norm + 0.1")
+    whiten: Annotated[float, Field(gt=0)] | None = Field(
+        0.1, description="added to the eigenvalues of the patches' covariance before ZCA; null: no whitening"
+    )
+
+
+class Rows(Strict):
+    """At the end of a head's `layers`: map to a matrix Z with a row for each place; score c is then tr(Z A_c), without bias."""
+
+    rows: Literal[True] = Field(description="write `true`")
+    start: Literal["zero", "random"] = Field("zero", description="of the matrices A_c")

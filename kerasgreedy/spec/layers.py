@@ -12,7 +12,7 @@ from pydantic_core import core_schema
 
 from kerasgreedy.errors import did_you_mean
 from kerasgreedy.spec.block_defaults import HARD_THRESHOLD, ActivationName, Padding, Threshold
-from kerasgreedy.spec.convex_layers import GatedConv, Standardize
+from kerasgreedy.spec.convex_layers import GatedConv, RandomFeatures, Rows, Standardize
 from kerasgreedy.spec.doors import import_promised, promised
 from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 
@@ -240,6 +240,8 @@ KINDS = LayerKinds(
         "batch_norm": BatchNorm,
         "activation": Activation,
         "standardize": Standardize,
+        "random_features": RandomFeatures,
+        "rows": Rows,
     }
 )
 
@@ -260,7 +262,9 @@ Layer: TypeAlias = Annotated[
     | Downsample
     | BatchNorm
     | Activation
-    | Standardize,
+    | Standardize
+    | RandomFeatures
+    | Rows,
     KINDS,
 ]
 

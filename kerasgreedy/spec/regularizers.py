@@ -7,16 +7,15 @@ from pydantic import Field
 
 from kerasgreedy.spec.convex_layers import ClassSeparable, GatedConv
 from kerasgreedy.spec.doors import Choice, Door, Named
-from kerasgreedy.spec.strict import Strict
+from kerasgreedy.spec.strict import Count, Strict
 
 Which: TypeAlias = Literal["all", "blocks", "heads"] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 Form: TypeAlias = Literal["proximal", "subgradient"]
 
 
-class Regularizer(Named):
-    """What every regularizer says."""
+class Limit(Named):
+    """What every regularizer says, and every set that kernels have to stay in."""
 
-    weight: float = Field(gt=0, le=1e30, description="factor of the penalty in what is minimised")
     of: Which = Field(
         "all",
         description="whose kernels: `all`, `blocks`, `heads`, or a list of patterns of layers, `[block_1/*, '*/conv_2']`; biases "
@@ -28,6 +27,12 @@ class Regularizer(Named):
     def applies(cls, layer: Strict) -> bool:
         """Whether it can be of a layer with trained weights."""
         return True
+
+
+class Regularizer(Limit):
+    """A penalty that is added to the loss."""
+
+    weight: float = Field(gt=0, le=1e30, description="factor of the penalty in what is minimised")
 
 
 class L2(Regularizer):
@@ -72,6 +77,19 @@ class GateHinge(Regularizer):
         return isinstance(layer, ClassSeparable) or (isinstance(layer, GatedConv) and layer.is_fixed)
 
 
+class NuclearBall(Limit):
+    """Keeps kernels in the ball of matrices whose singular values sum up to `radius` at most (Zhang, Liang and Wainwright 2017).
+
+    The convex set around networks with r filters of norm B1 and B2: radius = B1 B2 r sqrt(n), n the number of classes. Of a head
+    that ends in `rows` the matrix is [A_1 ... A_C], (features, places * classes); of other kernels it has a column a filter.
+    """
+
+    name: Literal["nuclear_ball"] = Field(description="write `nuclear_ball`")
+    radius: float = Field(gt=0, description="largest sum of singular values")
+    every: Count = Field(1, description="projected after so many steps of the optimiser; the ball holds at the end of a phase")
+    form: Literal["proximal"] = Field("proximal", description="the only form")
+
+
 PENALTIES = Door(
     "penalties",
     [
@@ -79,9 +97,10 @@ PENALTIES = Door(
         Choice("kerasgreedy.nn.penalties:AbsoluteSum", L1),
         Choice("kerasgreedy.nn.penalties:FilterNorms", GroupLasso),
         Choice("kerasgreedy.nn.penalties:SidePenalty", GateHinge),
+        Choice("kerasgreedy.nn.penalties:InNuclearBall", NuclearBall),
     ],
 )
-Penalty: TypeAlias = Annotated[Regularizer, PENALTIES]
+Penalty: TypeAlias = Annotated[Limit, PENALTIES]
 
 
 def matches(which: Which, key: str, of_head: bool) -> bool:

@@ -20,6 +20,17 @@ class Descent(Named):
     name: Literal["sgd"] = Field("sgd", description="write `sgd`; which optimiser it is, `optimizer` says")
 
 
+class Averaged(Named):
+    """The optimiser's steps, and in the end the mean of the weights after the last ones (Polyak and Juditsky 1992).
+
+    Of kernels that a regularizer such as `nuclear_ball` keeps in a convex set the mean is in it too.
+    """
+
+    name: Literal["averaged"] = Field(description="write `averaged`")
+    steps: Count = Field(2500, description="the last so many steps of the phase count")
+    every: Count = Field(10, description="of these, every so-manieth; that of `nuclear_ball`, so that points are in the ball")
+
+
 class Alternation(Named):
     """Weight steps under support masks (Huang, Kong, Lucey: multi-layer support): inside them the network is linear.
 
@@ -170,6 +181,7 @@ SOLVERS = Door(
     "solvers",
     [
         Choice("kerasgreedy.solvers.descent:DescentSolver", Descent),
+        Choice("kerasgreedy.solvers.descent:AveragedSolver", Averaged, plan="kerasgreedy.plan.solver_plans:plan_averaged"),
         Choice(
             "kerasgreedy.solvers.alternation.alternation:AlternationSolver",
             Alternation,

@@ -71,7 +71,7 @@ def test_the_file_can_be_trained_there(elsewhere, kind):
     assert np.isfinite(found["loss"]) and found["drops"] == (kind == "thresholds")
     fixed = [path for path in found["stay"] if path.endswith(("_gates/kernel", "_patches/kernel"))]
     assert found["stay"] == fixed  # every other weight moved, moving statistics too
-    assert len(fixed) == (8 if kind == "gated" else 0)
+    assert len(fixed) == (16 if kind == "gated" else 0)
 
 
 def test_layers_are_named_by_component_and_layer(elsewhere):

@@ -22,13 +22,15 @@ from kerasgreedy.spec.convex_layers import ClassSeparable
 COMPOSED = {L.Residual, L.Branches}
 INTERNAL = {Pad, PadShortcut, ClassSeparable}  # made of what is written
 NO_LINE = "refused: gates are no supports of 0 and 1 of what was trained"
+CONVEX = [L.GatedConv, ClassSeparable, L.Standardize, L.RandomFeatures, L.Rows]
 PORTABLE = {document: kind.portable for document, kind in KINDS.items() if kind.portable}
 TABLES = {
     "portable": Rebuild.kinds | PORTABLE, "converters": _ForConverters.kinds | PORTABLE,
-    "twin": {**twin._LAYERS, **dict.fromkeys([L.GatedConv, ClassSeparable, L.Standardize], "refused: see test_finish")},
+    "twin": {**twin._LAYERS, **dict.fromkeys(CONVEX, "refused: see test_finish")},
     "linearity": {
         **linearity_chain._STEPS, Pad: "one with the layer behind it",
-        PadShortcut: "refused: only in a residual, which is refused before", L.GatedConv: NO_LINE, ClassSeparable: NO_LINE,
+        PadShortcut: "refused: only in a residual, which is refused before",
+        **dict.fromkeys([L.GatedConv, ClassSeparable, L.RandomFeatures, L.Rows], NO_LINE),
     },
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""docs/solvers.md, convex.md and extending.md, block by block: what they write down is trained, and a plug-in adds to every door."""
+"""docs/solvers.md, convex.md and extending.md, block by block: what they write is trained, and a plug-in adds to every door."""
 
 import json
 import os
