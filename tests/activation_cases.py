@@ -56,6 +56,7 @@ def formula(activation, q):
         "silu": lambda: q / (1 + np.exp(-q)),
         "tanh": lambda: np.tanh(q),
         "sigmoid": lambda: 1 / (1 + np.exp(-q)),
+        "square": lambda: q**2,
         "positive_hard_threshold": lambda: np.where(q > BETA, q, 0),
     }[activation]()
 

@@ -13,7 +13,7 @@ from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, check_accuracy, check_same, jumps, some_images
 from kerasgreedy.export.converting import network_logits
 from kerasgreedy.export.endpoints import Answer
-from kerasgreedy.export.lite import Kind, run_tflite, tflite
+from kerasgreedy.export.lite import Kind, check_int8, run_tflite, tflite
 from kerasgreedy.export.onnx import onnx, require_onnx
 from kerasgreedy.export.portable import portable_model
 from kerasgreedy.network.build import Network
@@ -108,7 +108,7 @@ class LiteInt8(ExportFormat):
     file = "model_int8.tflite"
 
     def check(self, source: Workdir, data: ImageArrays | None) -> None:
-        open_job(source, data)  # refuses data that is gone or changed
+        check_int8(open_job(source, data).architecture)  # which refuses data that is gone or changed
 
     def write(self, source: NetworkSource, file: Path) -> dict[str, Any]:
         job = open_job(source.run, source.data)

@@ -11,6 +11,9 @@ from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.export.checking import FLOAT_TOLERANCE, HALF_TOLERANCE, check_finite, check_same, jumps, some_images
 from kerasgreedy.export.converting import convertible, network_logits
 from kerasgreedy.files import plain_temporary
+from kerasgreedy.graph.architecture import Architecture
+from kerasgreedy.graph.kinds import kind_of
+from kerasgreedy.graph.tree import leaves
 from kerasgreedy.network.build import Network
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ def tflite(network: Network, depth: int | str, kind: Kind, calibration: "NDArray
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if kind == "int8":
+        check_int8(network.architecture)
         converter.representative_dataset = lambda: _one_by_one(images)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
@@ -61,6 +65,15 @@ def tflite(network: Network, depth: int | str, kind: Kind, calibration: "NDArray
         raise InputError(f"TFLite cannot take this network ({error}); nothing was written") from error
     _check(network, depth, kind, content, images)
     return content
+
+
+def check_int8(arch: Architecture) -> None:
+    """Refuses layers that decide by the sign of a number, or divide by small ones."""
+    for component in arch.components.values():
+        for node in leaves(component.nodes):
+            if not kind_of(node.layer).in_int8(node.layer):
+                message = f"{component.name}/{node.name} cannot be computed in int8; allowed: tflite, tflite_float16, onnx, keras"
+                raise InputError(message)
 
 
 def _checked(network: Network, calibration: "NDArray | None") -> "NDArray[np.float32]":

@@ -180,6 +180,8 @@ class Rebuild:
         return layers.Concatenate(axis, name=self.name(node, f"_axis_{axis}"))([*ends[0], x, *ends[1]])
 
     def activation(self, layer: L.Activation, node: Node, x: Any) -> Any:
+        if layer.activation == "square":
+            return layers.Multiply(name=self.name(node))([x, x])
         if layer.threshold is None:
             return self.copied(node.name, x)
         own = self._model.get_layer(node.name)

@@ -60,6 +60,7 @@ class Kind:
             nothing else trains, before the first phase that runs it. Empty: nothing.
         is_fitted: whether a layer of a kind with `fit` is.
         takes_training: it does something else in training, and is told.
+        in_int8: whether a layer of it can be computed in whole numbers of 8 bits.
         portable: as `build`, of an `export.portable.Rebuild`, the layer, its node and a symbolic tensor: the layer's output by
             stock Keras layers. Empty: its Keras layer is stock itself, or stands in the package's own table.
         twin: the same of `export.tfmot.twin`, by layers of tf_keras. Empty: in its table, or `finish` refuses it.
@@ -75,6 +76,7 @@ class Kind:
     fit: str = ""
     is_fitted: Callable[[Any], bool] = lambda layer: True
     takes_training: bool = False
+    in_int8: Callable[[Any], bool] = lambda layer: True
     portable: str = ""
     twin: str = ""
 
@@ -287,6 +289,7 @@ KINDS: dict[type[Strict], Kind] = {
         kept=_gate_numbers,
         fit="kerasgreedy.network.gates:fit_gates",
         is_fitted=lambda layer: layer.is_fixed,
+        in_int8=lambda layer: not layer.is_fixed,
         portable=f"{_CONVEX}:gated_conv",
     ),
     L.Dense: Kind(None, produced, f"{_BUILDERS}:dense", filters="dense"),
@@ -329,6 +332,7 @@ KINDS: dict[type[Strict], Kind] = {
         multiply_adds=_random_cost,
         kept=_kept_features,
         fit="kerasgreedy.network.patch_statistics:fit_random_features",
+        in_int8=lambda layer: False,
         portable=f"{_CONVEX}:random_features",
     ),
     L.Rows: Kind(_rows, passed, f"{_BUILDERS}:rows"),

@@ -15,7 +15,9 @@ NO_KERNEL = ("tanh",)
 
 
 def activation(which: str, **kwargs: Any) -> keras.layers.Layer:
-    """The layer of one of Keras's activations."""
+    """The layer of one of Keras's activations, or of `square`."""
+    if which == "square":
+        return Square(**kwargs)
     return (ApartActivation if which in NO_KERNEL else keras.layers.Activation)(which, **kwargs)
 
 
@@ -26,6 +28,15 @@ class ApartActivation(keras.layers.Activation):
     def call(self, inputs: Any) -> Any:
         # Costs nothing, and unlike an identity the rewriting keeps it.
         return super().call(tf.ensure_shape(inputs, inputs.shape))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Square(keras.layers.Layer):
+    """q^2 (the quadratic networks of Zhang, Liang and Wainwright 2017)."""
+
+    def call(self, inputs: Any) -> Any:
+        """Any shape to the same one."""
+        return keras.ops.square(inputs)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -8,7 +8,7 @@ from kerasgreedy.spec.strict import Strict, fault, faults
 
 HARD_THRESHOLD = "positive_hard_threshold"
 ActivationName: TypeAlias = Literal[
-    "relu", "linear", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "positive_hard_threshold"
+    "relu", "linear", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "square", "positive_hard_threshold"
 ]
 Padding: TypeAlias = Literal["same", "valid"] | Annotated[int, Field(ge=0, le=65536)]
 Initializer: TypeAlias = Literal["he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform"]

@@ -63,7 +63,12 @@ def test_float16_holds_its_weights_in_half_the_size():
 FLOAT = {"resampled": 1, "branched": 3, "thresholds": 1}
 
 
-@pytest.mark.parametrize("kind", SPECS)
+def test_int8_does_not_hold_gates_and_random_features():
+    with pytest.raises(InputError, match="block_1/gated_conv_1 cannot be computed in int8; allowed: tflite"):
+        tflite(exported("gated"), depth_of("gated"), "int8", raw_images(8).astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SPECS if kind != "gated"])
 def test_int8_computes_in_int8_and_reads_bytes(kind):
     network, images = exported(kind), raw_images(48)
     depth = depth_of(kind)

@@ -2,35 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import spec_of
-from test_gated import patches_of
+from fitted import fitting, patches_of
 
 from kerasgreedy.errors import InputError
-from kerasgreedy.graph.tree import leaves
-from kerasgreedy.network.build import build_network
-from kerasgreedy.network.fitting import Fitting
 from kerasgreedy.network.gates import fit_gates
 from kerasgreedy.network.statistics import fit_standardize
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.normal(size=(21, 8, 7, 2)).astype(np.float32)
-
-
-def fitting(spec, component, layer, images=IMAGES, seed=0):
-    """Batches of 8, the last filled up with an image that must not be seen."""
-    text = f"name: s\ninput_shape: {list(images.shape[1:])}\nclasses: 3\n{spec}"
-    network = build_network(spec_of(text).value)
-    part = network.architecture.components[component]
-    node = next(node for node in leaves(part.nodes) if node.name == layer)
-
-    def batches(most):
-        some = images[:most]
-        for start in range(0, len(some), 8):
-            real = some[start : start + 8]
-            filler = np.full((8 - len(real), *images.shape[1:]), 1e6, np.float32)
-            yield np.concatenate([real, filler]), np.zeros(8, np.int32), np.arange(8) < len(real)
-
-    return Fitting(network, part, node, batches, len(images), seed)
 
 
 HEAD = "blocks: [{activation: linear}]\nfinal_head: {layers: [{gated_conv: %s, kernel_size: 3, stride: 2, padding: valid, "
@@ -39,18 +18,18 @@ HEAD += "class_separable: true, %s}]}\n"
 
 @pytest.mark.parametrize("options", ["gates: normal", "gates: patches", "gates: patches, paired: true"])
 def test_patterns_on_the_training_patches_are_distinct_and_not_empty(options):
-    found = fitting(HEAD % (40, options), "head_1", "gated_conv_1")
+    found = fitting(HEAD % (40, options), "head_1", "gated_conv_1", IMAGES)
     told = fit_gates(found)
     gates = np.asarray(found.layer.kernel, np.float64).reshape(18, -1)
     if "paired" in options:
         np.testing.assert_array_equal(gates[:, :40], gates[:, 40:])
         gates = gates[:, :40]
     assert gates.shape == (18, 40) and told == {"drawn": 80, "images": 8}  # the first batch tells them apart
-    opened = patches_of(IMAGES).reshape(-1, 18) @ gates >= 0
+    opened = patches_of(IMAGES, 3, 2).reshape(-1, 18) @ gates >= 0
     assert len(np.unique(opened, axis=1).T) == 40 and opened.any(0).all()
     np.testing.assert_allclose(np.linalg.norm(gates, axis=0), 1, rtol=1e-5)
     if "patches" in options:
-        flat = patches_of(IMAGES).reshape(-1, 18).astype(np.float64)
+        flat = patches_of(IMAGES, 3, 2).reshape(-1, 18).astype(np.float64)
         differences = flat[:, None] - flat[None]
         lengths = np.linalg.norm(differences, axis=-1)
         units = differences[lengths > 0] / lengths[lengths > 0][:, None]
@@ -60,7 +39,7 @@ def test_patterns_on_the_training_patches_are_distinct_and_not_empty(options):
 def test_the_same_seed_draws_the_same_and_another_seed_others():
     drawn = []
     for seed in (0, 0, 1):
-        found = fitting(HEAD % (10, "gates: patches"), "head_1", "gated_conv_1", seed=seed)
+        found = fitting(HEAD % (10, "gates: patches"), "head_1", "gated_conv_1", IMAGES, seed=seed)
         fit_gates(found)
         drawn.append(np.asarray(found.layer.kernel))
     np.testing.assert_array_equal(drawn[0], drawn[1])
@@ -86,7 +65,7 @@ def test_a_gate_that_never_opens_is_not_taken():
 @pytest.mark.parametrize("by", ["channels", "places"])
 def test_standardize_is_the_mean_and_deviation_of_what_reaches_it(by):
     spec = f"blocks: [[{{conv: 3, activation: relu}}, {{standardize: {by}}}]]\n"
-    found = fitting(spec, "block_1", "standardize_1")
+    found = fitting(spec, "block_1", "standardize_1", IMAGES)
     assert fit_standardize(found) == {"constant": 0}
     y = np.asarray(found.network.blocks[0](IMAGES, training=False), np.float64)
     axes = (0, 1, 2) if by == "channels" else 0

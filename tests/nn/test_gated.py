@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from fitted import patches_of
 
 from kerasgreedy.nn.gated import GatedConv2D, GatedPatches, RectifiedMean, SeparableScores
 
@@ -12,11 +13,9 @@ IMAGES = RNG.normal(size=(6, 8, 7, CHANNELS))
 LENGTH = SIZE * SIZE * CHANNELS
 
 
-def patches_of(images=IMAGES):
-    """(b, K, h), row by row."""
-    height, width = images.shape[1:3]
-    corners = [(i, j) for i in range(0, height - SIZE + 1, STRIDE) for j in range(0, width - SIZE + 1, STRIDE)]
-    return np.stack([images[:, i : i + SIZE, j : j + SIZE].reshape(len(images), -1) for i, j in corners], axis=1)
+def patches():
+    """(b, K, h)."""
+    return patches_of(IMAGES, SIZE, STRIDE)
 
 
 def built(layer, *weights):
@@ -32,7 +31,7 @@ def kernel(count):
 def test_sums_first_and_classes_then_are_every_filter_run_over_the_map():
     """sum over k, i of 1[X_k g_i >= 0] X_k v_ic / K, in P C filters."""
     gates, v = kernel(GATES), RNG.normal(size=(LENGTH, GATES, CLASSES))
-    x, g = patches_of(), gates.reshape(LENGTH, GATES)
+    x, g = patches(), gates.reshape(LENGTH, GATES)
     naive = np.zeros((len(IMAGES), CLASSES))
     for k in range(x.shape[1]):
         for i in range(GATES):
@@ -66,7 +65,7 @@ def test_the_pairs_that_are_drawn_have_one_gate():
 
 def test_a_map_behind_gates_and_its_twin():
     gates, v = kernel(GATES), kernel(GATES)
-    x = patches_of()
+    x = patches()
     one, two = x @ gates.reshape(LENGTH, -1), x @ v.reshape(LENGTH, -1)
     layer = built(GatedConv2D(GATES, SIZE, strides=STRIDE, dtype="float64"), v, gates)
     np.testing.assert_allclose(np.reshape(layer(IMAGES), two.shape), np.where(one >= 0, two, 0), atol=1e-12)
@@ -102,7 +101,7 @@ def losses(scores, targets):
 
 def twin_scores(point):
     u, w = np.split(point, [LENGTH * GATES])
-    return np.maximum(patches_of() @ u.reshape(LENGTH, GATES), 0).mean(1) @ w.reshape(GATES, CLASSES)
+    return np.maximum(patches() @ u.reshape(LENGTH, GATES), 0).mean(1) @ w.reshape(GATES, CLASSES)
 
 
 def objective(form, point, targets, sums, shape):
@@ -112,7 +111,7 @@ def objective(form, point, targets, sums, shape):
     v = point.reshape(shape)
     found = losses(np.einsum("bhp,hpc->bc", sums, v), targets)
     if form == "hinge":
-        x, g = patches_of(), GATE.reshape(LENGTH, GATES)
+        x, g = patches(), GATE.reshape(LENGTH, GATES)
         sides = 2 * (x @ g >= 0) - 1
         broken = np.maximum(-sides[..., None] * np.einsum("bkh,hpc->bkpc", x, v), 0).mean((0, 1)).sum()
         norms = np.linalg.norm(v, axis=0).sum() + 0.5 * np.sum(v**2)

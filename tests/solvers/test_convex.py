@@ -10,9 +10,11 @@ from sklearn.linear_model import Lasso
 from kerasgreedy.errors import InputError, SpecError, Stopped
 from kerasgreedy.network.build import build_network
 from kerasgreedy.network.rectify import broken, rectified
+from kerasgreedy.nn.penalties import as_matrix
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.runs.open_run import open_job, open_pipeline
 from kerasgreedy.runs.workdir import Workdir
+from kerasgreedy.solvers.step import TrainStep
 from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
 
 HEAD = "{gated_conv: 6, kernel_size: 3, stride: 2, padding: valid, class_separable: true}"
@@ -260,7 +262,84 @@ def test_weights_and_costs_at_the_paper_s_size():
     assert (twin.parameters, twin.multiply_adds) == (120_832, 49 * 108 * 1024 + 10_240)
 
 
+CCNN = """
+name: ccnn
+blocks:
+  - [{random_features: 20, kernel_size: 3, gamma: 0.2}, {avg_pool: 2}, {standardize: places}]
+  - [{conv: 4, kernel_size: 1, use_bias: false, activation: linear}, {random_features: 16, kernel_size: 2, gamma: 2}]
+auxiliary_head: {layers: [{rows: true}]}
+"""
+BALL = ["training.regularizers=[{name: nuclear_ball, radius: 2, every: 2}]", "training.objective=cross_entropy",
+        "training.solver={name: averaged, steps: 6, every: 2}"]  # fmt: skip
+
+
+def singular_values(network, head):
+    return np.linalg.svd(as_matrix(network.component(head).layers[-1].kernel).numpy(), compute_uv=False)
+
+
+def test_a_convexified_network_stays_in_its_ball_and_its_filters_go_on(solve):
+    run = solve(CCNN, SGD, *BALL, "training.optimizer.learning_rate=0.2")
+    network = load_network(run.workdir)
+    for head in ("head_1", "head_2"):
+        assert 1.9 < singular_values(network, head).sum() < 2 + 1e-5  # a mean of members is a member
+    vectors, sizes, _ = np.linalg.svd(as_matrix(network.component("head_1").layers[-1].kernel).numpy(), full_matrices=False)
+    taken = np.asarray(network.component("block_2").get_layer("conv_1").kernel).reshape(20, 4)
+    np.testing.assert_allclose(np.abs(np.sum(taken * vectors[:, :4], axis=0)), 1, atol=1e-3)
+    entry = next(stage for stage in run.results["phases"] if stage.get("action") == "filters")
+    assert entry["norm_share"] == pytest.approx(sizes[:4].sum() / sizes.sum(), rel=1e-3)
+
+
+def test_the_mean_of_the_last_points_is_kept(solve, monkeypatch):
+    """Of steps 4, 6, 8 of 8, as their weights were."""
+    seen = []
+    plain = TrainStep.result
+
+    def result(self, batch, number):
+        found = plain(self, batch, number)
+        seen.append(np.asarray(self.variables[0]))
+        return found
+
+    monkeypatch.setattr(TrainStep, "result", result)
+    sets = [
+        "training.regularizers=[]",
+        "training.objective=cross_entropy",
+        "training.solver={name: averaged, steps: 6, every: 2}",
+    ]
+    run = solve(CCNN, SGD, *sets, "auxiliary_head.layers.0.start=random")
+    kept = np.asarray(load_network(run.workdir).component("head_1").layers[-1].kernel)
+    np.testing.assert_allclose(kept, np.mean([seen[3], seen[5], seen[7]], axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("at", some(3, 12, slow=[6]))
+def test_a_convexified_network_resumes_to_the_bit(solve, monkeypatch, at):
+    whole = solve(CCNN, SGD, *BALL, folder="whole")
+    stop_at(monkeypatch, at)
+    with pytest.raises(Stopped):
+        solve(CCNN, SGD, *BALL)
+    monkeypatch.undo()
+    done = resume_run(whole.workdir.parent / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(whole.workdir))
+    assert done.results["phases"] == whole.results["phases"]
+
+
+def test_in_the_ball_the_gap_bounds_how_far_the_optimum_is(solve):
+    """Squared error: with f* from a longer run, objective - gap <= f* <= objective; and the ball is full."""
+    sets = ["training.regularizers=[{name: nuclear_ball, radius: 0.2}]", "training.epochs=300"]
+    spec = CCNN.replace("  - [{conv: 4", "#").replace("  - [{random", "  - [{random")
+    run = solve(spec, FISTA, *sets, "training.solver.gap=1e-3")
+    longer = solve(spec, FISTA, *sets, "training.solver.gap=1e-5", folder="longer")
+    told, best = fista_of(run), fista_of(longer)["objective"]
+    assert told["converged"] and told["duality_gap"] <= 1e-3 * told["objective"]
+    assert told["objective"] - told["duality_gap"] <= best <= told["objective"]
+    assert singular_values(load_network(run.workdir), "head_1").sum() == pytest.approx(0.2, abs=1e-5)
+
+
 BAD = [
+    (CCNN, ["training.solver={name: sgd}", "training.regularizers=[{name: nuclear_ball, radius: 0}]"], "radius"),
+    (CCNN, ["training.regularizers=[{name: nuclear_ball, radius: 1, every: 5}]"], "solver 'fista' projects after each step"),
+    (CCNN, ["training.solver={name: averaged}", "training.keep=best"], "ends with the mean of the last points"),
+    (CCNN, ["blocks.0.0.kernel_size=9"], "a 9x9 patch does not fit a side of 8"),
+    (CCNN, ["blocks.1.0.conv=21"], "block_2/conv_1 has 21 filters; head_1 gives 20"),
     (SPEC, ["final_head.layers.0.kernel_size=9"], "a 9x9 patch does not fit a side of 8"),
     (SPEC, ["final_head.layers.0.gates=own"], "received 'fista', and phase trains head_1/gated_conv_1; allowed: heads of layers"),
     (SPEC, ["final_head.layers.0={gated_conv: 4, paired: true}"], "'paired'|paired: is of class_separable"),

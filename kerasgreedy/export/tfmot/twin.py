@@ -197,9 +197,11 @@ class TwinBuilder:
         return self.layers.Reshape(node.input_shape, name=self.name(node, "_as_vector"))(self.add(affine, x, arrays))
 
     def activation(self, layer: L.Activation, node: Node, x: Any) -> Any:
-        if layer.activation == "elu" and self._quantize:
+        if layer.activation in ("elu", "square") and self._quantize:
             instead = "cluster works with it, or train with one of relu, leaky_relu, gelu, silu, tanh, sigmoid"
-            raise self._refuse(node, "TFMOT cannot quantise the activation 'elu'", instead)
+            raise self._refuse(node, f"TFMOT cannot quantise the activation '{layer.activation}'", instead)
+        if layer.activation == "square":
+            return self.layers.Multiply(name=self.name(node))([x, x])
         if layer.activation == L.HARD_THRESHOLD:
             return self._hard_threshold(node, x)
         if layer.activation == "leaky_relu":
