@@ -1,27 +1,22 @@
-"""`kerasgreedy analyze`: what theory says of a network, checked with numbers."""
+"""`kerasgreedy analyze`: what theory says of a network, checked with numbers; what its filters look for."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import Json, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import Json, Overwrite, Sets, quiet_tensorflow
 from kerasgreedy.errors import InputError
 from kerasgreedy.files import user_path
 
 analyze_app = typer.Typer(
     name="analyze",
-    help="Check what theory says of a network.",
+    help="Check what theory says of a network; look at its filters.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-# A callback keeps `analyze` a group while it has one command only.
-@analyze_app.callback()
-def _group() -> None:
-    """Check what theory says of a network."""
 
 
 @analyze_app.command("linearity")
@@ -60,6 +55,40 @@ def linearity(
         output.put_json(found)
     else:
         _put(found)
+
+
+@analyze_app.command("filters")
+def filters(
+    workdir: Annotated[Path, typer.Argument(metavar="WORKDIR", help="Run folder of a network with a head of gated_conv.")],
+    depth: Annotated[int | None, typer.Option("--depth", help="Of the head, from 1. Default: the last trained one.")] = None,
+    class_: Annotated[str | None, typer.Option("--class", help="Name or number of the class that is shown. Default: 0.")] = None,
+    count: Annotated[int, typer.Option("--count", help="Filters that are shown, those of largest norm.")] = 64,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="The picture. Default: WORKDIR/plots/filters.png.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Show the filters of a class, and how much blue and red those of each class look for."""
+    from kerasgreedy.pictures import picture_path
+
+    picture = picture_path(user_path(workdir) / "plots" / "filters.png" if plot is None else plot, overwrite)
+    quiet_tensorflow()
+    from kerasgreedy.analysis.class_filters import class_filters_of
+    from kerasgreedy.reports.filters_plot import plot_filters
+
+    found, shown = class_filters_of(workdir, depth, class_, count)
+    plot_filters(found, shown, picture, overwrite)
+    if as_json:
+        output.put_json({**found, "plot": str(picture)})
+        return
+    rows = [
+        [each["name"], f"{each['used']:,}", f"{each['norms']:.4g}",
+         "-" if each["blue_minus_red"] is None else f"{each['blue_minus_red']:+.4f}"]
+        for each in found["classes"]
+    ]  # fmt: skip
+    output.put_table(["class", "filters", "sum of norms", "blue minus red"], rows, f"{found['spec']}, {found['head']}")
+    output.put(f"picture: {picture}")
 
 
 def _put(found: dict[str, Any]) -> None:
