@@ -10,7 +10,7 @@ import numpy as np
 from kerasgreedy.analysis.linearity_steps import Array, Fixed, Gate, Scaled, Step, Switch, Weights
 from kerasgreedy.errors import InputError
 from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.kinds import adaptive_windows
+from kerasgreedy.graph.rules import adaptive_windows
 from kerasgreedy.graph.tree import Node, Pad, Shape
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.layers import Padding

@@ -20,7 +20,7 @@ from keras import layers
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.portable import Rebuild, vote
-from kerasgreedy.graph.kinds import adaptive_windows
+from kerasgreedy.graph.rules import adaptive_windows
 from kerasgreedy.graph.tree import Node
 from kerasgreedy.network.build import Network
 from kerasgreedy.spec import layers as L

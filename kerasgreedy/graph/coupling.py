@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.kinds import ZERO, kind_of
+from kerasgreedy.graph.kinds import kind_of
+from kerasgreedy.graph.rules import ZERO
 from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.spec import layers as L
 

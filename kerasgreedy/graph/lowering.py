@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from kerasgreedy.errors import ShapeError
-from kerasgreedy.graph.kinds import as_map, kind_of, window_count
+from kerasgreedy.graph.kinds import kind_of
+from kerasgreedy.graph.rules import as_map, window_count
 from kerasgreedy.graph.tree import Node, Pad, PadShortcut, Path_, Shape, show
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.block_defaults import BlockDefaults

@@ -23,7 +23,8 @@ import tensorflow as tf
 from kerasgreedy.errors import InputError
 from kerasgreedy.export.checking import check_finite
 from kerasgreedy.graph import tree
-from kerasgreedy.graph.kinds import adaptive_windows, kind_of
+from kerasgreedy.graph.kinds import kind_of
+from kerasgreedy.graph.rules import adaptive_windows
 from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.network.build import Network
 from kerasgreedy.spec import layers as L
