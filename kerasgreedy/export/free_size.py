@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerasgreedy.errors import InputError, ShapeError
 from kerasgreedy.graph.architecture import Component, architecture
+from kerasgreedy.graph.kinds import kind_of
 from kerasgreedy.graph.tree import Node, fold, leaves
 from kerasgreedy.network.build import Network
 from kerasgreedy.spec import layers as L
@@ -96,22 +97,22 @@ def adaptive_mean(x: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
 
 
 def _refuse_fixed(component: Component) -> None:
-    """A dense layer over a map that was flattened has a weight for each place."""
+    """A dense layer over a map that was flattened has a weight for each place, and so on."""
     fixed = _first_fixed(component.nodes)
     if fixed is not None:
         raise InputError(
-            f"--free-size: layer {fixed.name} of {component.name} flattens a map of "
-            f"{'x'.join(map(str, fixed.input_shape))}, which has one size; a head with pool_to, global_avg_pool or class_maps "
-            "takes any. Export without it"
+            f"--free-size: layer {fixed.name} of {component.name} keeps something for each place of a map of "
+            f"{'x'.join(map(str, fixed.input_shape))}, which has one size; a head with pool_to, global_avg_pool, class_maps or "
+            "gated_conv takes any. Export without it"
         )
 
 
 def _first_fixed(nodes: tuple[Node, ...]) -> Node | None:
-    """The first layer that flattens a map whose size follows that of the image."""
+    """The first layer that takes one size only of a map whose size follows that of the image."""
     found: list[Node] = []
 
     def leaf(node: Node, sized: bool) -> bool:  # whether the map has one size for images of any size
-        if isinstance(node.layer, L.Flatten) and not sized and len(node.input_shape) == 3:
+        if kind_of(node.layer).one_size(node.layer) and not sized and len(node.input_shape) == 3:
             found.append(node)
         return sized or isinstance(node.layer, L.PoolTo)
 

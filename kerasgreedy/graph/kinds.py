@@ -35,6 +35,7 @@ class Kind:
             nothing else trains, before the first phase that runs it. Empty: nothing.
         is_fitted: whether a layer of a kind with `fit` is.
         takes_training: it does something else in training, and is told.
+        one_size: whether a layer of it keeps something for each place of a map, and so takes maps of one size.
         in_int8: whether a layer of it can be computed in whole numbers of 8 bits.
         portable: as `build`, of an `export.portable.Rebuild`, the layer, its node and a symbolic tensor: the layer's output by
             stock Keras layers. Empty: its Keras layer is stock itself, or stands in the package's own table.
@@ -51,6 +52,7 @@ class Kind:
     fit: str = ""
     is_fitted: Callable[[Any], bool] = lambda layer: True
     takes_training: bool = False
+    one_size: Callable[[Any], bool] = lambda layer: False
     in_int8: Callable[[Any], bool] = lambda layer: True
     portable: str = ""
     twin: str = ""
@@ -85,6 +87,11 @@ def numbers_kept(node: Node) -> int:
     return kind_of(node.layer).kept(node)
 
 
+def always(_: Any) -> bool:
+    """Of every layer of a kind."""
+    return True
+
+
 _BUILDERS, _CONVEX = "kerasgreedy.network.layer_builders", "kerasgreedy.export.portable_convex"
 KINDS: dict[type[Strict], Kind] = {
     L.Conv: Kind(None, rules.produced, f"{_BUILDERS}:conv", filters="conv"),
@@ -116,7 +123,7 @@ KINDS: dict[type[Strict], Kind] = {
     L.Downsample: Kind(rules.downsample, rules.to_depth, f"{_BUILDERS}:downsample"),
     L.Upsample: Kind(rules.upsample, rules.from_depth, f"{_BUILDERS}:upsample"),
     L.GlobalAvgPool: Kind(rules.global_avg_pool, rules.passed, f"{_BUILDERS}:global_avg_pool"),
-    L.Flatten: Kind(lambda layer, shape, path: ((math.prod(shape),), 0), rules.flat, f"{_BUILDERS}:flatten"),
+    L.Flatten: Kind(lambda layer, shape, path: ((math.prod(shape),), 0), rules.flat, f"{_BUILDERS}:flatten", one_size=always),
     L.Dropout: Kind(lambda layer, shape, path: (shape, 0), rules.passed, f"{_BUILDERS}:dropout", takes_training=True),
     L.Activation: Kind(rules.activation, rules.passed, f"{_BUILDERS}:activation_layer", kept=rules.threshold_numbers),
     L.BatchNorm: Kind(
@@ -131,6 +138,7 @@ KINDS: dict[type[Strict], Kind] = {
         rules.passed,
         f"{_BUILDERS}:standardize",
         kept=convex_rules.statistic_numbers,
+        one_size=lambda layer: layer.standardize == "places",
         fit="kerasgreedy.network.statistics:fit_standardize",
         portable=f"{_CONVEX}:standardize",
     ),
@@ -144,7 +152,7 @@ KINDS: dict[type[Strict], Kind] = {
         in_int8=lambda layer: False,
         portable=f"{_CONVEX}:random_features",
     ),
-    L.Rows: Kind(convex_rules.rows, rules.passed, f"{_BUILDERS}:rows"),
+    L.Rows: Kind(convex_rules.rows, rules.passed, f"{_BUILDERS}:rows", one_size=always),
     Pad: Kind(None, rules.passed, f"{_BUILDERS}:pad"),
     PadShortcut: Kind(None, rules.filled, f"{_BUILDERS}:subsample"),
 }

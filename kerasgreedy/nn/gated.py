@@ -46,7 +46,9 @@ class Patchwise(keras.layers.Layer):
         """(b, K, h)."""
         size, step = [1, self.kernel_size, self.kernel_size, 1], [1, self.strides, self.strides, 1]
         found = tf.image.extract_patches(x, size, step, [1, 1, 1, 1], self.padding.upper())
-        return tf.reshape(found, [-1, found.shape[1] * found.shape[2], found.shape[3]])
+        count = None if None in found.shape[1:3] else found.shape[1] * found.shape[2]
+        sides = tf.shape(found)
+        return tf.reshape(found, [sides[0], sides[1] * sides[2] if count is None else count, found.shape[3]])
 
     def get_config(self) -> dict[str, Any]:
         """For Keras."""
@@ -148,11 +150,11 @@ class GatedPatches(Patchwise):
     def call(self, x: Any) -> Any:
         """(b, height, width, channels) -> (b, h, filters)."""
         patches = self.patches(x)
-        length, count = patches.shape[2], patches.shape[1]
+        length, count = patches.shape[2], tf.shape(patches)[1]
         gates = tf.cast(tf.reshape(self.kernel, [length, self.filters]), x.dtype)
         products = tf.matmul(tf.reshape(tf.stop_gradient(patches), [-1, length]), gates)
         open_ = tf.cast(tf.reshape(products, [-1, count, self.filters]) >= 0, x.dtype)
-        scaled = patches / count if self.over == "mean" else patches
+        scaled = patches / tf.cast(count, x.dtype) if self.over == "mean" else patches
         sums = tf.matmul(scaled, open_, transpose_a=True)
         return sums * tf.cast(self.signs, x.dtype) if self.paired else sums
 

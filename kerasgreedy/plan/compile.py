@@ -154,7 +154,16 @@ class Compiler:
         """
         self.stages.append(kind(len(self.stages), name, **settings))
 
-    def prune(self, name: str, touches: tuple[str, ...], depths: range, tuned: range, stop_gradient: bool, default: str) -> None:
+    def prune(
+        self,
+        name: str,
+        touches: tuple[str, ...],
+        depths: range,
+        tuned: range,
+        stop_gradient: bool,
+        default: str,
+        loses: Sequence[str] = (),
+    ) -> None:
         """Adds the rounds of a removal, each with its fine-tuning, if the recipe asks for them.
 
         Args:
@@ -163,11 +172,12 @@ class Compiler:
             depths: indices of the heads that have a loss.
             tuned: indices of the blocks that fine-tuning trains, if it trains blocks.
             default: what it trains where the recipe does not say: `head` or `all`.
+            loses: components that shall lose filters where the recipe does not say; empty: blocks.
         """
         settings = self.recipe.prune
         if settings is None:
             return
-        targets = self._begun_targets() or self._targets(settings.components, name, depths)
+        targets = self._begun_targets() or self._targets(settings.components or list(loses) or None, name, depths)
         if not targets:
             return
         before, start = 0.0, None

@@ -64,7 +64,8 @@ def convex(plan: Compiler) -> None:
         if index:
             plan.act(FiltersAction, f"filters_{block.name}", **taken_filters(plan.arch, index))
         plan.phase(block.name, (head,), (head,), True, block=index)
-        plan.prune(block.name, (head.name,), range(index, index + 1), range(index, index + 1), True, "head")
+        own = range(index, index + 1)
+        plan.prune(block.name, (head.name,), own, own, True, "head", loses=(head.name,))
     if plan.recipe.convex and plan.recipe.convex.rectify:
         for head in plan.arch.heads:
             if not plan.is_done("rectify"):

@@ -279,7 +279,7 @@ def test_free_size_equals_a_network_built_at_that_size(finished, tmp_path):
 
 def test_free_size_is_refused_where_a_map_is_flattened(tmp_path):
     run = trained(tmp_path / "flat", BRANCHED, "auxiliary_head={layers: [{flatten: true}]}")
-    with pytest.raises(InputError, match="layer flatten_1 of head_1 flattens a map of 4x4x6"):
+    with pytest.raises(InputError, match="layer flatten_1 of head_1 keeps something for each place of a map of 4x4x6"):
         kg.export_run(run.workdir, tmp_path / "out", Export(free_size=True), quiet=True)
 
 

@@ -241,7 +241,7 @@ def test_gate_hinge_pulls_filters_to_their_sides(solve):
 
 
 def test_gates_without_filters_are_removed_and_nothing_changes(solve):
-    prune = "prune={zeros: true, importance: magnitude_l2, components: [head_1]}"
+    prune = "prune={zeros: true, importance: magnitude_l2}"  # of the head, where nothing is said
     sets = ["training.regularizers.0.weight=0.07", "training.epochs=200", "data.validation=20", "training.batch_size=65"]
     before, after = solve(SPEC, FISTA, *sets, folder="before"), solve(SPEC, FISTA, *sets, prune)
     _, _, v = problem(before)
@@ -338,6 +338,7 @@ BAD = [
     (CCNN, ["training.solver={name: sgd}", "training.regularizers=[{name: nuclear_ball, radius: 0}]"], "radius"),
     (CCNN, ["training.regularizers=[{name: nuclear_ball, radius: 1, every: 5}]"], "solver 'fista' projects after each step"),
     (CCNN, ["training.solver={name: averaged}", "training.keep=best"], "ends with the mean of the last points"),
+    (CCNN, ["training.solver={name: sgd}", "prune={keep: 3}"], "no block has filters|head_1"),
     (CCNN, ["blocks.0.0.kernel_size=9"], "a 9x9 patch does not fit a side of 8"),
     (CCNN, ["blocks.1.0.conv=21"], "block_2/conv_1 has 21 filters; head_1 gives 20"),
     (SPEC, ["final_head.layers.0.kernel_size=9"], "a 9x9 patch does not fit a side of 8"),
