@@ -55,8 +55,15 @@ def test_page_convex(page, tmp_path, monkeypatch):
     done = kg.train_spec("small_convex.yaml", "convex_digits.yaml", ["training.epochs=2"], quiet=True)
     page.says("an action `fit` of the plan", "The line of each epoch has objective and\nduality gap")
     page.take("kerasgreedy train small_convex")
+    page.says("With `class_separable: true` at the end of a head every class has\nfilters of its own")
     assert [stage["phase"] for stage in done.results["phases"]] == ["fit_block_1", "block_1"]
     assert done.results["phases"][1]["fista"]["duality_gap"] > 0
+    for start, name in (("name: small_ccnn", "small_ccnn"), ("name: ccnn_digits", "ccnn_digits")):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(page.yaml(start)))
+    done = kg.train_spec("small_ccnn.yaml", "ccnn_digits.yaml", ["training.epochs=4"], quiet=True)
+    page.says("here no class is fixed at 0")
+    assert [stage.get("action", "train") for stage in done.results["phases"]] == ["fit", "train", "filters", "fit", "train"]
+    assert done.results["depths"][1]["top1"] > 0.8
 
 
 @pytest.fixture(scope="module")
