@@ -93,6 +93,16 @@ def test_what_comes_after_the_prefix_may_change(filled):
     assert next(iter(source.training(0, 0)))[0].shape == (32, 8, 8, 4)
 
 
+LINEAR = "{conv: 3, kernel_size: 3, use_bias: false}, {standardize: channels}"
+GATED = "{gated_conv: 6, kernel_size: 3, padding: valid, class_separable: true, gates: patches}"
+STACK = [
+    f"blocks=[{{activation: linear}}, [{LINEAR}], [{LINEAR}, {{avg_pool: 2}}]]",
+    f"auxiliary_head={{layers: [{GATED}]}}",
+    "convex={rectify: true}",
+    "training.optimizer.learning_rate=1e-3",
+]
+
+
 def recipes():
     """Strategy and removal in every combination that is allowed; no name of an action is written here."""
     more = {
@@ -101,11 +111,11 @@ def recipes():
         "all": ["prune={keep: 0.6, rounds: 2, ranking: global, fine_tune: {epochs: 2, trains: all}}"],
         "head": ["prune={multiply_adds: 0.7}", "replace_head={head: {hidden_layers: 1, width: 3}, training: {epochs: 2}}"],
     }
-    return [(strategy, name, sets) for strategy in STRATEGIES.names for name, sets in more.items()]
+    return [*((strategy, name, sets) for strategy in STRATEGIES.names for name, sets in more.items()), ("convex", "stack", STACK)]
 
 
 # The way in which it once went wrong, and one in which blocks shrink between greedy phases; the rest takes minutes.
-QUICK = {("end_to_end", "rounds"), ("greedy", "head")}
+QUICK = {("end_to_end", "rounds"), ("greedy", "head"), ("convex", "stack")}
 
 
 def cases():

@@ -53,17 +53,22 @@ def of_shared(key: str, value: str) -> Bad:
 CASES = [
     Bad(
         "name",
-        (":7:12: training.solver.name: received 'alternaton'; allowed: sgd, alternation, fista", "?alternation"),
+        (":7:12: training.solver.name: received 'alternaton'; allowed: sgd, averaged, alternation, fista", "?alternation"),
         None,
         "{name: alternaton}",
     ),
     Bad(
         "bare_name",
-        (":7:3: training.solver: received 'alternate'; allowed: sgd, alternation, fista", "?alternation"),
+        (":7:3: training.solver: received 'alternate'; allowed: sgd, averaged, alternation, fista", "?alternation"),
         None,
         "alternate",
     ),
-    Bad("number", (":7:3: training.solver: received 3; allowed: sgd, alternation, fista, or a mapping with `name`",), None, "3"),
+    Bad(
+        "number",
+        (":7:3: training.solver: received 3; allowed: sgd, averaged, alternation, fista, or a mapping with `name`",),
+        None,
+        "3",
+    ),
     Bad(
         "of_sgd",
         (":7:23: training.solver.mode: unknown key with name 'sgd'; it goes with name: alternation",),

@@ -117,7 +117,7 @@ def test_decay_ends_at_the_closed_form_with_a_gap(solve):
 def test_two_starts_end_at_one_objective_and_two_of_the_twin_do_not(solve):
     ends = []
     for start in ("zero", "random"):
-        sets = [f"final_head.layers.0.start={start}", "training.regularizers.0.weight=0.04"]
+        sets = [f"final_head.layers.0.start={start}", "training.regularizers.0.weight=0.06"]
         run = solve(SPEC, FISTA, *sets, folder=start)
         ends.append(fista_of(run)["objective"])
     assert ends[0] == pytest.approx(ends[1], rel=1e-4)
