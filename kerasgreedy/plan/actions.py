@@ -18,6 +18,7 @@ class Action(Stage):
     Attributes:
         kind: in `plan.json` and in the entries of finished stages.
         home: `package.module:function` that does it, see `train.performing`; imported when it is done.
+        looks: what it does while it goes through images, for people.
     """
 
     index: int
@@ -30,6 +31,7 @@ class Action(Stage):
     kind: ClassVar[str]
     home: ClassVar[str]
     changes_network: ClassVar[bool] = True
+    looks: ClassVar[str] = "measuring importance"
 
     @property
     @abstractmethod

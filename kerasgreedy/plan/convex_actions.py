@@ -25,6 +25,7 @@ class FitAction(Action):
 
     kind: ClassVar[str] = "fit"
     home: ClassVar[str] = "kerasgreedy.train.performing_convex:fit"
+    looks: ClassVar[str] = "looking at training images"
     changes_network: ClassVar[bool] = False
 
     @property
@@ -121,6 +122,7 @@ class RectifyAction(Action):
 
     kind: ClassVar[str] = "rectify"
     home: ClassVar[str] = "kerasgreedy.train.performing_convex:rectify"
+    looks: ClassVar[str] = "comparing both heads"
 
     @property
     def what(self) -> str:

@@ -106,7 +106,7 @@ class Loop:
         started = time.monotonic()
 
         def measured(done: int, total: int) -> None:
-            self.reporter.images_done(action.name, "measuring importance", done, total)
+            self.reporter.images_done(action.name, action.looks, done, total)
             ends()
 
         outcome = perform(action, Doing(self.job, self.state.network, self.pipeline, self.strategy, measured, ends))

@@ -41,6 +41,17 @@ training: {epochs: 2, batch_size: 32, objective: squared_error, optimizer: {name
 """
 
 
+CCNN = """
+name: ccnn
+blocks:
+  - [{random_features: 20, kernel_size: 3, gamma: 0.2}, {avg_pool: 2}, {standardize: places}]
+  - [{conv: 4, kernel_size: 1, use_bias: false, activation: linear}, {random_features: 16, kernel_size: 2, gamma: 2}]
+auxiliary_head: {layers: [{rows: true}]}
+"""
+BALL = ["training.regularizers=[{name: nuclear_ball, radius: 2, every: 2}]", "training.objective=cross_entropy",
+        "training.solver={name: averaged, steps: 6, every: 2}"]  # fmt: skip
+
+
 @pytest.fixture
 def solve(tmp_path):
     """Runs a spec with a recipe; each in a folder of its own."""
@@ -174,11 +185,12 @@ def test_stopped_and_resumed_equals_never_stopped(solve, monkeypatch, recipe, at
     assert done.results["phases"] == whole.results["phases"]
 
 
-@pytest.mark.parametrize("recipe", [SGD, FISTA])
-def test_two_devices_equal_one(solve, recipe):
-    sets = ["training.epochs=2", "training.batch_size=32"]
-    one = solve(STACK, recipe, *sets, folder="one")
-    two = solve(STACK, recipe, *sets, folder="two", strategy=two_devices())
+@pytest.mark.parametrize(("spec", "recipe", "sets"), [("stack", "sgd", []), ("stack", "fista", []), ("ccnn", "sgd", ["ball"])])
+def test_two_devices_equal_one(solve, spec, recipe, sets):
+    text, recipe = {"stack": STACK, "ccnn": CCNN}[spec], {"sgd": SGD, "fista": FISTA}[recipe]
+    sets = [*(BALL if sets else []), "training.epochs=2", "training.batch_size=32", "training.optimizer.learning_rate=2e-4"]
+    one = solve(text, recipe, *sets, folder="one")
+    two = solve(text, recipe, *sets, folder="two", strategy=two_devices())
     for key, value in weights(one.workdir).items():
         if value.dtype.kind == "f":
             np.testing.assert_allclose(weights(two.workdir)[key], value, atol=2e-5 * max(1, np.abs(value).max()), err_msg=key)
@@ -260,17 +272,6 @@ def test_weights_and_costs_at_the_paper_s_size():
     assert (head.parameters, head.multiply_adds) == (1_105_920, 2 * 49 * 108 * 1024 + 1_105_920)
     twin = build_network(spec_of(text, *sizes, "final_head.layers.0.gates=own").value).architecture.heads[0]
     assert (twin.parameters, twin.multiply_adds) == (120_832, 49 * 108 * 1024 + 10_240)
-
-
-CCNN = """
-name: ccnn
-blocks:
-  - [{random_features: 20, kernel_size: 3, gamma: 0.2}, {avg_pool: 2}, {standardize: places}]
-  - [{conv: 4, kernel_size: 1, use_bias: false, activation: linear}, {random_features: 16, kernel_size: 2, gamma: 2}]
-auxiliary_head: {layers: [{rows: true}]}
-"""
-BALL = ["training.regularizers=[{name: nuclear_ball, radius: 2, every: 2}]", "training.objective=cross_entropy",
-        "training.solver={name: averaged, steps: 6, every: 2}"]  # fmt: skip
 
 
 def singular_values(network, head):
