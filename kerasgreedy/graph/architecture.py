@@ -169,10 +169,10 @@ def _classifier(head: Head, last: Strict | None, shape: Shape, classes: int, pat
         return [maps, L.GlobalAvgPool(global_avg_pool=True)]
     if isinstance(last, L.GatedConv) and last.class_separable:
         if last.sums_patches:
-            return [ClassSeparable(class_separable=classes, start=last.start)]
+            return [ClassSeparable(class_separable=classes, start=last.start, of="gates")]
         return [L.Dense(dense=classes, activation="linear", use_bias=False)]
     if isinstance(last, L.Rows):
-        return [ClassSeparable(class_separable=classes, start=last.start)]
+        return [ClassSeparable(class_separable=classes, start=last.start, of="rows")]
     if len(shape) != 1:
         raise ShapeError(f"the head ends in a map of {show(shape)}; end it with flatten or global_avg_pool", path)
     return [L.Dense(dense=classes, activation="linear")]

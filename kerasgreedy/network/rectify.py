@@ -80,17 +80,19 @@ def broken(before: Network, after: Network, head: str, inputs: Iterable[tf.Tenso
     """How far the filters of a head are from their sides.
 
     Args:
-        inputs: of its gated layer, and of the head: (b, height, width, channels).
+        inputs: of the head, (b, height, width, channels).
     """
     gated, filters, _ = _filters(before, head)
     gates = tf.constant(keras.ops.convert_to_numpy(gated.kernel).reshape(len(filters), -1))
     v = tf.constant(filters.astype(np.float32))
     behind = filters.shape[1] // gates.shape[1]
+    model = before.component(head)
+    inside = keras.Model(model.input, gated.input)
     pairs = wrong = 0
     size = total = difference = largest = 0.0
     same = images = 0
     for x in inputs:
-        flat = tf.reshape(gated.patches(x), [-1, len(filters)])
+        flat = tf.reshape(gated.patches(inside(x, training=False)), [-1, len(filters)])
         side = tf.repeat(2 * tf.cast(tf.matmul(flat, gates) >= 0, tf.float32) - 1, behind, axis=1)
         given = side * tf.matmul(flat, v)
         pairs, wrong = pairs + int(tf.size(given)), wrong + int(tf.math.count_nonzero(given < 0))

@@ -19,6 +19,7 @@ class Penalty(ABC):
         settings: what the document says of it; `weight` is in everything that is given here.
     """
 
+    is_constraint = False  # it is 0 in a set, and infinite elsewhere
     every = 1  # the proximal map is taken after so many steps
     curvature: float | None = None  # bound of the second derivative, of a penalty that is smooth
 
@@ -130,6 +131,8 @@ class SidePenalty(Penalty):
 
 class InNuclearBall(Penalty):
     """0 where singular values sum up to `radius` at most, infinite elsewhere; its proximal map projects."""
+
+    is_constraint = True
 
     def __init__(self, settings: Any):
         super().__init__(settings)

@@ -51,7 +51,7 @@ class RandomFeatureMap(Patchwise):
         length = size * size * channels
         wide = self.filters if self.form == "fourier" else length
         draw = keras.initializers.RandomNormal(stddev=(2 * self.gamma / channels) ** 0.5, seed=self.seed)
-        kept: dict[str, Any] = {"trainable": False}
+        kept: dict[str, Any] = {"trainable": False, "dtype": "float32", "autocast": False}
         self.kernel = self.fixed = self.add_weight(shape=(size, size, channels, wide), name="kernel", initializer=draw, **kept)
         turn = keras.initializers.RandomUniform(0, 6.283185307179586, seed=self.seed + 1)
         self.offset = self.add_weight(shape=(wide,), name="offset", initializer=turn, **kept)
@@ -61,7 +61,14 @@ class RandomFeatureMap(Patchwise):
             self.mixing = self.add_weight(shape=(self.filters, self.filters), name="mixing", initializer=eye, **kept)
 
     def call(self, x: Any) -> Any:
-        """(b, height, width, channels) -> (b, height', width', filters)."""
+        """(b, height, width, channels) -> (b, height', width', filters); computed in float32 at least.
+
+        In 16 bits the norm of a patch, a difference of sums, would be off by more than what is added to it.
+        """
+        exact = tf.float64 if x.dtype == tf.float64 else tf.float32
+        return tf.cast(self._features(tf.cast(x, exact)), x.dtype)
+
+    def _features(self, x: tf.Tensor) -> tf.Tensor:
         projected = self._convolved(x, self.kernel)
         if self.normalize:
             projected /= self._norms(x) + NORM_FLOOR

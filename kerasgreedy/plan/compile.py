@@ -17,7 +17,7 @@ from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, select
 from kerasgreedy.plan.caching import plan_cache
 from kerasgreedy.plan.convex_actions import FitAction, layers_to_fit
 from kerasgreedy.plan.solver_plans import SolverRequest, plan_solver
-from kerasgreedy.plan.stages import Phase, Stage
+from kerasgreedy.plan.stages import Phase, SolverPlan, Stage
 from kerasgreedy.spec.model import ModelSpec, merged_head
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.regularizers import matches
@@ -68,6 +68,7 @@ class Compiler:
     stages: list[Stage] = field(default_factory=list)
     removals: int = 0
     _fitted: set[str] = field(default_factory=set)
+    _fresh: set[str] = field(default_factory=set)  # heads that have come in the place of others
     idle: list[AmountError] = field(default_factory=list)  # one for each removal that will remove nothing
 
     def __post_init__(self) -> None:
@@ -119,7 +120,7 @@ class Compiler:
             training_multiply_adds=3 * trained - 2 * _before_weights(trains) + fixed - prefix * cache.used,
             prefix=places[0],
             cache=cache,
-            solver_plan=plan_solver(asked),
+            solver_plan=self._solver_plan(asked),
             precision=recipe.precision,
             prefix_precision=recipe.frozen_precision,
             **more,
@@ -132,15 +133,29 @@ class Compiler:
             fitted = tuple(self.done[len(self.stages)]["fitted"])
             self._fitted.update(fitted)
             return self.act(FitAction, f"fit_{phase}", layers=fitted)
-        if self.recipe.start_from or len(self.stages) < len(self.done):
-            return None  # what they know comes with the weights
+        if len(self.stages) < len(self.done):
+            return None
         deepest = max(self.arch.heads.index(head) for head in losses)
         run = [*self.arch.blocks[: deepest + 1], *losses]
+        if self.recipe.start_from:  # what layers know comes with the weights, but for what is new
+            run = [component for component in run if component.name in self._fresh]
+            if self.recipe.start_unfinished and any(layers_to_fit(component) for component in self.arch.components.values()):
+                message = "layers that are fitted to the training images may not have been; start from a finished run"
+                raise PlanError(("start_unfinished",), message)
         layers = [place for component in run for place in layers_to_fit(component) if place not in self._fitted]
         if layers:
             self._fitted.update(layers)
             self.act(FitAction, f"fit_{phase}", layers=tuple(layers))
         return None
+
+    def _solver_plan(self, asked: SolverRequest) -> SolverPlan:
+        """Of a phase that is done nothing is refused: what came after it may have changed what it trained."""
+        try:
+            return plan_solver(asked)
+        except PlanError:
+            if len(self.stages) < len(self.done):
+                return SolverPlan()
+            raise
 
     def is_done(self, kind: str) -> bool:
         """Whether the stage that comes next is an action of a kind, and done: what it changed it would not find again."""
@@ -274,6 +289,8 @@ class Compiler:
                 self._become(resized(self.spec, {}, {last: head}))
             except ShapeError as error:
                 raise PlanError(place, error.message) from None
+        self._fresh.add(last)
+        self._fitted = {place for place in self._fitted if place.split("/")[0] != last}
         heads = self.arch.heads[-1:]
         self.phase("final_head", heads, heads, True, init="fresh", section=("replace_head", "training"))
 

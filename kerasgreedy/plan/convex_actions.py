@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 from kerasgreedy.errors import PlanError
 from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.kinds import has_kernel, kind_of
+from kerasgreedy.graph.kinds import kind_of
 from kerasgreedy.graph.tree import Pad, Shape, leaves, show
 from kerasgreedy.plan.actions import Action, ActionEntry
 from kerasgreedy.plan.stages import shortened
 from kerasgreedy.spec import layers as L
-from kerasgreedy.spec.convex_layers import ClassSeparable, GatedConv
+from kerasgreedy.spec.convex_layers import GatedConv
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ class FiltersEntry(ActionEntry):
         head, layer: as of the action.
         of: filters that there were to choose from.
         norm_share: share of the sum of all norms that the chosen ones have.
+        zero: chosen ones that are zero, where no more are left.
     """
 
     head: str
@@ -101,10 +102,13 @@ class FiltersEntry(ActionEntry):
     filters: int
     of: int
     norm_share: float
+    zero: int
 
     def as_dict(self) -> dict[str, Any]:
         """Its entry, with lines for people."""
         news = [f"{self.layer}: {self.filters:,} filters of {self.of:,}, with {100 * self.norm_share:.1f} % of the norms"]
+        if self.zero:
+            news.append(f"{self.zero:,} of these are zero: {self.head} has no more; channels that say nothing come of them")
         return {**super().as_dict(), "news": news}
 
 
@@ -165,16 +169,19 @@ def check_rectified(head: Component) -> None:
     Raises:
         PlanError: says what is allowed.
     """
-    last = head.nodes[-1].layer
-    if not isinstance(last, ClassSeparable):
+    gated = head.nodes[-2].layer if len(head.nodes) > 1 else None
+    if not (isinstance(gated, GatedConv) and gated.sums_patches):
         message = (
             f"{head.name} has no fixed gates; allowed: heads that end in gated_conv with class_separable: true and fixed gates"
         )
         raise PlanError(("convex", "rectify"), message)
 
 
-def taken_filters(arch: Architecture, index: int) -> dict[str, Any]:
+def taken_filters(arch: Architecture, index: int, counted: bool = True) -> dict[str, Any]:
     """What fills block `index` from the head before it.
+
+    Args:
+        counted: whether the head has to have so many; a removal may have left fewer.
 
     Raises:
         PlanError: they do not fit each other.
@@ -185,7 +192,7 @@ def taken_filters(arch: Architecture, index: int) -> dict[str, Any]:
     if found is None:
         message = (
             f"'convex' takes the filters of {block.name} from {head.name}, which has none to give; allowed: a head that ends in "
-            "gated_conv with class_separable: true, or is rows: true"
+            "gated_conv with class_separable: true and has nothing before it, or is rows: true"
         )
         raise PlanError(strategy, message)
     node = next((node for node in block.nodes if not isinstance(node.layer, Pad)), block.nodes[0])
@@ -197,7 +204,7 @@ def taken_filters(arch: Architecture, index: int) -> dict[str, Any]:
     if own != shape:
         message = f"{block.name}/{node.name} has filters of {show(own)}, and those of {head.name} are {show(shape)}"
         raise PlanError(strategy, message)
-    if node.layer.conv > count:
+    if counted and node.layer.conv > count:
         raise PlanError(strategy, f"{block.name}/{node.name} has {node.layer.conv:,} filters; {head.name} gives {count:,}")
     return {"head": head.name, "layer": f"{block.name}/{node.name}", "filters": node.layer.conv}
 
@@ -209,8 +216,8 @@ def head_filters(head: Component) -> tuple[Shape, int] | None:
         places, features = rows.output_shape
         return (1, 1, features), min(features, places * head.output_shape[0])
     gated = next((node for node in head.nodes if isinstance(node.layer, GatedConv) and node.layer.class_separable), None)
-    if gated is None or any(has_kernel(node) or len(node.output_shape) != 3 for node in head.nodes[: head.nodes.index(gated)]):
-        return None
+    if gated is None or not all(isinstance(node.layer, Pad) for node in head.nodes[: head.nodes.index(gated)]):
+        return None  # what the filters are applied to has to be what the block before gives
     assert isinstance(gated.layer, GatedConv)
     size = gated.layer.kernel_size
     classes = head.output_shape[0] if gated.layer.is_fixed else 1

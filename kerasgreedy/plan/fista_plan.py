@@ -10,7 +10,7 @@ from kerasgreedy.plan.solver_plans import SolverRequest
 from kerasgreedy.plan.stages import SolverPlan
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.convex_layers import ClassSeparable
-from kerasgreedy.spec.regularizers import L1, GroupLasso
+from kerasgreedy.spec.regularizers import L1, GroupLasso, Regularizer, matches
 from kerasgreedy.spec.solver_settings import Fista
 
 
@@ -58,7 +58,36 @@ def plan_fista(solver: Fista, asked: SolverRequest) -> FistaPlan:
     if [type(settings) for settings in proximal] not in ([], [type(each) for each in proximal[:1]], [L1, GroupLasso]):
         message = "the proximal map of several is not known; allowed with solver fista: one, or l1 followed by group_lasso"
         raise asked.of_training(("regularizers",), message)
+    _check_path(solver, asked)
+    if solver.gap is not None and not all(_has_dual(component, asked) for component in asked.trains):
+        message = (
+            "the duality gap is known for squared_error, with one of weight_decay, l2, l1, group_lasso and nuclear_ball on all "
+        )
+        message += "that trains, biases included (which only weight_decay is on); leave it out, tolerance is a stop of its own"
+        raise asked.refused(("gap",), message)
     return FistaPlan(solver, solver.power_iterations + 1 + asked.training.epochs)
+
+
+def _check_path(solver: Fista, asked: SolverRequest) -> None:
+    """A path needs penalties that its factors change, and an epoch for each of its problems."""
+    if not solver.path:
+        return
+    weighted = asked.training.optimizer.weight_decay or any(isinstance(each, Regularizer) for each in asked.training.regularizers)
+    if not weighted:
+        raise asked.refused(("path",), "there is no penalty with a weight, whose factor it could be; leave it out")
+    if len(solver.path) > asked.training.epochs:
+        message = f"received {len(solver.path)} problems for {asked.training.epochs} epochs; allowed: up to one for each epoch"
+        raise asked.refused(("path",), message)
+
+
+def _has_dual(component: Component, asked: SolverRequest) -> bool:
+    """Whether the conjugate of all that is added to a head's loss is known; see `solvers.convex_terms.Terms.dual`."""
+    last, decay = component.nodes[-1], bool(asked.training.optimizer.weight_decay)
+    key = f"{component.name}/{last.name}"
+    penalties = [each for each in asked.training.regularizers if matches(each.of, key, True) and each.applies(last.layer)]
+    biased = isinstance(last.layer, L.Dense) and bool(last.layer.use_bias)
+    one = len(penalties) + decay == 1 and (decay or not biased)
+    return one and asked.training.objective_of(component.name).name == "squared_error"
 
 
 def _check_linear(component: Component, asked: SolverRequest) -> None:

@@ -75,6 +75,8 @@ def plan_averaged(solver: Averaged, asked: SolverRequest) -> SolverPlan:
         raise asked.of_training(
             (key,), "solver 'averaged' ends with the mean of the last points of the whole phase; leave it out"
         )
+    if asked.recipe.strategy == "dsd":
+        raise asked.refused(("name",), "received 'averaged'; a mean of points would not be as sparse as each; allowed: sgd")
     return SolverPlan()
 
 

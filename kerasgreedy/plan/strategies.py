@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kerasgreedy.errors import PlanError
 from kerasgreedy.graph.architecture import Architecture, Component
 from kerasgreedy.graph.tree import Pad, show
 from kerasgreedy.plan.compile import Compiler
@@ -60,9 +61,14 @@ def random_features(plan: Compiler) -> None:
 
 def convex(plan: Compiler) -> None:
     """Head after head, on blocks that take their first layer's filters from the head before and are never trained."""
-    for index, (block, head) in enumerate(zip(plan.arch.blocks, plan.arch.heads, strict=True)):
+    prune = plan.recipe.prune
+    blocks = [block.name for block in plan.arch.blocks if prune and block.name in (prune.components or ())]
+    if blocks:
+        raise PlanError(("prune", "components"), f"received '{blocks[0]}'; strategy 'convex' trains heads only; allowed: heads")
+    for index in range(len(plan.arch.blocks)):
+        block, head = plan.arch.blocks[index], plan.arch.heads[index]
         if index:
-            plan.act(FiltersAction, f"filters_{block.name}", **taken_filters(plan.arch, index))
+            plan.act(FiltersAction, f"filters_{block.name}", **_filters(plan, index))
         plan.phase(block.name, (head,), (head,), True, block=index)
         own = range(index, index + 1)
         plan.prune(block.name, (head.name,), own, own, True, "head", loses=(head.name,))
@@ -71,6 +77,14 @@ def convex(plan: Compiler) -> None:
             if not plan.is_done("rectify"):
                 check_rectified(head)
             plan.act(RectifyAction, f"rectify_{head.name}", head=head.name, images=plan.recipe.convex.images)
+
+
+def _filters(plan: Compiler, index: int) -> dict[str, Any]:
+    """What fills a block; of what is done, as it was: the head may have fewer filters by now."""
+    if plan.is_done("filters"):
+        entry = plan.done[len(plan.stages)]
+        return {key: entry[key] for key in ("head", "layer", "filters")}
+    return taken_filters(plan.arch, index, counted=not plan.done)
 
 
 def compress(plan: Compiler) -> None:

@@ -139,6 +139,11 @@ def _first_order(run: ForwardPass) -> dict[Place, tf.Tensor]:
 
 def _weight_products(run: ForwardPass) -> dict[Place, tf.Tensor]:
     """Linear in the gradient, so that batches add up before the square."""
+    fixed = next(("/".join(place) for place in run.variables if place in run.fixed), None)
+    if fixed:
+        raise InputError(
+            f"'taylor_weight' is about trained weights, and {fixed} has none; use 'taylor_activation' or 'magnitude_l2'"
+        )
     gradients = run.tape.gradient(run.loss, run.variables)
     return {
         place: tf.add_n([_product(w, g) for w, g in zip(variables, gradients[place], strict=True)])

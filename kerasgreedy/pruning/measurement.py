@@ -33,6 +33,7 @@ class ForwardPass:
         maps: feature maps (b, height, width, channels) or (b, channels).
         weights: (b,).
         variables: kernel and bias, of the layers of `maps`.
+        fixed: those of these layers whose kernel is never trained.
     """
 
     tape: tf.GradientTape
@@ -40,6 +41,7 @@ class ForwardPass:
     maps: dict[Place, tf.Tensor]
     weights: tf.Tensor
     variables: dict[Place, list[Any]]
+    fixed: frozenset[Place] = frozenset()
 
     def share(self, values: tf.Tensor) -> tf.Tensor:
         """What each example adds to a mean: (b, ..., channels) to (b, channels)."""
@@ -191,7 +193,8 @@ class Measurement:
                     logits = found.pop(OUTPUT)
                     maps.update({(head.name, layer): z for layer, z in found.items()})
                     total += tf.reduce_sum(weights * self._network.objective(head.name)(logits, labels, x))
-        return ForwardPass(tape, total, maps, weights, variables)
+        fixed = frozenset(place for place, layer in layers.items() if trained_kernel(layer) is None)
+        return ForwardPass(tape, total, maps, weights, variables, fixed)
 
     def _by_item(self, group: Group, values: dict[Place, tf.Tensor]) -> tf.Tensor:
         """(items, b): sums over filters. Channels at position -1 are left out."""

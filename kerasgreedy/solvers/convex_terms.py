@@ -55,17 +55,24 @@ class Terms:
                 value = penalty.proximal(tf.constant(value), tf.constant(self.factor * rate, tf.float64)).numpy()
         return value
 
+    def inside(self, key: str, value: Array) -> Array:
+        """The nearest point of the sets that a variable has to stay in."""
+        for penalty in self.of(key):
+            if penalty.is_constraint:
+                value = penalty.proximal(tf.constant(value), tf.constant(0.0, tf.float64)).numpy()
+        return value
+
     def decay(self, point: Mapping[str, Array]) -> float:
         """Weight decay's part of the objective."""
         return self.factor * self._decay / 2 * sum(float(np.sum(np.square(value))) for value in point.values())
 
-    def value(self, point: Mapping[str, Array]) -> float | None:
-        """The sum of the penalties, weight decay apart; None: there are none."""
+    def value(self, point: Mapping[str, Array], factor: float | None = None) -> float | None:
+        """The sum of the penalties times the factor of now, or another; weight decay apart. None: there are none."""
         values = [
             float(penalty.value({key: tf.constant(point[name]) for key, name in kernels.items()}))
             for penalty, kernels in self._penalties
         ]
-        return self.factor * sum(values) if values else None
+        return (self.factor if factor is None else factor) * sum(values) if values else None
 
     def dual(self, slopes: Mapping[str, Array], along: float, length: float) -> float | None:
         """The dual value of the best multiple of the residual, a lower bound of the objective's minimum.

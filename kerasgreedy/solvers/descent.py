@@ -78,9 +78,11 @@ class AveragedSolver(DescentSolver):
 
     def arrays(self) -> Arrays:
         """Sums and how many points are in them."""
-        return {**self._sums, "count": np.array(self._count)}
+        return {**self._sums, "count": np.array(self._count), "first": np.array(self._first)}
 
     def load_arrays(self, arrays: Arrays) -> None:
         """Sets them."""
+        if int(arrays["first"]) != self._first:
+            return  # the phase has another length now, and other points are its last
         self._count = int(arrays["count"])
         self._sums = {key: np.array(arrays[key], np.float64) for key in self._sums}

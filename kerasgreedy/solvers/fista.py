@@ -83,7 +83,8 @@ class Accelerated(Solver):
     def epoch(self, epoch: int, first_step: int, number: int) -> Iterator[Result]:
         if first_step == 0:
             self._before = self._point()
-            self._assign(self._ahead)
+            # Where kernels have to stay in a set, gap and objective mean something inside it only.
+            self._assign({key: self._terms.inside(key, value) for key, value in self._ahead.items()})
         whole = self._images // self._size
         batches = iter(self._devices.batches(self._task.source.view(None, self._devices.workers).skip(first_step)))
         for number_of_batch in range(first_step, whole):
@@ -110,7 +111,7 @@ class Accelerated(Solver):
         if self._subgradient <= self._settings.tolerance:
             return Verdict("the subgradient is below the tolerance", self._subgradient, self._settings.tolerance)
         limit = self._settings.gap
-        if limit is not None and self._gap <= limit * abs(self._objective):
+        if limit is not None and 0 <= self._gap <= limit * abs(self._objective):
             return Verdict("the duality gap is below its share of the objective", self._gap / abs(self._objective), limit)
         return None
 
@@ -123,7 +124,7 @@ class Accelerated(Solver):
         return [f"{factor}objective {self._objective:.8g}{gap}, {bound}"]
 
     def figures(self) -> dict[str, Any]:
-        value = self._terms.value(self._point())
+        value = self._terms.value(self._point(), self._factor)
         penalty = {} if value is None else {"penalty": value}
         gap = {"duality_gap": self._gap} if math.isfinite(self._gap) else {}
         return {**penalty, "objective_value": self._objective, "subgradient": self._subgradient, **gap}

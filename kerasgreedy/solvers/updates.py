@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
+from kerasgreedy.graph.tree import leaves
 from kerasgreedy.network.build import Network
 from kerasgreedy.nn.gated import GatedConv2D, GatedPatches, SeparableScores, trained_kernel
 from kerasgreedy.nn.penalties import Penalty
@@ -38,14 +39,18 @@ class Setting:
         """Copies of the network."""
         return int(self.strategy.num_replicas_in_sync)
 
-    def kernels(self, which: Which = "all") -> dict[str, keras.Variable]:
-        """`component/layer` -> kernel, of what trains."""
+    def kernels(self, which: Which = "all", limit: Limit | None = None) -> dict[str, keras.Variable]:
+        """`component/layer` -> kernel, of what trains; of layers that a regularizer can be of."""
         found = {
             f"{name}/{layer.name}": kernel
             for name in self.phase.trains
             for layer in self.network.component(name).layers
             if (kernel := trained_kernel(layer)) is not None
         }
+        if limit is not None:
+            nodes = self.network.architecture.components
+            layers = {f"{name}/{node.name}": node.layer for name in self.phase.trains for node in leaves(nodes[name].nodes)}
+            found = {key: kernel for key, kernel in found.items() if limit.applies(layers[key])}
         heads = {head.name for head in self.network.architecture.heads}
         return {key: kernel for key, kernel in found.items() if matches(which, key, key.split("/")[0] in heads)}
 
@@ -153,7 +158,7 @@ class OnSides(Update):
         self._penalty = PENALTIES.load(settings.name)(settings)
         # Gated layer -> the kernel of its filters, its own or that of the layer behind it.
         self._filters: dict[str, tuple[Any, keras.Variable]] = {}
-        for key, kernel in setting.kernels(settings.of).items():
+        for key, kernel in setting.kernels(settings.of, settings).items():
             name, _, own = key.partition("/")
             nodes = [node.name for node in setting.network.architecture.components[name].nodes]
             component, gated = setting.network.component(name), own
@@ -203,7 +208,7 @@ class Agreed(Update):
 
 def penalties_of(setting: Setting) -> list[tuple[Penalty, dict[str, keras.Variable]]]:
     """Each penalty that acts in the phase, and `component/layer` -> kernel that it is of."""
-    found = [(settings, setting.kernels(settings.of)) for settings in setting.phase.training.regularizers]
+    found = [(settings, setting.kernels(settings.of, settings)) for settings in setting.phase.training.regularizers]
     return [
         (PENALTIES.load(settings.name)(settings), kernels) for settings, kernels in found if kernels and not settings.of_batches
     ]

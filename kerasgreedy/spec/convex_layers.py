@@ -77,6 +77,7 @@ class ClassSeparable(Strict):
 
     class_separable: int
     start: Literal["zero", "random"]
+    of: Literal["gates", "rows"]
 
 
 class RandomFeatures(Strict):

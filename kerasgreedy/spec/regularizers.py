@@ -61,6 +61,10 @@ class GroupLasso(Regularizer):
         "`subgradient`: added to the gradient",
     )
 
+    @classmethod
+    def applies(cls, layer: Strict) -> bool:
+        return _of(layer) != "rows"  # whose matrices have no filters of their own
+
 
 class GateHinge(Regularizer):
     """Keeps filters behind fixed gates on their side: the mean over images and patches X of max(0, -(2 D - 1) X v).
@@ -74,7 +78,7 @@ class GateHinge(Regularizer):
 
     @classmethod
     def applies(cls, layer: Strict) -> bool:
-        return isinstance(layer, ClassSeparable) or (isinstance(layer, GatedConv) and layer.is_fixed)
+        return _of(layer) == "gates" or (isinstance(layer, GatedConv) and layer.is_fixed)
 
 
 class NuclearBall(Limit):
@@ -88,6 +92,15 @@ class NuclearBall(Limit):
     radius: float = Field(gt=0, description="largest sum of singular values")
     every: Count = Field(1, description="projected after so many steps of the optimiser; the ball holds at the end of a phase")
     form: Literal["proximal"] = Field("proximal", description="the only form")
+
+    @classmethod
+    def applies(cls, layer: Strict) -> bool:
+        return _of(layer) != "gates"
+
+
+def _of(layer: Strict) -> str | None:
+    """What a class-separable layer reads."""
+    return layer.of if isinstance(layer, ClassSeparable) else None
 
 
 PENALTIES = Door(

@@ -30,6 +30,13 @@ class Averaged(Named):
     steps: Count = Field(2500, description="the last so many steps of the phase count")
     every: Count = Field(10, description="of these, every so-manieth; that of `nuclear_ball`, so that points are in the ball")
 
+    @model_validator(mode="after")
+    def _some(self) -> "Averaged":
+        if self.steps < self.every:
+            message = f"received {self.steps}; every is {self.every}, which leaves no point; allowed: {self.every} or more"
+            raise faults("Averaged", [fault(message, at=("steps",))])
+        return self
+
 
 class Alternation(Named):
     """Weight steps under support masks (Huang, Kong, Lucey: multi-layer support): inside them the network is linear.

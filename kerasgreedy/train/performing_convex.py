@@ -35,6 +35,8 @@ def take_filters(action: FiltersAction, doing: Doing) -> Outcome:
     network = doing.network
     name, layer = action.layer.split("/")
     filters, norms = filters_of(network, action.head)
+    missing = max(0, action.filters - len(norms))  # where a removal has left fewer
+    filters, norms = np.pad(filters, [(0, 0)] * 3 + [(0, missing)]), np.pad(norms, (0, missing))
     order = np.argsort(-norms, kind="stable")[: action.filters]
     kernel = network.component(name).get_layer(layer).kernel
     kernel.assign((filters[..., order] / np.maximum(norms_of(filters[..., order]), TINY)).astype(np.float32))
@@ -43,8 +45,9 @@ def take_filters(action: FiltersAction, doing: Doing) -> Outcome:
         head=action.head,
         layer=action.layer,
         filters=action.filters,
-        of=len(norms),
+        of=len(norms) - missing,
         norm_share=float(norms[order].sum() / (norms.sum() or 1.0)),
+        zero=int(np.sum(norms[order] == 0)),
     )
     return Outcome(network, doing.job.spec, entry, {})
 
@@ -56,7 +59,8 @@ def rectify(action: RectifyAction, doing: Doing) -> Outcome:
         changed, spec = rectified(network, doing.job.spec, action.head)
     head = network.architecture.components[action.head]
     gated = next(node for node in head.nodes if isinstance(node.layer, GatedConv))
-    found = broken(network, changed, action.head, _fitting(doing, head, gated).inputs(min(action.images, doing.job.train_images)))
+    inputs = _fitting(doing, head, head.nodes[0]).inputs(min(action.images, doing.job.train_images))
+    found = broken(network, changed, action.head, inputs)
     left = changed.architecture.components[action.head]
     filters = next(node.output_shape[-1] for node in left.nodes if isinstance(node.layer, GatedConv))
     of = gated.output_shape[-1] * network.architecture.classes

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import recipe_of, same_weights, some, spec_of, stop_at, two_devices, weights, without_time
 from sklearn.linear_model import Lasso
 
@@ -335,13 +336,71 @@ def test_in_the_ball_the_gap_bounds_how_far_the_optimum_is(solve):
     assert singular_values(load_network(run.workdir), "head_1").sum() == pytest.approx(0.2, abs=1e-5)
 
 
+def actions(run):
+    return [stage["action"] for stage in json.loads((run.workdir / "plan.json").read_text())]
+
+
+def test_a_rectified_run_ends_whatever_its_solver_was_and_however_few_filters_are_left(solve):
+    """What is done is not refused again for the network that came of it."""
+    sets = ["training.epochs=40", "training.regularizers.0.weight=0.06", "convex={rectify: true, images: 60}"]
+    run = solve(STACK, FISTA, *sets, "data.validation=0", "auxiliary_head.layers.0.padding=1", "blocks.1.0.conv=9")
+    entries = [stage for stage in run.results["phases"] if stage.get("action") == "rectify"]
+    assert len(entries) == 2 and entries[0]["filters"][0] < 60
+    assert 0 <= entries[0]["broken"]["share"] <= 1 and entries[0]["broken"]["same_decision"] > 0
+    assert actions(run) == ["fit", "train", "filters", "fit", "train", "rectify", "rectify"]
+
+
+def test_gates_are_pruned_stage_by_stage(solve):
+    run = solve(STACK, SGD, "prune={keep: 0.5}", "training.epochs=1", "training.optimizer.learning_rate=1e-4")
+    kept = [stage["filters"] for stage in run.results["phases"] if stage.get("action") == "prune"]
+    assert kept == [{"head_1/gated_conv_1": [6, 3]}, {"head_2/gated_conv_1": [6, 3]}]
+    assert actions(run) == ["fit", "train", "prune", "filters", "fit", "train", "prune"]
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_head_in_the_place_of_another_is_fitted(solve, started):
+    """Its layers have the names of those before; and with the weights of another run they are the only new ones."""
+    rows = "{random_features: 8, kernel_size: 2}, {standardize: places}, {rows: true}"
+    head = f"replace_head={{head: {{layers: [{rows}]}}, training: {{epochs: 1}}}}"
+    spec = f"name: s\nblocks: [{{conv: 3}}]\nfinal_head: {{layers: [{{standardize: places}}, {rows}]}}\n"
+    plain = ["training.objective=cross_entropy", "strategy=end_to_end", "training.epochs=1"]
+    more = ["strategy=compress", f"start_from={solve(spec, SGD, *plain, folder='first').workdir}"] if started else []
+    run = solve(spec, SGD, *plain, head, *more)
+    assert actions(run)[-3:] == ["replace_head", "fit", "train"]
+    arrays = load_network(run.workdir).arrays("head_1")
+    assert np.abs(arrays["head_1/standardize_1/mean"]).max() > 0 and arrays["head_1/standardize_1/factor"] != 1
+
+
+def test_random_features_in_16_bits_are_those_that_were_fitted(solve):
+    run = solve(CCNN, SGD, *BALL, "precision=mixed_bfloat16", "training.epochs=1", "training.solver={name: sgd}")
+    network = load_network(run.workdir)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+    layer = network.component("block_1").layers[1]
+    exact = np.asarray(layer(x))
+    network.compute_in("mixed_bfloat16", ["block_1"])
+    rounded = np.asarray(tf.cast(network.component("block_1").layers[1](x), tf.float32))
+    assert np.sqrt(np.mean((rounded - exact) ** 2)) < 0.02 * np.sqrt(np.mean(exact**2))
+
+
 BAD = [
+    (CCNN, ["training.solver={name: sgd}", "convex={rectify: true}", "training.regularizers=[]"], "head_1 has no fixed gates"),
+    (STACK, ["auxiliary_head.layers=[{avg_pool: 2}, {gated_conv: 4, kernel_size: 3, class_separable: true}]"],
+     "nothing before it"),
+    (STACK, ["prune={keep: 3, components: [block_2]}"], "trains heads only; allowed: heads"),
+    (SPEC, ["training.objective=cross_entropy"], "gap: the duality gap is known for squared_error"),
+    (SPEC, ["training.optimizer.weight_decay=0.1"], "gap: the duality gap is known for squared_error"),
+    (SPEC, ["training.solver={name: fista, path: [2, 1]}", "training.regularizers=[]"], "path: there is no penalty"),
+    (SPEC, ["training.solver={name: fista, path: [3, 2, 1]}", "training.epochs=2"], "received 3 problems for 2 epochs"),
+    (SPEC, ["training.regularizers=[{name: nuclear_ball, radius: 1}]"], "allowed: none: no layer has what nuclear_ball is about"),
+    (CCNN, ["training.regularizers=[{name: group_lasso, weight: 1, of: heads}]"], "such a kernel; allowed: block_2/conv_1"),
+    (CCNN, ["training.solver={name: averaged, steps: 2, every: 10}"], "received 2; every is 10"),
+    (CCNN, ["training.solver={name: averaged}", "strategy=dsd"], "would not be as sparse"),
     (CCNN, ["training.solver={name: sgd}", "training.regularizers=[{name: nuclear_ball, radius: 0}]"], "radius"),
     (CCNN, ["training.regularizers=[{name: nuclear_ball, radius: 1, every: 5}]"], "solver 'fista' projects after each step"),
     (CCNN, ["training.solver={name: averaged}", "training.keep=best"], "ends with the mean of the last points"),
     (CCNN, ["training.solver={name: sgd}", "prune={keep: 3}"], "no block has filters|head_1"),
     (CCNN, ["blocks.0.0.kernel_size=9"], "a 9x9 patch does not fit a side of 8"),
-    (CCNN, ["blocks.1.0.conv=21"], "block_2/conv_1 has 21 filters; head_1 gives 20"),
+    (CCNN, ["training.solver={name: sgd}", "blocks.1.0.conv=21"], "block_2/conv_1 has 21 filters; head_1 gives 20"),
     (SPEC, ["final_head.layers.0.kernel_size=9"], "a 9x9 patch does not fit a side of 8"),
     (SPEC, ["final_head.layers.0.gates=own"], "received 'fista', and phase trains head_1/gated_conv_1; allowed: heads of layers"),
     (SPEC, ["final_head.layers.0={gated_conv: 4, paired: true}"], "'paired'|paired: is of class_separable"),
@@ -354,7 +413,7 @@ BAD = [
     (STACK, ["blocks.1.0.conv=500"], r"block_2/conv_1 has 500 filters; head_1 gives 60"),
     (STACK, ["blocks.1.0.kernel_size=5"], r"filters of 5x5x1, and those of head_1 are 3x3x1"),
     (STACK, ["blocks.1.0={conv: 5, kernel_size: 3}"], r"it has to be \{conv: n, kernel_size: 3, use_bias: false\}"),
-    (STACK, ["blocks.0={layers: [{activation: linear}], head: {pool_to: 2}}"],
+    (STACK, ["training.solver={name: sgd}", "blocks.0={layers: [{activation: linear}], head: {pool_to: 2}}"],
      "takes the filters of block_2 from head_1, which has none to give"),
     (SPEC, ["final_head={}", "training.solver={name: sgd}", "convex={rectify: true}"], "head_1 has no fixed gates"),
     (SPEC, ["final_head={pool_to: 2}", "training.solver={name: sgd}", "training.regularizers=[{name: gate_hinge, weight: 1}]"],
