@@ -1,5 +1,6 @@
 """Layers of convex networks in stock Keras layers and operations; see `portable.Rebuild`."""
 
+import math
 from typing import Any
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from kerasgreedy.export.portable import Rebuild
+from kerasgreedy.graph.convex_rules import patch_counts
 from kerasgreedy.graph.tree import Node
 from kerasgreedy.nn.random_features import NORM_FLOOR
 from kerasgreedy.spec.convex_layers import ClassSeparable, GatedConv, RandomFeatures, Standardize
@@ -27,14 +29,18 @@ def gated_conv(rebuild: Rebuild, layer: GatedConv, node: Node, x: Any) -> Any:
     if not layer.class_separable:
         return z
     z = layers.GlobalAveragePooling2D(name=rebuild.name(node, "_mean"))(z)
-    return z if layer.over == "mean" else layers.Rescaling(_places(layer, node), name=rebuild.name(node, "_sum"))(z)
+    return (
+        z
+        if layer.over == "mean"
+        else layers.Rescaling(math.prod(patch_counts(layer, node.input_shape)), name=rebuild.name(node, "_sum"))(z)
+    )
 
 
 def _sums_of_patches(rebuild: Rebuild, layer: GatedConv, node: Node, x: Any) -> Any:
     """Patches by a convolution with one-hot kernels, gates by another; their product sums over places."""
     gates, *signs = rebuild.weights(node)
     length, count = node.output_shape
-    places = _places(layer, node)
+    places = math.prod(patch_counts(layer, node.input_shape))
     one_hot = np.eye(length, dtype=np.float32).reshape(*gates.shape[:3], length)
     patches = _convolution(rebuild, layer, node, "_patches", one_hot, x)
     patches = layers.Reshape((places, length), name=rebuild.name(node, "_rows"))(patches)
@@ -78,15 +84,6 @@ def _convolution(rebuild: Rebuild, layer: GatedConv | RandomFeatures, node: Node
 
 def _step(x: Any) -> Any:
     return ops.cast(x >= 0, "float32")
-
-
-def _places(layer: GatedConv, node: Node) -> int:
-    sides = node.input_shape[:2]
-    if layer.padding == "same":
-        counts = [-(-side // layer.stride) for side in sides]
-    else:
-        counts = [(side - layer.kernel_size) // layer.stride + 1 for side in sides]
-    return counts[0] * counts[1]
 
 
 def random_features(rebuild: Rebuild, layer: RandomFeatures, node: Node, x: Any) -> Any:

@@ -8,12 +8,18 @@ from kerasgreedy.graph.tree import Node, Path_, Shape
 from kerasgreedy.spec import layers as L
 
 
+def patch_counts(layer: L.GatedConv | L.RandomFeatures, shape: Shape, path: Path_ = ()) -> tuple[int, int]:
+    """How many patches a map has, from top to bottom and from left to right."""
+    what = f"a {layer.kernel_size}x{layer.kernel_size} patch"
+    rows, columns = (window_count(side, layer.kernel_size, layer.stride, layer.padding, what, path) for side in shape[:2])
+    return rows, columns
+
+
 def gated_conv(layer: L.GatedConv, shape: Shape, path: Path_) -> tuple[Shape, int]:
     """Shape and trained weights of a `gated_conv`."""
-    height, width, channels = as_map(shape, "gated_conv", path)
-    what = f"a {layer.kernel_size}x{layer.kernel_size} patch"
-    out_h, out_w = (window_count(side, layer.kernel_size, layer.stride, layer.padding, what, path) for side in (height, width))
-    patch, gates = layer.kernel_size**2 * channels, layer.gated_conv
+    shape = as_map(shape, "gated_conv", path)
+    out_h, out_w = patch_counts(layer, shape, path)
+    patch, gates = layer.kernel_size**2 * shape[2], layer.gated_conv
     if layer.sums_patches:
         return (patch, gates * (1 + layer.paired)), 0
     return (gates,) if layer.class_separable else (out_h, out_w, gates), patch * gates
@@ -21,9 +27,7 @@ def gated_conv(layer: L.GatedConv, shape: Shape, path: Path_) -> tuple[Shape, in
 
 def gated_cost(layer: L.GatedConv, entering: Shape, leaving: Shape) -> int:
     """Gates, and patches behind them."""
-    patches = math.prod(
-        window_count(side, layer.kernel_size, layer.stride, layer.padding, "a patch", ()) for side in entering[:2]
-    )
+    patches = math.prod(patch_counts(layer, entering))
     filters = leaving[-1] * (1 + layer.is_fixed)
     return patches * layer.kernel_size**2 * entering[-1] * filters
 
@@ -48,9 +52,7 @@ def in_pairs(labels: Labels, node: Node, entering: list[int]) -> list[int]:
 
 def random_features(layer: L.RandomFeatures, shape: Shape, path: Path_) -> tuple[Shape, int]:
     """Shape of `random_features`; nothing is trained."""
-    height, width, _ = as_map(shape, "random_features", path)
-    what = f"a {layer.kernel_size}x{layer.kernel_size} patch"
-    out_h, out_w = (window_count(side, layer.kernel_size, layer.stride, layer.padding, what, path) for side in (height, width))
+    out_h, out_w = patch_counts(layer, as_map(shape, "random_features", path), path)
     return (out_h, out_w, layer.random_features), 0
 
 

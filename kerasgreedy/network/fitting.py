@@ -1,5 +1,6 @@
 """What a layer learns of the training images before anything trains: the images as they reach it."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -42,6 +43,10 @@ class Fitting:
     def place(self) -> str:
         """`component/layer`."""
         return f"{self.component.name}/{self.node.name}"
+
+    def generator(self) -> np.random.Generator:
+        """Of what is drawn for the layer; follows from the seed and the layer's place."""
+        return np.random.default_rng((self.seed, zlib.crc32(self.place.encode())))
 
     def inputs(self, most: int | None = None) -> Iterator[tf.Tensor]:
         """The training images, or so many of them, in a fixed order as they reach the layer: batches (b, ...) float32."""

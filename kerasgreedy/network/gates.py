@@ -1,6 +1,5 @@
 """Gates of gated convolutions: drawn so that no two of them open for the same training patches, and none for no patch."""
 
-import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ def fit_gates(fitting: Fitting) -> dict[str, Any]:
     layer, document = fitting.layer, fitting.node.layer
     assert isinstance(document, GatedConv)
     wanted, count = document.gated_conv, SPARE * document.gated_conv
-    rng = np.random.default_rng((fitting.seed, zlib.crc32(fitting.place.encode())))
+    rng = fitting.generator()
     places = layer.patches(tf.zeros((1, *fitting.node.input_shape))).shape[1]
     some = [layer.patches(x) for x in fitting.inputs(max(IMAGES, -(-PATCHES * count // places)))]
     drawn = _drawn(document.gates, some, count, rng)

@@ -1,7 +1,6 @@
 """Whitening of patches and reference patches, from the training images alone; added up in float64."""
 
 import math
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +43,7 @@ def fit_random_features(fitting: Fitting) -> dict[str, Any]:
     if document.whiten is not None:
         mean, zca, told = _whitening(fitting, document, length)
     zca = zca / math.sqrt(fitting.node.input_shape[-1])
-    rng = np.random.default_rng((fitting.seed, zlib.crc32(fitting.place.encode())))
+    rng = fitting.generator()
     if document.form == "fourier":
         directions = rng.normal(0, math.sqrt(2 * document.gamma), (length, document.random_features))
         turns = rng.uniform(0, 2 * math.pi, document.random_features)

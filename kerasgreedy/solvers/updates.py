@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.graph.tree import leaves
 from kerasgreedy.network.build import Network
-from kerasgreedy.nn.gated import GatedConv2D, GatedPatches, SeparableScores, trained_kernel
+from kerasgreedy.nn.gated import SeparableScores, trained_kernel
 from kerasgreedy.nn.penalties import Penalty
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.state import Extra
@@ -164,9 +164,7 @@ class OnSides(Update):
             component, gated = setting.network.component(name), own
             if isinstance(component.get_layer(own), SeparableScores):
                 gated = nodes[nodes.index(own) - 1]
-            layer = component.get_layer(gated)
-            if isinstance(layer, GatedPatches) or (isinstance(layer, GatedConv2D) and not layer.own):
-                self._filters[f"{name}/{gated}"] = layer, kernel
+            self._filters[f"{name}/{gated}"] = component.get_layer(gated), kernel
         self.reads = tuple(self._filters)
 
     def on_inputs(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -161,7 +161,7 @@ class Fista(Named):
         gt=0,
         lt=1,
         description="the phase ends too when the duality gap is below this share of the objective; of objectives and penalties "
-        "whose dual is known: squared_error, with one of weight_decay, l2, l1 and group_lasso on all that trains",
+        "whose dual is known: squared_error, with one of weight_decay, l2, l1, group_lasso and nuclear_ball on all that trains",
     )
     path: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)] | None = Field(
         None,

@@ -79,6 +79,23 @@ def problem(run):
     return sums.reshape(len(sums), -1), np.eye(10)[np.concatenate(labels)], np.asarray(last.kernel, np.float64)
 
 
+def check_resumed(solve, monkeypatch, at, spec, recipe, *sets):
+    """Stopped at a step and resumed, a run is the one that was never stopped: weights, log and entries."""
+    whole = solve(spec, recipe, *sets, folder="whole")
+    stop_at(monkeypatch, at)
+    with pytest.raises(Stopped):
+        solve(spec, recipe, *sets)
+    monkeypatch.undo()
+    done = resume_run(whole.workdir.parent / "run", quiet=True)
+    same_weights(weights(done.workdir), weights(whole.workdir))
+    assert without_time(done.workdir) == without_time(whole.workdir)
+    assert done.results["phases"] == whole.results["phases"]
+
+
+def actions(run):
+    return [stage["action"] for stage in json.loads((run.workdir / "plan.json").read_text())]
+
+
 def fista_of(run):
     return run.results["phases"][-1]["fista"]
 
@@ -175,15 +192,7 @@ def test_stopped_and_resumed_equals_never_stopped(solve, monkeypatch, recipe, at
             FISTA,
             ["training.epochs=6", "training.solver.path=[3, 1]", "training.batch_size=50", "training.solver.power_iterations=3"],
         )
-    whole = solve(STACK, text, *sets, folder="whole")
-    stop_at(monkeypatch, at)
-    with pytest.raises(Stopped):
-        solve(STACK, text, *sets)
-    monkeypatch.undo()
-    done = resume_run(whole.workdir.parent / "run", quiet=True)
-    same_weights(weights(done.workdir), weights(whole.workdir))
-    assert without_time(done.workdir) == without_time(whole.workdir)
-    assert done.results["phases"] == whole.results["phases"]
+    check_resumed(solve, monkeypatch, at, STACK, text, *sets)
 
 
 @pytest.mark.parametrize(("spec", "recipe", "sets"), [("stack", "sgd", []), ("stack", "fista", []), ("ccnn", "sgd", ["ball"])])
@@ -207,8 +216,7 @@ def test_the_next_block_takes_the_filters_of_largest_norm(solve):
     np.testing.assert_allclose(taken, (v / norms)[:, best], rtol=1e-5, atol=1e-7)
     entry = next(stage for stage in run.results["phases"] if stage.get("action") == "filters")
     assert (entry["of"], entry["filters"]) == (60, 5) and entry["norm_share"] == pytest.approx(norms[best].sum() / norms.sum())
-    actions = [stage["action"] for stage in json.loads((run.workdir / "plan.json").read_text())]
-    assert actions == ["fit", "train", "filters", "fit", "train"]
+    assert actions(run) == ["fit", "train", "filters", "fit", "train"]
 
 
 def test_filters_that_keep_to_their_sides_are_an_ordinary_network():
@@ -314,14 +322,7 @@ def test_the_mean_of_the_last_points_is_kept(solve, monkeypatch):
 
 @pytest.mark.parametrize("at", some(3, 12, slow=[6]))
 def test_a_convexified_network_resumes_to_the_bit(solve, monkeypatch, at):
-    whole = solve(CCNN, SGD, *BALL, folder="whole")
-    stop_at(monkeypatch, at)
-    with pytest.raises(Stopped):
-        solve(CCNN, SGD, *BALL)
-    monkeypatch.undo()
-    done = resume_run(whole.workdir.parent / "run", quiet=True)
-    same_weights(weights(done.workdir), weights(whole.workdir))
-    assert done.results["phases"] == whole.results["phases"]
+    check_resumed(solve, monkeypatch, at, CCNN, SGD, *BALL)
 
 
 def test_in_the_ball_the_gap_bounds_how_far_the_optimum_is(solve):
@@ -334,10 +335,6 @@ def test_in_the_ball_the_gap_bounds_how_far_the_optimum_is(solve):
     assert told["converged"] and told["duality_gap"] <= 1e-3 * told["objective"]
     assert told["objective"] - told["duality_gap"] <= best <= told["objective"]
     assert singular_values(load_network(run.workdir), "head_1").sum() == pytest.approx(0.2, abs=1e-5)
-
-
-def actions(run):
-    return [stage["action"] for stage in json.loads((run.workdir / "plan.json").read_text())]
 
 
 def test_a_rectified_run_ends_whatever_its_solver_was_and_however_few_filters_are_left(solve):
@@ -438,7 +435,6 @@ def test_fits_are_shown_in_the_plan_and_left_out_where_weights_are_given(solve):
     assert recipe.training.solver.factors == [1.0]
     first = solve(SPEC, FISTA, "training.epochs=2", folder="first")
     again = solve(SPEC, FISTA, "training.epochs=2", f"start_from={first.workdir}", folder="again")
-    actions = [stage["action"] for stage in json.loads((again.workdir / "plan.json").read_text())]
-    assert actions == ["train"]
+    assert actions(again) == ["train"]
     one, two = (np.asarray(load_network(run.workdir).component("head_1").layers[-2].kernel) for run in (first, again))
     np.testing.assert_array_equal(one, two)
