@@ -56,7 +56,7 @@ blocks:
   - layers: [{gated_conv: 6, gates: own}, {conv: 4}]
     head: {layers: [{gated_conv: 6, gates: own, class_separable: true, over: sum}]}
   - layers: [{random_features: 6, kernel_size: 3, padding: same, gamma: 0.5}, {conv: 5}]
-    head: {layers: [{rows: true, start: random}]}
+    head: {layers: [{random_crop: 0.5}, {rows: true, start: random}]}
   - layers: [{random_features: 7, kernel_size: 2, form: nystrom, gamma: 0.02, padding: 1}, {conv: 5}]
   - conv: 5
 auxiliary_head: {layers: [{gated_conv: 7, kernel_size: 2, padding: valid, class_separable: true, over: sum, start: random}]}

@@ -166,6 +166,15 @@ def _adaptive(node: Node, name: str, own: dict[str, Array], _: float) -> list[St
     return [_means(_by_channel(_crossed(sides, width), channels))]
 
 
+def _middle(node: Node, name: str, own: dict[str, Array], _: float) -> list[Step]:
+    """The window in the middle of a map."""
+    height, width, channels = node.input_shape
+    sides = [
+        np.arange(left)[:, None] + (size - left) // 2 for size, left in zip((height, width), node.output_shape[:2], strict=True)
+    ]
+    return [_means(_by_channel(_crossed(sides, width), channels))]
+
+
 _STEPS: dict[type, Callable[[Node, str, dict[str, Array], float], list[Step]]] = {
     L.Conv: _conv,
     L.Dense: _dense,
@@ -177,6 +186,7 @@ _STEPS: dict[type, Callable[[Node, str, dict[str, Array], float], list[Step]]] =
     L.AvgPool: _avg_pool,
     L.PoolTo: _adaptive,
     L.GlobalAvgPool: _adaptive,
+    L.RandomCrop: _middle,
     L.Flatten: lambda *_: [],
     L.Dropout: lambda *_: [],
     L.Standardize: _standardize,

@@ -213,12 +213,16 @@ class Rebuild:
         new = ((0, 0), (0, layer.channels - node.input_shape[-1]))
         return layers.ZeroPadding2D(new, data_format="channels_first", name=self.name(node))(x)
 
+    def middle(self, layer: L.RandomCrop, node: Node, x: Any) -> Any:
+        return layers.CenterCrop(*node.output_shape[:2], name=self.name(node))(x)
+
     kinds: Mapping[type, Callable[[Any, Any, Node, Any], Any]] = {
         **dict.fromkeys(
             (L.Conv, L.Dense, L.BatchNorm, L.MaxPool, L.AvgPool, L.PoolTo, L.GlobalAvgPool, L.Flatten, L.Dropout, L.Rows),
             as_it_is,
         ),
         tree.Pad: pad,
+        L.RandomCrop: middle,
         L.Activation: activation,
         L.Downsample: downsample,
         L.Upsample: upsample,

@@ -125,6 +125,7 @@ KINDS: dict[type[Strict], Kind] = {
     L.GlobalAvgPool: Kind(rules.global_avg_pool, rules.passed, f"{_BUILDERS}:global_avg_pool"),
     L.Flatten: Kind(lambda layer, shape, path: ((math.prod(shape),), 0), rules.flat, f"{_BUILDERS}:flatten", one_size=always),
     L.Dropout: Kind(lambda layer, shape, path: (shape, 0), rules.passed, f"{_BUILDERS}:dropout", takes_training=True),
+    L.RandomCrop: Kind(rules.random_crop, rules.passed, f"{_BUILDERS}:random_crop", takes_training=True, one_size=always),
     L.Activation: Kind(rules.activation, rules.passed, f"{_BUILDERS}:activation_layer", kept=rules.threshold_numbers),
     L.BatchNorm: Kind(
         lambda layer, shape, path: (shape, 2 * shape[-1]),

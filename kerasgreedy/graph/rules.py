@@ -99,6 +99,12 @@ def pool_to(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
     return (min(height, layer.pool_to), min(width, layer.pool_to), channels), 0
 
 
+def random_crop(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
+    """A window."""
+    height, width, channels = as_map(shape, "random_crop", path)
+    return (max(1, round(layer.random_crop * height)), max(1, round(layer.random_crop * width)), channels), 0
+
+
 def global_avg_pool(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
     """A vector of means."""
     return (as_map(shape, "global_avg_pool", path)[2],), 0

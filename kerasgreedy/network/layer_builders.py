@@ -14,6 +14,7 @@ from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.nn.activations import PositiveHardThreshold, activation
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.nn.conv import RowGradientConv2D
+from kerasgreedy.nn.crop import RandomCropping
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
 from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.nn.gated import GatedConv2D, GatedPatches, RectifiedMean, SeparableScores
@@ -159,6 +160,11 @@ def activation_layer(_: Builder, layer: L.Activation, node: Node) -> keras.layer
 def dropout(builder: Builder, layer: L.Dropout, node: Node) -> keras.layers.Layer:
     """Dropout with other masks on each device."""
     return ReplicaDropout(layer.dropout, seed=builder.seed_of(node), name=node.name)
+
+
+def random_crop(builder: Builder, layer: L.RandomCrop, node: Node) -> keras.layers.Layer:
+    """A window, with other places on each device."""
+    return RandomCropping(*node.output_shape[:2], seed=builder.seed_of(node), name=node.name)
 
 
 def downsample(_: Builder, layer: L.Downsample, node: Node) -> keras.layers.Layer:

@@ -50,6 +50,12 @@ def compile_plan(
         raise plan.idle[0]
     if recipe.replace_head:
         plan.replace_head()
+    for name in recipe.phases:
+        if name not in plan.own_phases:
+            message = (
+                f"the strategy has no such phase; allowed: {', '.join(plan.own_phases)}{did_you_mean(name, plan.own_phases)}"
+            )
+            raise PlanError(("phases", name), message)
     names = [stage.name for stage in plan.stages]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -67,6 +73,7 @@ class Compiler:
     done: Sequence[Mapping[str, Any]]
     stages: list[Stage] = field(default_factory=list)
     removals: int = 0
+    own_phases: list[str] = field(default_factory=list)  # that `training` is about
     _fitted: set[str] = field(default_factory=set)
     _fresh: set[str] = field(default_factory=set)  # heads that have come in the place of others
     idle: list[AmountError] = field(default_factory=list)  # one for each removal that will remove nothing
@@ -96,6 +103,9 @@ class Compiler:
             section: keys of the recipe that lead to how it is trained.
         """
         arch, recipe = self.arch, self.recipe
+        if section == ("training",):
+            self.own_phases.append(name)
+            section = ("phases", name) if name in recipe.phases else section
         training = recipe.trainings[section]
         self._fit(name, losses)
         more.setdefault("init", "trained" if recipe.start_from else "fresh")

@@ -212,7 +212,7 @@ def taken_filters(arch: Architecture, index: int, counted: bool = True) -> dict[
 def head_filters(head: Component) -> tuple[Shape, int] | None:
     """The shape of the filters that a head can give to the next block, and their number."""
     rows = next((node for node in head.nodes if isinstance(node.layer, L.Rows)), None)
-    if rows is not None and head.nodes[0] is rows:
+    if rows is not None and all(isinstance(node.layer, L.RandomCrop) for node in head.nodes[: head.nodes.index(rows)]):
         places, features = rows.output_shape
         return (1, 1, features), min(features, places * head.output_shape[0])
     gated = next((node for node in head.nodes if isinstance(node.layer, GatedConv) and node.layer.class_separable), None)

@@ -95,6 +95,15 @@ class Dropout(Strict):
     dropout: float = Field(ge=0, lt=1, description="share of the values that is dropped")
 
 
+class RandomCrop(Strict):
+    """A window of the map: at a random place in training, another for each image; in the middle otherwise.
+
+    In a frozen block it is always in the middle.
+    """
+
+    random_crop: float = Field(gt=0, le=1, description="share of height and of width that is left, rounded to whole places")
+
+
 class BatchNorm(Strict):
     """Batch normalisation on its own."""
 
@@ -235,6 +244,7 @@ KINDS = LayerKinds(
         "global_avg_pool": GlobalAvgPool,
         "flatten": Flatten,
         "dropout": Dropout,
+        "random_crop": RandomCrop,
         "upsample": Upsample,
         "downsample": Downsample,
         "batch_norm": BatchNorm,
@@ -258,6 +268,7 @@ Layer: TypeAlias = Annotated[
     | GlobalAvgPool
     | Flatten
     | Dropout
+    | RandomCrop
     | Upsample
     | Downsample
     | BatchNorm

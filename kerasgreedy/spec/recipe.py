@@ -9,7 +9,7 @@ from kerasgreedy.spec.model import Name
 from kerasgreedy.spec.pruning_settings import Prune, ReplaceHead, indivisible
 from kerasgreedy.spec.strategy_names import STRATEGIES, Strategy
 from kerasgreedy.spec.strict import Count, Strict, fault, faults
-from kerasgreedy.spec.training import Training, unmasked, unwarmed
+from kerasgreedy.spec.training import PhaseChanges, Training, unmasked, unwarmed
 
 Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=65536)]
@@ -145,6 +145,11 @@ class Recipe(Strict):
     data: Data = Field(description="see below")
     strategy: Strategy = Field("greedy", description="which plan is compiled, see below")
     training: Training = Field(description="see below")
+    phases: dict[str, PhaseChanges] = Field(
+        default_factory=dict,
+        description="what phases of the strategy do otherwise than `training`, by their names as `plan` prints them: "
+        "`{block_2: {epochs: 100}}`; see below",
+    )
     dsd: Dsd | None = Field(None, description="settings of strategy `dsd`, see below; default: its defaults")
     convex: Convex | None = Field(None, description="settings of strategy `convex`, see below; default: its defaults")
     prune: Prune | None = Field(None, description="removal of filters, see below")
@@ -194,6 +199,7 @@ class Recipe(Strict):
     def trainings(self) -> dict[tuple[str, ...], Training]:
         """How phases are trained, by the section that says so."""
         found: dict[tuple[str, ...], Training] = {("training",): self.training}
+        found |= {("phases", name): changes.over(self.training) for name, changes in self.phases.items()}
         if self.strategy == "dsd":
             dsd = self.dsd or Dsd()
             found |= {("dsd", "sparse"): dsd.sparse_training(self.training), ("dsd", "dense"): dsd.dense_training(self.training)}

@@ -91,6 +91,14 @@ the key, write `spec.name=...` or `recipe.name=...`. List items go by number: `-
 
 Frozen blocks run in inference mode: their batch norm statistics do not move.
 
+All phases of a strategy train as `training` says, except for what `phases` changes for one of them:
+
+```yaml
+strategy: greedy
+training: {epochs: 50, optimizer: {name: sgd, learning_rate: 0.1, weight_decay: 5e-4}}
+phases: {block_1: {epochs: 20}, block_5: {optimizer: {name: sgd, learning_rate: 0.05}}}
+```
+
 ## Removal of filters between phases
 
 `prune` takes the least important filters out: greedy, of each block after its phase; other strategies, of the whole network after
@@ -225,6 +233,7 @@ def pages() -> dict[str, str]:
                 P.ReplaceHead,
                 D.Dsd,
                 T.TrainingChanges,
+                T.PhaseChanges,
                 S.ConstantSparsity,
                 S.PolynomialDecay,
             ],
@@ -265,6 +274,7 @@ def _title(cls: type[BaseModel]) -> str:
         P.Prune: "`prune`",
         P.FineTune: "`prune.fine_tune`",
         P.ReplaceHead: "`replace_head`",
+        T.PhaseChanges: "`phases`: each",
         T.TrainingChanges: "`dsd.sparse`, `dsd.dense`, `replace_head.training`",
         S.ConstantSparsity: "`dsd.schedule`, `prune.schedule`: constant_sparsity",
         S.PolynomialDecay: "`dsd.schedule`, `prune.schedule`: polynomial_decay",

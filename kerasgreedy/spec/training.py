@@ -1,7 +1,7 @@
 """How a phase is trained: optimiser, schedule, what is kept."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails
@@ -194,5 +194,17 @@ class TrainingChanges(Strict):
         Such a phase goes on with trained weights: a block never starts as the identity in it, and its solver is plain unless it
         names one itself.
         """
-        given = {key: getattr(self, key) for key in TrainingChanges.model_fields if getattr(self, key) is not None}
-        return training.model_copy(update={"init": "fresh", "solver": Descent(), **given})
+        return training.model_copy(update={"init": "fresh", "solver": Descent(), **self._given()})
+
+    def _given(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in TrainingChanges.model_fields if getattr(self, key) is not None}
+
+
+class PhaseChanges(TrainingChanges):
+    """How one of the strategy's own phases differs from `training`; keys left out are as there."""
+
+    solver: Solver | None = Field(None, description="`sgd`, `averaged`, `alternation` or `fista`, a whole one")
+
+    def over(self, training: Training) -> Training:
+        """`training` with what is given here."""
+        return training.model_copy(update=self._given())

@@ -26,7 +26,7 @@ CONVEX = [L.GatedConv, ClassSeparable, L.Standardize, L.RandomFeatures, L.Rows]
 PORTABLE = {document: kind.portable for document, kind in KINDS.items() if kind.portable}
 TABLES = {
     "portable": Rebuild.kinds | PORTABLE, "converters": _ForConverters.kinds | PORTABLE,
-    "twin": {**twin._LAYERS, **dict.fromkeys(CONVEX, "refused: see test_finish")},
+    "twin": {**twin._LAYERS, **dict.fromkeys([*CONVEX, L.RandomCrop], "refused: see test_finish")},
     "linearity": {
         **linearity_chain._STEPS, Pad: "one with the layer behind it",
         PadShortcut: "refused: only in a residual, which is refused before",

@@ -82,3 +82,29 @@ def test_what_does_not_fit_is_said_at_its_place():
         SpecError, match="--set data.corrupt=skip: data.corrupt: received 'skip', which is for the files of folder"
     ):
         plan("data.corrupt=skip")
+
+
+def test_a_phase_trains_otherwise_where_it_says_so():
+    phases = plan("phases={block_2: {epochs: 7, optimizer: {name: sgd, learning_rate: 0.5}}, block_3: {keep: last}}").phases
+    assert [phase.epochs for phase in phases] == [2, 7, 2]
+    assert [phase.training.optimizer.learning_rate for phase in phases] == [0.05, 0.5, 0.05]
+    assert [phase.training.optimizer.weight_decay for phase in phases] == [5e-4, 0, 5e-4]  # a whole optimizer
+    assert [phase.training.keep for phase in phases] == ["best", "best", "last"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "name", "message"),
+    [
+        ("greedy", "block_4", "phases.block_4: the strategy has no such phase; allowed: block_1, block_2, block_3"),
+        ("end_to_end", "block_1", "allowed: end_to_end"),
+        ("dsd", "sparse", "allowed: dense"),
+    ],
+)
+def test_changes_of_no_phase_are_refused(strategy, name, message):
+    with pytest.raises(SpecError, match=message):
+        plan(f"strategy={strategy}", f"phases={{{name}: {{epochs: 1}}}}")
+
+
+def test_changes_of_a_phase_are_checked_as_training_is():
+    with pytest.raises(SpecError, match="phases.block_1.batch_size: received 3; .* training.accumulation 2"):
+        recipe_of(TINY_RECIPE, "training.accumulation=2", "phases={block_1: {batch_size: 3}}")
