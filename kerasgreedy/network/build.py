@@ -120,8 +120,9 @@ class Network:
 
         wanted = set(range(1, len(self.blocks) + 1) if depths is None else depths)
         result = []
-        for depth in range(first_block + 1, max(wanted) + 1):
-            x = run(self.blocks[depth - 1], self.architecture.blocks[depth - 1].name, x)
+        for depth in range(max(first_block, 1), max(wanted) + 1):
+            if depth > first_block:
+                x = run(self.blocks[depth - 1], self.architecture.blocks[depth - 1].name, x)
             if depth in wanted:
                 if given is not None:
                     given.append(x)

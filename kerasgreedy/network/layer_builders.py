@@ -164,7 +164,8 @@ def dropout(builder: Builder, layer: L.Dropout, node: Node) -> keras.layers.Laye
 
 def random_crop(builder: Builder, layer: L.RandomCrop, node: Node) -> keras.layers.Layer:
     """A window, with other places on each device."""
-    return RandomCropping(*node.output_shape[:2], seed=builder.seed_of(node), name=node.name)
+    height, width = node.output_shape[:2]
+    return RandomCropping(height, width, seed=builder.seed_of(node), name=node.name)
 
 
 def downsample(_: Builder, layer: L.Downsample, node: Node) -> keras.layers.Layer:

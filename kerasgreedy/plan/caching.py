@@ -44,17 +44,18 @@ class CachePlan:
 
 
 def plan_cache(arch: Architecture, recipe: Recipe, training: Training, prefix: int, images: tuple[int, int]) -> CachePlan:
-    """Chooses for a phase whose first `prefix` blocks are frozen and have no loss.
+    """Chooses for a phase whose first `prefix` blocks are frozen, and have no loss but at the last one's head.
 
     Args:
         training: of the phase.
         images: in the training and in the validation part.
     """
     if not prefix:
-        every = recipe.strategy == "random_features"
-        return CachePlan(reason="the first head reads the first block" if every else CachePlan().reason)
+        return CachePlan()
     cache = recipe.cache
     dtype = cache.dtype or recipe.frozen_precision.removeprefix("mixed_")
+    if not any(block.multiply_adds for block in arch.blocks[:prefix]):
+        return CachePlan(dtype=dtype, reason="they cost no multiply-adds")
     if cache.store == "none":
         return CachePlan(dtype=dtype, reason="cache.store is none")
     views = recipe.data.views

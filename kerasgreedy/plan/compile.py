@@ -75,18 +75,29 @@ class Compiler:
     removals: int = 0
     own_phases: list[str] = field(default_factory=list)  # that `training` is about
     _fitted: set[str] = field(default_factory=set)
-    _fresh: set[str] = field(default_factory=set)  # heads that have come in the place of others
+    _fresh: set[str] = field(default_factory=set)  # beside a run to start from: what does not come from it
     idle: list[AmountError] = field(default_factory=list)  # one for each removal that will remove nothing
 
     def __post_init__(self) -> None:
         self.arch: Architecture = architecture(self.spec)
         heads = [head.name for head in self.arch.heads]
+        taken = self.taken
+        if taken >= len(heads):
+            allowed = f"allowed: up to {len(heads) - 1}"
+            message = f"received {taken}; the network has {len(heads)}, and one has to be left to train; {allowed}"
+            raise PlanError(("start_blocks",), message)
+        self._fresh = {part.name for part in (*self.arch.blocks[taken:], *self.arch.heads)} if taken else set()
         for name in self.recipe.training.head_objectives:
             if name not in heads:
                 message = f"there is no such head; allowed: {', '.join(heads)}{did_you_mean(name, heads)}"
                 raise PlanError(("training", "head_objectives", name), message)
         for section, training in self.recipe.trainings.items() if not self.done else ():
             _check_patterns(self.arch, section, training)
+
+    @property
+    def taken(self) -> int:
+        """Blocks that come from another run and stay as they are."""
+        return self.recipe.start_blocks or 0
 
     def phase(
         self,
@@ -108,13 +119,15 @@ class Compiler:
             section = ("phases", name) if name in recipe.phases else section
         training = recipe.trainings[section]
         self._fit(name, losses)
-        more.setdefault("init", "trained" if recipe.start_from else "fresh")
+        more.setdefault("init", "trained" if recipe.goes_on else "fresh")
         deepest = max(arch.heads.index(head) for head in losses)
         frozen = tuple(block for block in arch.blocks[: deepest + 1] if block not in trains)
-        places = [i for i, pair in enumerate(zip(arch.blocks, arch.heads, strict=True)) if pair[0] in trains or pair[1] in losses]
-        cache = plan_cache(arch, recipe, training, places[0], self.images)
+        pairs = enumerate(zip(arch.blocks, arch.heads, strict=True))
+        first = next(index for index, (block, head) in pairs if block in trains or head in losses)
+        ready = first + (arch.blocks[first] in frozen)  # a head on a frozen block reads what that gives
+        cache = plan_cache(arch, recipe, training, ready, self.images)
         trained, fixed = (sum(component.multiply_adds for component in part) for part in (trains, frozen))
-        prefix = sum(block.multiply_adds for block in arch.blocks[: places[0]])
+        prefix = sum(block.multiply_adds for block in arch.blocks[:ready])
         asked = SolverRequest(recipe, section, training, trains, losses, self.images[0], more.pop("prunes", False))
         phase = Phase(
             index=len(self.stages),
@@ -128,7 +141,7 @@ class Compiler:
             multiply_adds=trained + fixed,
             prefix_multiply_adds=prefix,
             training_multiply_adds=3 * trained - 2 * _before_weights(trains) + fixed - prefix * cache.used,
-            prefix=places[0],
+            prefix=ready,
             cache=cache,
             solver_plan=self._solver_plan(asked),
             precision=recipe.precision,

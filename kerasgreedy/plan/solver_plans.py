@@ -59,7 +59,7 @@ def plan_solver(asked: SolverRequest) -> SolverPlan:
     plan: SolverPlan = planner(asked.training.solver, asked) if planner else SolverPlan()
     dsd = asked.recipe.dsd
     later = dsd is not None and dsd.by_masks  # the dense phase is the warm-up of the sparse one
-    if asked.section == ("training",) and not (asked.recipe.start_from or plan.ends_warm_up or later):
+    if asked.section[0] in ("training", "phases") and not (asked.recipe.goes_on or plan.ends_warm_up or later):
         _check_thresholds(asked)
     return plan
 

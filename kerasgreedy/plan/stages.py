@@ -97,7 +97,7 @@ class Phase(Stage):
         stop_gradient: no gradient passes from one block to the one before.
         training: epochs, optimiser, schedule, what is kept.
         block: index of the block that a greedy phase trains; None where a phase trains several.
-        prefix: blocks before the first that trains or has a loss at its head; all of them are frozen.
+        prefix: leading blocks that are frozen, up to the first with a loss at its head.
         cache: how the prefix's output reaches the phase.
         sparsity: kernels of what trains are pruned by this schedule over the phase's steps; None: they are dense.
         precision, prefix_precision: what trained and frozen components compute in.

@@ -13,8 +13,7 @@ from kerasgreedy.spec.dsd import Dsd
 
 def greedy(plan: Compiler) -> None:
     """Block after block, each with its own head on what is frozen before it (greedy, algorithm 1)."""
-    count = len(plan.arch.blocks)
-    for index in range(count):
+    for index in range(plan.taken, len(plan.arch.blocks)):
         block, head = plan.arch.blocks[index], plan.arch.heads[index]
         wanted = plan.recipe.training.init == "identity" and index > 0
         reason = identity_obstacle(plan.arch, index) if wanted else ""
@@ -42,8 +41,8 @@ def deep_supervision(plan: Compiler) -> None:
 
 
 def _one_phase(plan: Compiler, name: str, all_heads: bool, stop_gradient: bool) -> None:
-    heads = plan.arch.heads if all_heads else plan.arch.heads[-1:]
-    plan.phase(name, (*plan.arch.blocks, *heads), heads, stop_gradient)
+    heads = plan.arch.heads[plan.taken :] if all_heads else plan.arch.heads[-1:]
+    plan.phase(name, (*plan.arch.blocks[plan.taken :], *heads), heads, stop_gradient)
     _prune_all(plan, all_heads, stop_gradient)
 
 
@@ -55,7 +54,8 @@ def _prune_all(plan: Compiler, all_heads: bool, stop_gradient: bool = False, def
 
 def random_features(plan: Compiler) -> None:
     """All heads at once on blocks that are never trained."""
-    plan.phase("random_features", plan.arch.heads, plan.arch.heads, True)
+    heads = plan.arch.heads[plan.taken :]
+    plan.phase("random_features", heads, heads, True)
     _prune_all(plan, all_heads=True, stop_gradient=True, default="head")
 
 
@@ -65,9 +65,9 @@ def convex(plan: Compiler) -> None:
     blocks = [block.name for block in plan.arch.blocks if prune and block.name in (prune.components or ())]
     if blocks:
         raise PlanError(("prune", "components"), f"received '{blocks[0]}'; strategy 'convex' trains heads only; allowed: heads")
-    for index in range(len(plan.arch.blocks)):
+    for index in range(plan.taken, len(plan.arch.blocks)):
         block, head = plan.arch.blocks[index], plan.arch.heads[index]
-        if index:
+        if index > plan.taken:
             plan.act(FiltersAction, f"filters_{block.name}", **_filters(plan, index))
         plan.phase(block.name, (head,), (head,), True, block=index)
         own = range(index, index + 1)
@@ -94,7 +94,7 @@ def compress(plan: Compiler) -> None:
 
 def dsd(plan: Compiler) -> None:
     """Dense, sparse, dense (Han et al. 2017), end to end."""
-    trains, losses = (*plan.arch.blocks, plan.arch.heads[-1]), plan.arch.heads[-1:]
+    trains, losses = (*plan.arch.blocks[plan.taken :], plan.arch.heads[-1]), plan.arch.heads[-1:]
     settings = plan.recipe.dsd or Dsd()
     plan.phase("dense", trains, losses, False)
     plan.phase(

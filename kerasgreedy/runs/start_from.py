@@ -35,7 +35,7 @@ def check_start(job: Job) -> Job:
     """
     folder, source, snapshot = _source(job)
     changed = (folder.path / PRUNED).is_file()
-    ours, theirs = (_shapes(each.architecture) for each in (job, source))
+    ours, theirs = (_shapes(each.architecture, job.recipe.start_blocks) for each in (job, source))
     for name in {**ours, **theirs}:
         if ours.get(name) != theirs.get(name):
             which = "differs between" if name in ours and name in theirs else "is in only one of"
@@ -49,7 +49,8 @@ def check_start(job: Job) -> Job:
 def take_weights(job: Job, network: "Network") -> None:
     """Gives a network the weights of the run that the recipe starts from."""
     _, _, snapshot = _source(job)
-    for name in network.names:
+    count = job.recipe.start_blocks
+    for name in network.names if count is None else [block.name for block in job.architecture.blocks[:count]]:
         network.load_arrays(name, snapshot.arrays[NETWORK + name])
 
 
@@ -93,12 +94,13 @@ def _check_heads(job: Job, source: Job, begun: int) -> None:
         )
 
 
-def _shapes(arch: Architecture) -> dict[str, list[Any]]:
-    """Component -> its layers, but for how they were written down and rates of dropout."""
+def _shapes(arch: Architecture, blocks: int | None) -> dict[str, list[Any]]:
+    """Component -> its layers, but for how they were written down and rates of dropout; of the first blocks only, or of all."""
     return {
         name: [(n.name, n.input_shape, n.output_shape, _essence(n.layer)) for n in walk(component.nodes)]
         + [(arch.defaults.batch_norm_momentum, arch.defaults.batch_norm_epsilon)]
         for name, component in arch.components.items()
+        if blocks is None or component in arch.blocks[:blocks]
     }
 
 

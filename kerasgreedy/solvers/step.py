@@ -62,9 +62,12 @@ def phase_logits(
             return network.run(name, x, training, instead)
         return network.component(name)(x, training=trained and training)
 
-    for block, head in list(zip(network.blocks, network.heads, strict=True))[first_block:]:
+    for depth, (block, head) in enumerate(zip(network.blocks, network.heads, strict=True), start=1):
+        if depth < first_block:
+            continue
         trained = block.name in phase.trains
-        x = run(block.name, x)
+        if depth > first_block:
+            x = run(block.name, x)
         if head.name in phase.losses:
             inside = tf.stop_gradient(x) if not trained else x
             if given is not None:

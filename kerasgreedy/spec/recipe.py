@@ -159,6 +159,11 @@ class Recipe(Strict):
         min_length=1,
         description="a run folder: its weights, of a network with the same spec, and its normalisation, instead of fresh ones",
     )
+    start_blocks: Count | None = Field(
+        None,
+        description="take only the first so many blocks of `start_from`, of a network that begins like this one; they stay "
+        "as they are, and the strategy trains what stands behind them, which starts fresh",
+    )
     start_unfinished: bool = Field(
         False, description="take the newest weights of `start_from` also where that run is not finished, or diverged"
     )
@@ -189,6 +194,11 @@ class Recipe(Strict):
             return replicas > 1 and bool(self.sync_batch_norm)
         shares = (training.batch_size / training.accumulation / replicas for training in self.trainings.values())
         return min(shares) < SMALL_SHARE
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether what trains first was trained by another run."""
+        return bool(self.start_from) and not self.start_blocks
 
     @property
     def frozen_precision(self) -> Precision:
@@ -233,11 +243,18 @@ class Recipe(Strict):
         if self.prefix_precision and not self._freezes:
             message = f"strategy '{self.strategy}' freezes nothing; leave it out"
             raise faults("Recipe", [fault(message, at=("prefix_precision",))])
-        if self.cache.store in ("memory", "disk") and (not self._freezes or self.strategy == "random_features"):
+        if self.cache.store in ("memory", "disk") and not self._freezes:
             message = f"received '{self.cache.store}'; strategy '{self.strategy}' has no frozen blocks before what trains"
             raise faults("Recipe", [fault(message, at=("cache", "store"))])
-        if self.start_unfinished and not self.start_from:
-            raise faults("Recipe", [fault("there is no start_from; leave it out", at=("start_unfinished",))])
+        for key in ("start_unfinished", "start_blocks"):
+            if getattr(self, key) and not self.start_from:
+                raise faults("Recipe", [fault("there is no start_from; leave it out", at=(key,))])
+        if self.start_blocks and (self.strategy == "compress" or self.prune):
+            odd = "strategy" if self.strategy == "compress" else "prune"
+            message = (
+                "start_blocks leaves the blocks of that run as they are, and what stands behind them is not trained yet; leave "
+            )
+            raise faults("Recipe", [fault(message + "start_blocks out", at=(odd,))])
         if training.init == "identity" and self.strategy != "greedy":
             message = (
                 f"'identity' starts a block from the one before, which strategy '{self.strategy}' does not do; allowed: fresh"
@@ -252,7 +269,7 @@ class Recipe(Strict):
     def _freezes(self) -> bool:
         """Whether some phase runs blocks that it does not train."""
         fine_tune = self.prune.fine_tune if self.prune else None
-        heads_only = bool(self.replace_head) or bool(fine_tune and fine_tune.trains == "head")
+        heads_only = bool(self.replace_head or self.start_blocks) or bool(fine_tune and fine_tune.trains == "head")
         return STRATEGIES[self.strategy].freezes or heads_only
 
     def _pruning_fits(self) -> None:

@@ -15,6 +15,7 @@ from kerasgreedy.errors import Stopped
 from kerasgreedy.inputs import feature_store, features
 from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.plan.stages import phases_of
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.train.entry_points import resume_run, train_spec
 from kerasgreedy.train.progress import Reporter
@@ -70,7 +71,7 @@ def test_the_plan_says_what_is_cached_with_bytes_and_why():
         ([*VIEWS, "cache={store: memory, memory_gb: 0}"], "none", "do not fit into cache.memory_gb 0"),
         ([*VIEWS, "cache.store=disk"], "disk", "fit into cache.disk_gb 20"),
         ([*VIEWS, "strategy=end_to_end"], "none", "no frozen block"),
-        ([*VIEWS, "strategy=random_features"], "none", "the first head reads the first block"),
+        ([*VIEWS, "strategy=random_features"], "memory", "0.3 MB fit into"),
     ],
 )
 def test_when_nothing_is_cached_or_elsewhere(overrides, store, reason):
@@ -86,6 +87,25 @@ def test_costs_of_a_cached_phase_leave_the_prefix_out():
     assert plain.total_multiply_adds(10) == 30 * plain.training_multiply_adds
 
 
+def test_a_head_on_a_frozen_block_reads_what_that_gives():
+    """Block 1 gives 8x8x4; block 3, frozen under a new head, 4x4x6."""
+    (heads,) = phases(*VIEWS, "strategy=random_features")
+    assert (heads.prefix, heads.cache.bytes) == (1, (2 * 128 + 32) * 8 * 8 * 4 * 4)
+    *_, new = phases(*VIEWS, "replace_head={head: {hidden_layers: 0}}")
+    assert (new.prefix, new.cache.bytes) == (3, (2 * 128 + 32) * 4 * 4 * 6 * 4)
+    free = "name: free\nblocks: [{max_pool: 2}, {conv: 4}]\n"
+    costs = [phase.cache for phase in phases_of(phases(*VIEWS, "strategy=convex", spec=CONVEX))]
+    assert [(cache.store, cache.bytes) for cache in costs] == [("none", 0), ("memory", (2 * 128 + 32) * 3 * 3 * 3 * 4)]
+    assert phases(*VIEWS, spec=free)[1].cache.reason == "they cost no multiply-adds"
+
+
+CONVEX = """
+name: stack
+blocks:
+  - {activation: linear}
+  - [{conv: 3, kernel_size: 3, padding: valid, use_bias: false}, {avg_pool: 2}, {standardize: channels}]
+auxiliary_head: {layers: [{gated_conv: 8, kernel_size: 3, class_separable: true}]}
+"""
 WATCHED = [*PLAIN, "training.monitor=train_loss"]
 
 
@@ -102,6 +122,25 @@ def test_cached_gives_the_weights_of_recomputed_bit_for_bit(files, tmp_path, und
     same_weights(weights(cached.workdir), weights(anew.workdir))
     assert without_time(cached.workdir) == without_time(anew.workdir)
     assert not (cached.workdir / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "spec"),
+    [
+        ([*VIEWS, "strategy=random_features"], TINY_SPEC),
+        ([*PLAIN, "replace_head={head: {hidden_layers: 0}}", "training.epochs=2"], TINY_SPEC),
+        ([*VIEWS, "strategy=convex", "training.objective=squared_error"], CONVEX),
+    ],
+    ids=["random_features", "replace_head", "convex"],
+)
+def test_so_are_those_of_heads_on_frozen_blocks(files, tmp_path, overrides, spec):
+    (tmp_path / "spec.yaml").write_text(spec)
+    anew, cached = (
+        train_spec(tmp_path / "spec.yaml", files[1], [*overrides, f"cache.store={store}"], tmp_path / store, quiet=True)
+        for store in ("none", "memory")
+    )
+    same_weights(weights(cached.workdir), weights(anew.workdir))
+    assert without_time(cached.workdir) == without_time(anew.workdir)
 
 
 def test_views_are_those_of_all_phases_and_come_in_turn(files, tmp_path):

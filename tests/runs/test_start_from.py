@@ -1,9 +1,11 @@
 """What a run may start from, and which heads count as trained."""
 
+import numpy as np
 import pytest
-from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, spec_of
+from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, some, spec_of
 
 from kerasgreedy.errors import InputError, SpecError
+from kerasgreedy.network.build import build_network
 from kerasgreedy.plan.preparation import prepare
 from kerasgreedy.train.entry_points import evaluate_run, train_spec
 from kerasgreedy.train.prune_run import prune_run
@@ -83,3 +85,56 @@ def test_the_cache_of_a_head_only_phase_may_be_asked_for():
     )  # fmt: skip
     job = prepare(spec_of(TINY_SPEC), recipe, begins=False)
     assert job.phases[1].name == "fine_tune" and job.phases[1].cache.used
+
+
+STRATEGIES = ["greedy", "decoupled", "end_to_end", "deep_supervision", "random_features", "dsd"]
+
+
+@pytest.mark.parametrize(
+    "strategy", some("greedy", "end_to_end", slow=[each for each in STRATEGIES if each not in ("greedy", "end_to_end")])
+)
+def test_blocks_of_another_run_stay_and_what_stands_behind_them_trains(strategy, finished, files, tmp_path):
+    """On a network whose third block is another one."""
+    overrides = ["start_blocks=2", f"strategy={strategy}", "training.epochs=1", "blocks.2={conv: 5}"]
+    done = start(files, tmp_path, finished.workdir, *overrides)
+    for name in ("block_1", "block_2"):
+        same_weights(done.network.arrays(name), finished.network.arrays(name))
+    before = build_network(spec_of(TINY_SPEC, "blocks.2={conv: 5}", "input_shape=[8, 8, 1]", "classes=10").value, seed=0)
+    for name in ("block_3", "head_3"):
+        now, then = done.network.arrays(name), before.arrays(name)
+        moved = [key for key in now if key.endswith("kernel") and np.abs(now[key] - then[key]).max() > 1e-4]
+        assert bool(moved) == (name == "head_3" or strategy != "random_features"), name
+    assert [entry["depth"] for entry in done.results["depths"]] == [3]
+
+
+def test_taken_blocks_are_cached_and_convex_stacks_begin_behind_them():
+    blocks = "[{conv: 4}, {random_features: 5}, [{conv: 5, use_bias: false}, {max_pool: 2}]]"
+    head = "{layers: [{gated_conv: 4, class_separable: true}]}"
+    spec = spec_of(f"name: s\nblocks: {blocks}\nauxiliary_head: {head}\n")
+    sets = ["start_from=x", "start_blocks=1", "strategy=convex", "data.augment={}"]
+    job = prepare(spec, recipe_of(TINY_RECIPE, *sets), begins=False)
+    assert [stage.name for stage in job.phases] == ["fit_block_2", "block_2", "filters_block_3", "fit_block_3", "block_3"]
+    assert job.phases[0].layers == ("block_2/random_features_1", "head_2/gated_conv_1")
+    assert (job.phases[1].prefix, job.phases[1].init, job.phases[1].frozen) == (2, "fresh", ("block_1", "block_2"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["start_blocks=1"], "start_blocks: there is no start_from; leave it out"),
+        (["start_from=x", "start_blocks=3"], "received 3; the network has 3, and one has to be left to train; allowed: up to 2"),
+        (
+            ["start_from=x", "start_blocks=1", "prune={keep: 0.5}"],
+            "prune: start_blocks leaves the blocks of that run as they are",
+        ),
+        (["start_from=x", "start_blocks=1", "strategy=compress", "prune={keep: 0.5}"], "strategy: start_blocks leaves"),
+    ],
+)
+def test_blocks_that_cannot_be_taken(overrides, message):
+    with pytest.raises(SpecError, match=message):
+        prepare(spec_of(TINY_SPEC), recipe_of(TINY_RECIPE, *overrides), begins=False)
+
+
+def test_other_blocks_are_refused(finished, files, tmp_path):
+    with pytest.raises(InputError, match="start_from: block_2 differs between"):
+        start(files, tmp_path, finished.workdir, "start_blocks=2", "blocks.1={conv: 6}")
