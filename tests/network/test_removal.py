@@ -55,7 +55,7 @@ def small(name: str) -> ModelSpec:
 
 
 # Whatever enters or leaves random features of patches stays: the norm of a patch is of all its channels.
-HELD = {"ccnn1_mnist", "ccnn2_mnist"}
+HELD = {"ccnn1_mnist", "ccnn2_mnist", "ccnn1_cifar10", "ccnn2_cifar10", "ccnn3_cifar10", "cnn2_convex_top_cifar10"}
 
 
 @pytest.mark.parametrize("name", sorted(HELD))
