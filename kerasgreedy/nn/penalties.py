@@ -22,6 +22,7 @@ class Penalty(ABC):
     is_constraint = False  # it is 0 in a set, and infinite elsewhere
     every = 1  # the proximal map is taken after so many steps
     curvature: float | None = None  # bound of the second derivative, of a penalty that is smooth
+    scale = 1.0  # of a constraint: the set is so many times as large, as a regularisation path asks for
 
     def __init__(self, settings: Any):
         self.settings = settings
@@ -152,17 +153,17 @@ class InNuclearBall(Penalty):
         wide = matrix.shape[0] <= matrix.shape[1]
         small = tf.matmul(matrix, matrix, transpose_a=not wide, transpose_b=wide)
         squares, vectors = tf.linalg.eigh(small)
-        sizes = tf.sqrt(tf.nn.relu(squares))
-        scale = tf.math.divide_no_nan(_onto_simplex(sizes, self.settings.radius), sizes)
+        sizes, radius = tf.sqrt(tf.nn.relu(squares)), self.scale * self.settings.radius
+        scale = tf.math.divide_no_nan(_onto_simplex(sizes, radius), sizes)
         turned = tf.matmul(vectors * scale, vectors, transpose_b=True)
         nearest = tf.matmul(turned, matrix) if wide else tf.matmul(matrix, turned)
-        inside = tf.reduce_sum(sizes) <= self.settings.radius
+        inside = tf.reduce_sum(sizes) <= radius
         return tf.where(inside, kernel, _from_matrix(tf.cast(nearest, kernel.dtype), kernel))
 
     def conjugate(self, kernel: tf.Tensor) -> tuple[float, float, float]:
         """radius times the largest singular value."""
         largest = tf.linalg.svd(tf.cast(as_matrix(kernel), tf.float64), compute_uv=False)[0]
-        return math.inf, 0.0, self.settings.radius * float(largest)
+        return math.inf, 0.0, self.scale * self.settings.radius * float(largest)
 
 
 def as_matrix(kernel: Any) -> Any:

@@ -10,8 +10,9 @@ from kerasgreedy.plan.solver_plans import SolverRequest
 from kerasgreedy.plan.stages import SolverPlan
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.convex_layers import ClassSeparable
-from kerasgreedy.spec.regularizers import L1, GroupLasso, Regularizer, matches
+from kerasgreedy.spec.regularizers import L1, GroupLasso, NuclearBall, Regularizer, matches
 from kerasgreedy.spec.solver_settings import Fista
+from kerasgreedy.spec.strict import show
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,19 @@ def plan_fista(solver: Fista, asked: SolverRequest) -> FistaPlan:
 
 
 def _check_path(solver: Fista, asked: SolverRequest) -> None:
-    """A path needs penalties that its factors change, and an epoch for each of its problems."""
+    """A path needs penalties or a ball that its factors change, one side of them first, and an epoch for each of its problems."""
     if not solver.path:
         return
-    weighted = asked.training.optimizer.weight_decay or any(isinstance(each, Regularizer) for each in asked.training.regularizers)
-    if not weighted:
-        raise asked.refused(("path",), "there is no penalty with a weight, whose factor it could be; leave it out")
+    regularizers = asked.training.regularizers
+    weighted = bool(asked.training.optimizer.weight_decay) or any(isinstance(each, Regularizer) for each in regularizers)
+    bounded = any(isinstance(each, NuclearBall) for each in regularizers)
+    if not (weighted or bounded):
+        raise asked.refused(("path",), "there is no penalty with a weight, and no ball, whose factor it could be; leave it out")
+    if weighted and bounded:
+        raise asked.refused(("path",), "its factors would change a penalty and a ball at the same time; leave one of them out")
+    if (solver.path[0] < solver.path[1]) != bounded:
+        order = "rising, for the ball grows" if bounded else "falling, for penalties become weaker"
+        raise asked.refused(("path",), f"received {show(solver.path)}; allowed: {order}")
     if len(solver.path) > asked.training.epochs:
         message = f"received {len(solver.path)} problems for {asked.training.epochs} epochs; allowed: up to one for each epoch"
         raise asked.refused(("path",), message)

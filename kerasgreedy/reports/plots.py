@@ -6,13 +6,17 @@ from typing import Any
 
 from kerasgreedy.pictures import picture_path
 from kerasgreedy.reports.figures import new_figure, plain_numbers, write_figure
+from kerasgreedy.reports.path_plot import draw_path, path_problems
 from kerasgreedy.reports.pruning_table import draw_pruning, pruning_points
 from kerasgreedy.reports.run_files import REFRESH, RunRecord, read_metrics
 from kerasgreedy.reports.tables import loss_name, run_names
 
 
 def plot_run(path: Path, results: dict[str, Any]) -> None:
-    """Writes `plots/accuracy_by_depth.png`, `plots/loss.png` and, where filters were removed, `plots/pruning.png`."""
+    """Writes `plots/accuracy_by_depth.png` and `plots/loss.png`.
+
+    Where filters were removed, `plots/pruning.png` too; where a regularisation path was followed, `plots/path.png`.
+    """
     folder = path / "plots"
     metrics = read_metrics(path)
     write_figure(folder / "accuracy_by_depth.png", lambda: _draw_depths([(path.name, results)]))
@@ -20,6 +24,9 @@ def plot_run(path: Path, results: dict[str, Any]) -> None:
     points = pruning_points(results["phases"])
     if points:
         write_figure(folder / "pruning.png", lambda: draw_pruning(points))
+    problems = path_problems(results["phases"], metrics)
+    if problems:
+        write_figure(folder / "path.png", lambda: draw_path(problems))
 
 
 def plot_comparison(runs: Sequence[RunRecord], target: Path, overwrite: bool = False) -> None:

@@ -21,11 +21,10 @@ class Terms:
     """What is minimised beside the loss, as a function of variables by name (`component/layer/kernel`).
 
     Attributes:
-        factor: of all of it; a regularisation path lets it fall.
+        factor: of all of it, and of the size of sets that variables stay in; a regularisation path changes it.
     """
 
-    def __init__(self, task: Task, variables: Iterable[str]):
-        self.factor = 1.0
+    def __init__(self, task: Task, variables: Iterable[str], factor: float):
         self._decay = task.phase.training.optimizer.weight_decay
         self._variables = list(variables)
         self._penalties: list[tuple[Penalty, dict[str, str]]] = []
@@ -34,6 +33,17 @@ class Terms:
                 name = penalty.settings.name
                 raise InputError(f"training.regularizers: {name} has neither a proximal map nor a curvature for fista")
             self._penalties.append((penalty, {key: f"{key}/kernel" for key in kernels}))
+        self.factor = factor
+
+    @property
+    def factor(self) -> float:
+        return self._factor
+
+    @factor.setter
+    def factor(self, value: float) -> None:
+        self._factor = value
+        for penalty, _ in self._penalties:
+            penalty.scale = value
 
     def of(self, key: str) -> list[Penalty]:
         """The penalties of a variable."""

@@ -49,7 +49,7 @@ class Accelerated(Solver):
         for head, objective in self._objectives.items():
             if objective.curvature is None:
                 raise InputError(f"training.solver: fista cannot minimise the {objective.words} of {head}: it has no curvature")
-        self._terms = Terms(task, self._variables)
+        self._terms = Terms(task, self._variables, settings.factors[0])
         self._losses = tf.function(lambda *batch: self._reduced(self._loss, *batch), autograph=False)
         self._squares = tf.function(lambda *batch: self._reduced(self._square, *batch), autograph=False)
         self._size, self._images = phase.training.batch_size, len(task.source)
@@ -62,7 +62,6 @@ class Accelerated(Solver):
         self._subgradient = self._objective = self._gap = math.nan
         self._path: list[Solved] = []
         self._factor = settings.factors[0]  # that the last step was made with
-        self._terms.factor = settings.factors[0]
         self.extras = {"fista": self}
 
     # What the loop asks for.
@@ -119,7 +118,7 @@ class Accelerated(Solver):
         if not self._iterations:
             return []
         gap = f", duality gap {self._gap:.2g}" if math.isfinite(self._gap) else ""
-        factor = f"penalties times {self._factor:g}: " if self._settings.path else ""
+        factor = f"factor {self._factor:g}: " if self._settings.path else ""
         bound = f"subgradient at most {self._subgradient:.2g} of the gradient at zero"
         return [f"{factor}objective {self._objective:.8g}{gap}, {bound}"]
 
@@ -127,7 +126,8 @@ class Accelerated(Solver):
         value = self._terms.value(self._point(), self._factor)
         penalty = {} if value is None else {"penalty": value}
         gap = {"duality_gap": self._gap} if math.isfinite(self._gap) else {}
-        return {**penalty, "objective_value": self._objective, "subgradient": self._subgradient, **gap}
+        factor = {"factor": self._factor} if self._settings.path else {}
+        return {**penalty, **factor, "objective_value": self._objective, "subgradient": self._subgradient, **gap}
 
     def record(self) -> FistaRecord:
         done = self._iterations > 0

@@ -165,8 +165,9 @@ class Fista(Named):
     )
     path: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)] | None = Field(
         None,
-        description="a regularisation path: factors of all penalties, falling, such as `[100, 30, 10, 3, 1]`; each problem "
-        "starts from the solution of the one before and ends by its tolerance, or with its equal share of the epochs",
+        description="a regularisation path: factors of all penalties, falling, such as `[100, 30, 10, 3, 1]`, or of the radius "
+        "of `nuclear_ball`, rising; each problem starts from the solution of the one before and ends by its tolerance, or with "
+        "its equal share of the epochs",
     )
     power_iterations: Count = Field(
         20, description="passes over the training images before the first epoch, which measure the curvature"
@@ -174,8 +175,10 @@ class Fista(Named):
 
     @model_validator(mode="after")
     def _falls(self) -> "Fista":
-        if self.path and any(one <= two for one, two in pairwise(self.path)):
-            raise faults("Fista", [fault(f"received {show(self.path)}; allowed: numbers in falling order", at=("path",))])
+        steps = [two > one for one, two in pairwise(self.path or ())]
+        if self.path and (len(set(steps)) > 1 or len(set(self.path)) < len(self.path)):
+            message = f"received {show(self.path)}; allowed: numbers in falling order, or with nuclear_ball in rising order"
+            raise faults("Fista", [fault(message, at=("path",))])
         return self
 
     @property

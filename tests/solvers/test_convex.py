@@ -12,6 +12,7 @@ from kerasgreedy.errors import InputError, SpecError, Stopped
 from kerasgreedy.network.build import build_network
 from kerasgreedy.network.rectify import broken, rectified
 from kerasgreedy.nn.penalties import as_matrix
+from kerasgreedy.reports.path_plot import draw_path, path_problems
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.runs.open_run import open_job, open_pipeline
 from kerasgreedy.runs.workdir import Workdir
@@ -337,6 +338,25 @@ def test_in_the_ball_the_gap_bounds_how_far_the_optimum_is(solve):
     assert singular_values(load_network(run.workdir), "head_1").sum() == pytest.approx(0.2, abs=1e-5)
 
 
+def test_a_path_of_growing_balls_ends_where_the_largest_does_and_is_drawn(solve):
+    spec = CCNN.replace("  - [{conv: 4", "#").replace("  - [{random", "  - [{random")
+    sets = ["training.regularizers=[{name: nuclear_ball, radius: 0.2}]", "training.epochs=90", "training.solver.gap=1e-3"]
+    whole = solve(spec, FISTA, *sets)
+    run = solve(spec, FISTA, *sets, "training.solver.path=[0.25, 0.5, 1]", folder="path")
+    told = fista_of(run)
+    assert told["objective"] == pytest.approx(fista_of(whole)["objective"], rel=2e-3)
+    objectives = [solved["objective"] for solved in told["path"]]
+    assert objectives == sorted(objectives, reverse=True) and objectives[0] > objectives[-1] * 1.01
+    seen = {record["factor"]: record for record in read_metrics(run.workdir) if record["split"] == "train"}
+    assert list(seen) == [0.25, 0.5, 1]
+    phases = path_problems(run.results["phases"], read_metrics(run.workdir))
+    line, *more = draw_path(phases).axes[0].get_lines()
+    assert list(phases) == ["block_1"] and not more  # no validation images
+    np.testing.assert_allclose(line.get_xdata(), [0.25, 0.5, 1])
+    np.testing.assert_allclose(line.get_ydata(), [100 * record["accuracy"] for record in seen.values()])
+    assert not path_problems(whole.results["phases"], read_metrics(whole.workdir))
+
+
 def test_a_rectified_run_ends_whatever_its_solver_was_and_however_few_filters_are_left(solve):
     """What is done is not refused again for the network that came of it."""
     sets = ["training.epochs=40", "training.regularizers.0.weight=0.06", "convex={rectify: true, images: 60}"]
@@ -404,7 +424,12 @@ BAD = [
     (SPEC, ["final_head.layers.0={gated_conv: 4, class_separable: true, gates: own, paired: true}"], "no fixed gates to pair"),
     (SPEC, ["blocks.0={gated_conv: 4, class_separable: true}"], "a block cannot end in gated_conv with class_separable: true"),
     (SPEC, ["training.regularizers=[{name: gate_hinge, weight: 1}]"], "gate_hinge', which is a sum over all images"),
-    (SPEC, ["training.solver.path=[1, 3]"], "numbers in falling order"),
+    (SPEC, ["training.solver.path=[1, 3]"], "allowed: falling, for penalties become weaker"),
+    (SPEC, ["training.solver.path=[3, 1, 2]"], "numbers in falling order, or with nuclear_ball in rising order"),
+    (SPEC, ["training.solver.path=[1, 1]"], "numbers in falling order"),
+    (CCNN, ["training.regularizers=[{name: nuclear_ball, radius: 1}]", "training.solver.path=[3, 1]"], "allowed: rising"),
+    (CCNN, ["training.regularizers=[{name: nuclear_ball, radius: 1}, {name: l2, weight: 1}]", "training.solver.path=[3, 1]"],
+     "would change a penalty and a ball at the same time"),
     (SPEC, ["training.solver.gap=2"], "gap"),
     (SPEC, ["strategy=greedy", "convex={}"], "use strategy: convex"),
     (STACK, ["blocks.1.0.conv=500"], r"block_2/conv_1 has 500 filters; head_1 gives 60"),
