@@ -1,21 +1,20 @@
 """Recipe + spec -> an ordered list of phases and actions: plain data that is printed before anything runs. No TensorFlow."""
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from kerasgreedy.errors import PlanError, ShapeError, did_you_mean
 from kerasgreedy.graph.architecture import Architecture, Component, architecture
-from kerasgreedy.graph.chains import find_chains, no_scale
-from kerasgreedy.graph.coupling import Coupling, Group, find_coupling, kept
 from kerasgreedy.graph.kinds import has_kernel
-from kerasgreedy.graph.rewriting import last_head, resized, without
+from kerasgreedy.graph.rewriting import last_head, resized
 from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.actions import Action, HeadAction, PruneAction
-from kerasgreedy.plan.amounts import AmountError, Ranking, Start, choose, selectable, why_nothing
+from kerasgreedy.plan.amounts import AmountError
 from kerasgreedy.plan.caching import plan_cache
 from kerasgreedy.plan.convex_actions import FitAction, layers_to_fit
+from kerasgreedy.plan.removals import foresee, removal_targets
 from kerasgreedy.plan.solver_plans import SolverRequest, plan_solver
 from kerasgreedy.plan.stages import Phase, SolverPlan, Stage
 from kerasgreedy.spec.model import ModelSpec, merged_head
@@ -215,7 +214,7 @@ class Compiler:
         settings = self.recipe.prune
         if settings is None:
             return
-        targets = self._begun_targets() or self._targets(settings.components or list(loses) or None, name, depths)
+        targets = self._begun_targets() or removal_targets(self.arch, settings.components or list(loses) or None, name, depths)
         if not targets:
             return
         before, start = 0.0, None
@@ -225,7 +224,11 @@ class Compiler:
             counted = targets if name else (*(block.name for block in self.arch.blocks[: depths[-1] + 1]), heads[-1])
             index = len(self.stages)
             action = PruneAction(index, f"prune{mark}", targets, touches, heads, counted, settings, (before, after), start)
-            action = self._foreseen(action)
+            foreseen = foresee(action, self.spec, self.arch, self.done)
+            action = foreseen.action
+            if foreseen.spec is not None:
+                self._become(foreseen.spec)
+            self.idle += [foreseen.idle] if foreseen.idle else []
             self.removals += 1
             start = action.start
             self.stages.append(action)
@@ -241,56 +244,6 @@ class Compiler:
         """Those of a removal whose first round is done: by now they may have nothing left to lose."""
         entry = self.done[len(self.stages)] if len(self.stages) < len(self.done) else {}
         return tuple(entry.get("targets", ()))
-
-    def _targets(self, wanted: list[str] | None, name: str, depths: range) -> tuple[str, ...]:
-        """The components that shall lose filters: by default a greedy phase's block, else all blocks and heads with a loss."""
-        heads = [self.arch.heads[i].name for i in depths]
-        able = [*([name] if name else [block.name for block in self.arch.blocks[: depths[-1] + 1]]), *heads]
-        with_filters = {component for group in find_coupling(self.arch).groups for component in group.components}
-        if wanted is None:
-            return tuple(component for component in (able[:-1] if name else able) if component in with_filters)
-        for component in wanted:
-            if component not in self.arch.components:
-                hint = did_you_mean(component, self.arch.components) or f"; allowed: {', '.join(self.arch.components)}"
-                raise AmountError("components", f"received '{component}'{hint}")
-            if component not in with_filters:
-                raise AmountError("components", f"received '{component}', which has no filters that can be removed")
-            if not name and component not in able:
-                raise AmountError("components", f"received '{component}', which has no loss; allowed: {', '.join(able)}")
-        return tuple(component for component in able if component in wanted)
-
-    def _foreseen(self, action: PruneAction) -> PruneAction:
-        """The action with the sizes that it leaves, and the network changed by it, as far as that is known."""
-        if action.index < len(self.done):
-            entry = self.done[action.index]
-            changed = tuple((name, old, new) for name, (old, new) in entry["filters"].items())
-            return replace(action, start=Start(**entry["start"]), planned=changed)
-        settings = action.settings
-        coupling = find_coupling(self.arch)
-        groups = selectable(coupling, action.targets, action.touches, action.begun)
-        if settings.importance == "batch_norm_scale":
-            self._scales(action, groups)
-        start = action.start or Start.of(self.arch, groups, action.counted)
-        action = replace(action, start=start)
-        if settings.accuracy_drop is not None or settings.zeros:
-            return action
-        ranking = Ranking(coupling, groups, None, settings.ranking, action.final)
-        removed = choose(self.spec, coupling, ranking, settings, action.counted, action.progress[1], start)
-        if not removed and not self.done:
-            self.idle.append(why_nothing(settings, coupling, groups, start))
-        if settings.ranking == "global" and len(groups) > 1:
-            return action
-        self._become(without(self.spec, coupling, removed))
-        return replace(action, planned=changes(coupling, groups, removed))
-
-    def _scales(self, action: PruneAction, groups: Sequence[Group]) -> None:
-        """Refuses a layer without batch norm now, and not when its filters are to be ranked."""
-        depth = action.depth(self.arch)
-        run = [*self.arch.blocks[:depth], *(head for head in self.arch.heads if head.name in action.heads)]
-        chains = {(c.name, name): chain for c in run for name, chain in find_chains(c.nodes).items()}
-        for place in (filter_.place for group in groups for item in group.items for filter_ in item.filters):
-            if place in chains and chains[place].batch_norm is None:
-                raise AmountError("importance", no_scale(place))
 
     def replace_head(self) -> None:
         """Adds the replacement of the last head, and the phase that trains the new one."""
@@ -338,9 +291,3 @@ def _check_patterns(arch: Architecture, section: tuple[str, ...], training: Trai
             allowed = ", ".join(layers) or f"none: no layer has what {settings.name} is about"
             message = f"received {settings.of}, which is no layer of this network with such a kernel; allowed: {allowed}"
             raise PlanError((*section, "regularizers", number, "of"), message)
-
-
-def changes(coupling: Coupling, groups: Sequence[Group], removed: Collection[int]) -> tuple[tuple[str, int, int], ...]:
-    """(layer, filters before, filters after) for every layer of some groups."""
-    places = dict.fromkeys(place for group in groups for place in group.places)
-    return tuple(("/".join(place), len(coupling.outputs[place]), len(kept(coupling.outputs[place], removed))) for place in places)

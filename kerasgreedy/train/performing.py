@@ -14,8 +14,8 @@ from kerasgreedy.network.evaluation import Evaluator
 from kerasgreedy.plan.actions import Action, ActionEntry, HeadAction, PruneAction, PruneEntry
 from kerasgreedy.plan.amounts import Ranking, choose, deployed_cost, deployed_parameters, selectable
 from kerasgreedy.plan.batch_sizes import whole_shares
-from kerasgreedy.plan.compile import changes
 from kerasgreedy.plan.preparation import Job
+from kerasgreedy.plan.removals import changes
 from kerasgreedy.pruning.importance import importance, normalized
 from kerasgreedy.spec.doors import imported
 from kerasgreedy.spec.model import ModelSpec
