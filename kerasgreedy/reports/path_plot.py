@@ -9,7 +9,7 @@ from kerasgreedy.reports.run_files import REFRESH
 
 
 @dataclass(frozen=True)
-class Problem:
+class PathPoint:
     """Where a problem of a path was left.
 
     Attributes:
@@ -22,7 +22,7 @@ class Problem:
     accuracy: dict[str, float]
 
 
-def path_problems(stages: Sequence[dict[str, Any]], metrics: Sequence[dict[str, Any]]) -> dict[str, list[Problem]]:
+def path_problems(stages: Sequence[dict[str, Any]], metrics: Sequence[dict[str, Any]]) -> dict[str, list[PathPoint]]:
     """Phase -> its problems; only phases that followed a path."""
     found = {}
     for entry in stages:
@@ -34,15 +34,15 @@ def path_problems(stages: Sequence[dict[str, Any]], metrics: Sequence[dict[str, 
     return found
 
 
-def _problem(solved: dict[str, Any], records: Sequence[dict[str, Any]]) -> Problem:
+def _problem(solved: dict[str, Any], records: Sequence[dict[str, Any]]) -> PathPoint:
     splits = {split: [r for r in records if r["split"] == split] for split in dict.fromkeys(r["split"] for r in records)}
     loss, accuracy = (
         {split: sum(r[key] for r in own) / len(own) for split, own in splits.items()} for key in ("loss", "accuracy")
     )
-    return Problem(solved["factor"], loss, accuracy)
+    return PathPoint(solved["factor"], loss, accuracy)
 
 
-def draw_path(phases: dict[str, list[Problem]]) -> Any:
+def draw_path(phases: dict[str, list[PathPoint]]) -> Any:
     """Accuracy above, loss below, against the factor; full lines: training images, dashed: validation."""
     figure = new_figure(7, 6)
     axes = figure.subplots(2, 1, sharex=True)
