@@ -96,7 +96,7 @@ All phases of a strategy train as `training` says, except for what `phases` chan
 ```yaml
 strategy: greedy
 training: {epochs: 50, optimizer: {name: sgd, learning_rate: 0.1, weight_decay: 5e-4}}
-phases: {block_1: {epochs: 20}, block_5: {optimizer: {name: sgd, learning_rate: 0.05}}}
+phases: {block_1: {epochs: 20}, block_2: {optimizer: {name: sgd, learning_rate: 0.05}}}
 ```
 
 ## Removal of filters between phases

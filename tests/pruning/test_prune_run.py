@@ -258,6 +258,8 @@ def test_cached_features_and_recomputed_ones_give_the_same_run(two_blocks, tmp_p
     cached = train_spec(*two_blocks, overrides, tmp_path / "cached", quiet=True)
     plan = json.loads((cached.workdir / "plan.json").read_text())
     assert [stage["name"] for stage in plan if stage["cache"] == "memory"] == [
+        "fine_tune_block_1_1",
+        "fine_tune_block_1_2",
         "block_2",
         "fine_tune_block_2_1",
         "fine_tune_block_2_2",
