@@ -36,6 +36,10 @@ def test_page_recipe(page):
     page.says("List items go by number: `--set blocks.0.conv=32`", "write `spec.name=...` or `recipe.name=...`")
     assert "write spec.name or recipe.name" in page.run("kerasgreedy", "plan", "vgg11_k3", "--set", "name=x").err
 
+    page.says("except for what `phases` changes for one of them")
+    apart = kg.prepare(spec_of("name: two\nblocks: [{conv: 4}, {conv: 4}]"), in_frame(page.yaml("strategy: greedy")))
+    assert [(phase.epochs, phase.training.optimizer.learning_rate) for phase in apart.phases] == [(20, 0.1), (50, 0.05)]
+
     pruned = in_frame(page.yaml("strategy: greedy"))
     job = kg.prepare(spec_of("name: two\nblocks: [{conv: 70}, {conv: 80}]\nauxiliary_head: {hidden_layers: 1}"), pruned)
     names = [(phase.name, phase.epochs) for phase in job.phases]
