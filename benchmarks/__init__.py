@@ -8,5 +8,6 @@ workers      one process for each contender, told over pipes what to do
 ours         this package's side of it; torch_worker, torch_simcnn, torch_train: PyTorch's
 costs        multiply-adds and stored activations, counted and not measured
 figures      medians, spreads, tables, pictures
-throughput, memory, depth, end_to_accuracy, whole_runs    the scripts
+convex       its two sides are convex_ours and convex_torch, what they step on convex_problem
+throughput, memory, depth, end_to_accuracy, whole_runs    the other scripts
 """

@@ -70,6 +70,29 @@ def test_stored_activations_by_hand():
     assert Work.of(normed, 2).stored_bytes("float32", 2) == 2 * (3 * map_ + 2 * 2 * wide + pooled + pooled)
 
 
+@needs_torch
+def test_convex_steps_are_the_same_everywhere_and_are_timed():
+    from benchmarks.convex import check, measure
+    from benchmarks.convex_problem import Problem
+
+    problem = Problem(side=10, channels=2, classes=3, gates=5, kernel=3, stride=2, batch=20, part=5, learning_rate=0.1)
+    names = ["ours", "ours, naive", "torch", "torch, naive"]
+    found = check(problem, names)
+    assert found["same"] is True and found["losses"]["ours"][-2] < found["losses"]["ours"][0] - 1e-3
+    rows = measure(problem, names, rounds=2, steps=1)["contenders"]
+    assert list(rows) == names and all(row["gflops"] > 0 for row in rows.values())
+
+
+def test_multiply_adds_of_a_convex_step_by_hand():
+    """16 patches of 18 numbers, 5 gates, 3 classes."""
+    from benchmarks.convex_problem import Problem
+
+    problem = Problem(side=9, channels=2, classes=3, gates=5, kernel=3, stride=2)
+    assert (problem.patches, problem.length) == (16, 18)
+    assert problem.multiply_adds("summed") == 2 * 16 * 5 * 18 + 2 * 5 * 18 * 3
+    assert problem.multiply_adds("naive") == 16 * 5 * 18 + 2 * 16 * 5 * 18 * 3
+
+
 def test_statistics():
     assert harmonic_mean([1.0, 3.0]) == 1.5
     assert spread(range(11)) == {"median": 5.0, "p10": 1.0, "p90": 9.0}
