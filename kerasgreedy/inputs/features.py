@@ -81,6 +81,7 @@ class ImageInput:
     def __init__(self, phase: Phase, pipeline: Pipeline):
         self._phase, self._pipeline = phase, pipeline
         self.augments = pipeline.augments
+        self._evaluations: dict[Part, tf.data.Dataset] = {}  # the same each time: what they are made by is traced once
 
     def __len__(self) -> int:
         return len(self._pipeline.parts["train"])
@@ -95,7 +96,9 @@ class ImageInput:
         return self._pipeline.view("train", view, self._phase.training.batch_size, shards=shards)
 
     def evaluation(self, part: Part) -> tf.data.Dataset:
-        return self._pipeline.evaluation(part, self._phase.training.batch_size)
+        if part not in self._evaluations:
+            self._evaluations[part] = self._pipeline.evaluation(part, self._phase.training.batch_size)
+        return self._evaluations[part]
 
 
 class FeatureInput:

@@ -1,5 +1,6 @@
 """Accelerated proximal gradient (FISTA) on all training images at once, for linear heads."""
 
+import functools
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, astuple
@@ -64,6 +65,11 @@ class Accelerated(Solver):
         self._factor = settings.factors[0]  # that the last step was made with
         self.extras = {"fista": self}
 
+    @functools.cached_property
+    def _images_in_order(self) -> tf.data.Dataset:
+        """All of the training part, the same each time; traced once."""
+        return self._task.source.view(None, self._devices.workers)
+
     # What the loop asks for.
 
     def prepare(self, epoch: int, step: int) -> Generator[Work, None, None]:
@@ -85,7 +91,7 @@ class Accelerated(Solver):
             # Where kernels have to stay in a set, gap and objective mean something inside it only.
             self._assign({key: self._terms.inside(key, value) for key, value in self._ahead.items()})
         whole = self._images // self._size
-        batches = iter(self._devices.batches(self._task.source.view(None, self._devices.workers).skip(first_step)))
+        batches = iter(self._devices.batches(self._images_in_order.skip(first_step) if first_step else self._images_in_order))
         for number_of_batch in range(first_step, whole):
             results = [self._losses(*next(batches))]
             if number_of_batch == whole - 1:
@@ -248,7 +254,7 @@ class Accelerated(Solver):
     def _pass(self, function: Callable[..., Any], what: str, number: int, of: int) -> Generator[Work, None, Point]:
         """The mean over all training images of a gradient with the weights of now."""
         total = {key: np.zeros(value.shape) for key, value in self._point().items()}
-        for index, batch in enumerate(self._devices.batches(self._task.source.view(None, self._devices.workers)), start=1):
+        for index, batch in enumerate(self._devices.batches(self._images_in_order), start=1):
             for key, value in zip(total, function(*batch)[0], strict=True):
                 total[key] += value.numpy()
             yield what, min((number - 1) * self._images + index * self._size, number * self._images), of * self._images

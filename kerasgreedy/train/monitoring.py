@@ -33,12 +33,13 @@ class Watch:
 
     Args:
         source: what the phase reads.
-        parts: of the data, see `watched_parts`. Where there is none, the first batch of the epoch is looked at, for numbers that
-            are not finite only: a step shows those of the weights before it.
+        parts: of the data, see `watched_parts`. Where there is none, one training batch is looked at, always the same, for
+            numbers that are not finite only: a step shows those of the weights before it.
     """
 
     def __init__(self, phase: Phase, network: Network, strategy: tf.distribute.Strategy, source: PhaseInput, parts: list[Part]):
         self._phase, self._source, self._parts = phase, source, parts
+        self._batch: tf.data.Dataset | None = None  # traced once
         names = [head.name for head in network.heads]
         depths = [names.index(head) + 1 for head in phase.losses]
         objectives = objectives_of(phase.training, phase.losses)
@@ -62,8 +63,10 @@ class Watch:
                 for head, values in zip(self._phase.losses, scores.values(), strict=True)
             }
         if not self._parts:
-            first = self._source.training(epoch, 0).take(1)
-            self._scores(epoch, "a training batch", first.map(lambda x, label: (x, label, tf.ones_like(label, tf.float32))), seen)
+            if self._batch is None:
+                first = self._source.training(epoch, 0).take(1)
+                self._batch = first.map(lambda x, label: (x, label, tf.ones_like(label, tf.float32)))
+            self._scores(epoch, "a training batch", self._batch, seen)
         return result
 
     def _scores(self, epoch: int, where: str, batches: tf.data.Dataset, seen: Callable[[], None]) -> dict[int, Scores]:
