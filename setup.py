@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"', (here / "kerasgreedy/__init__.py").read_text(), re.M).group(1)
 
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "jsonschema>=4"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "jsonschema>=4", "cvxpy>=1.5"]
 EXPORT = ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"]
 
 setup(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
+import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
@@ -24,6 +25,7 @@ def test_two_copies_beside_one():
     assert found["two_over_one"]["p10"] <= found["two_over_one"]["median"] <= found["two_over_one"]["p90"]
 
 
+@pytest.mark.slow
 def test_exported_programs_give_what_the_network_gives(tmp_path):
     architecture = architecture_of(open_spec("simcnn_k1_cifar", 2))
     network = Network(architecture)

@@ -12,7 +12,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "kerasgreedy"
 # From the bottom up. A room imports those below it, and of its own floor those on its left.
 FLOORS = [
-    ["errors", "files", "strict_json", "pictures"],
+    ["errors", "files", "strict_json", "pictures", "kernel_groups"],
     ["spec"],
     ["graph", "nn"],
     ["data", "network"],

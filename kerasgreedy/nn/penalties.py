@@ -86,27 +86,6 @@ class AbsoluteSum(Penalty):
         return _ratio(self.settings.weight, tf.reduce_max(tf.abs(kernel))), 0.0, 0.0
 
 
-class FilterNorms(Penalty):
-    """weight * sum over filters of |filter|_2; at 0 the subgradient is 0."""
-
-    def value(self, kernels: Kernels) -> tf.Tensor:
-        norms = [_norms(kernel) for kernel in kernels.values()]
-        return self.settings.weight * tf.add_n([tf.reduce_sum(norm) for norm in norms])
-
-    def gradients(self, kernels: Kernels) -> dict[str, tf.Tensor]:
-        """weight * w / |w|."""
-        return {key: self.settings.weight * tf.math.divide_no_nan(kernel, _norms(kernel)) for key, kernel in kernels.items()}
-
-    def proximal(self, kernel: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-        """w * max(1 - rate * weight / |w|, 0)."""
-        left = 1 - tf.math.divide_no_nan(rate * self.settings.weight, _norms(kernel))
-        return tf.where((left > 0) & (_norms(kernel) > 0), kernel * left, tf.zeros_like(kernel))
-
-    def conjugate(self, kernel: tf.Tensor) -> tuple[float, float, float]:
-        """0 while the largest norm of a filter is at most the weight."""
-        return _ratio(self.settings.weight, tf.reduce_max(_norms(kernel))), 0.0, 0.0
-
-
 class SidePenalty(Penalty):
     """weight * mean over images and patches of max(0, -(2 D - 1) X v), summed over filters; D = 1[X g >= 0]."""
 
@@ -192,9 +171,3 @@ def _onto_simplex(sizes: tf.Tensor, radius: float) -> tf.Tensor:
 
 def _ratio(weight: float, largest: tf.Tensor) -> float:
     return weight / float(largest) if float(largest) else math.inf
-
-
-def _norms(kernel: tf.Tensor) -> tf.Tensor:
-    """(1, ..., filters), or (1, gates, classes)."""
-    inside = [0, 1, 2] if len(kernel.shape) == 4 else [0]
-    return tf.sqrt(tf.reduce_sum(tf.square(kernel), axis=inside, keepdims=True))

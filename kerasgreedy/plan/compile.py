@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 from kerasgreedy.errors import PlanError, ShapeError, did_you_mean
 from kerasgreedy.graph.architecture import Architecture, Component, architecture
-from kerasgreedy.graph.kinds import has_kernel
+from kerasgreedy.graph.penalised import penalised, scale_layers
 from kerasgreedy.graph.rewriting import last_head, resized
-from kerasgreedy.graph.tree import leaves
+from kerasgreedy.graph.tree import Path_
 from kerasgreedy.plan.actions import Action, HeadAction, PruneAction
 from kerasgreedy.plan.amounts import AmountError
 from kerasgreedy.plan.caching import plan_cache
@@ -19,7 +19,6 @@ from kerasgreedy.plan.solver_plans import SolverRequest, plan_solver
 from kerasgreedy.plan.stages import Phase, SolverPlan, Stage
 from kerasgreedy.spec.model import ModelSpec, merged_head
 from kerasgreedy.spec.recipe import Recipe
-from kerasgreedy.spec.regularizers import matches
 from kerasgreedy.spec.strategy_names import STRATEGIES
 from kerasgreedy.spec.training import Training
 
@@ -282,12 +281,17 @@ def _before_weights(trains: Components) -> int:
 
 def _check_patterns(arch: Architecture, section: tuple[str, ...], training: Training) -> None:
     """Refuses a regularizer that means no layer of the network."""
-    nodes = {f"{c.name}/{node.name}": node for c in arch.components.values() for node in leaves(c.nodes)}
-    trained = {key: node for key, node in nodes.items() if has_kernel(node) and node.parameters}
-    heads = {head.name for head in arch.heads}
     for number, settings in enumerate(training.regularizers):
-        layers = [key for key, node in trained.items() if settings.applies(node.layer)]
-        if not any(matches(settings.of, key, key.split("/")[0] in heads) for key in layers):
+        meant = penalised(arch, settings, arch.components)
+        place: Path_ = (*section, "regularizers", number)
+        if not meant:
+            layers = penalised(arch, settings.model_copy(update={"of": "all"}), arch.components)
             allowed = ", ".join(layers) or f"none: no layer has what {settings.name} is about"
             message = f"received {settings.of}, which is no layer of this network with such a kernel; allowed: {allowed}"
-            raise PlanError((*section, "regularizers", number, "of"), message)
+            raise PlanError((*place, "of"), message)
+        scaled = scale_layers(arch, arch.components) if settings.acts_on != "kernel" else meant
+        odd = next((key for key in meant if key not in scaled), None)
+        if odd:
+            allowed = ", ".join(key for key in meant if key in scaled) or "none, so take on: kernel"
+            message = f"on: {settings.acts_on} needs a batch norm right after each layer, and {odd} has none; allowed: {allowed}"
+            raise PlanError((*place, "of"), message)

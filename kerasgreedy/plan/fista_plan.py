@@ -92,7 +92,7 @@ def _has_dual(component: Component, asked: SolverRequest) -> bool:
     """Whether the conjugate of all that is added to a head's loss is known; see `solvers.convex_terms.Terms.dual`."""
     last, decay = component.nodes[-1], bool(asked.training.optimizer.weight_decay)
     key = f"{component.name}/{last.name}"
-    penalties = [each for each in asked.training.regularizers if matches(each.of, key, True) and each.applies(last.layer)]
+    penalties = [each for each in asked.training.regularizers if matches(each.of, key, True, True) and each.applies(last.layer)]
     biased = isinstance(last.layer, L.Dense) and bool(last.layer.use_bias)
     one = len(penalties) + decay == 1 and (decay or not biased)
     return one and asked.training.objective_of(component.name).name == "squared_error"

@@ -1,19 +1,20 @@
 """What a step does beside the optimiser: to gradients before it, to variables after it. The step applies them in order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
-from kerasgreedy.graph.tree import leaves
+from kerasgreedy.graph.penalised import entering, penalised, scale_layers
 from kerasgreedy.network.build import Network
 from kerasgreedy.nn.gated import SeparableScores, trained_kernel
 from kerasgreedy.nn.penalties import Penalty
+from kerasgreedy.nn.structured import Entering, RelaxedCost
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.state import Extra
-from kerasgreedy.spec.regularizers import PENALTIES, Limit, Which, matches
+from kerasgreedy.spec.regularizers import PENALTIES, Limit
 
 Gradients: TypeAlias = list[tf.Tensor]
 
@@ -39,20 +40,22 @@ class Setting:
         """Copies of the network."""
         return int(self.strategy.num_replicas_in_sync)
 
-    def kernels(self, which: Which = "all", limit: Limit | None = None) -> dict[str, keras.Variable]:
-        """`component/layer` -> kernel, of what trains; of layers that a regularizer can be of."""
-        found = {
-            f"{name}/{layer.name}": kernel
-            for name in self.phase.trains
-            for layer in self.network.component(name).layers
-            if (kernel := trained_kernel(layer)) is not None
-        }
-        if limit is not None:
-            nodes = self.network.architecture.components
-            layers = {f"{name}/{node.name}": node.layer for name in self.phase.trains for node in leaves(nodes[name].nodes)}
-            found = {key: kernel for key, kernel in found.items() if limit.applies(layers[key])}
-        heads = {head.name for head in self.network.architecture.heads}
-        return {key: kernel for key, kernel in found.items() if matches(which, key, key.split("/")[0] in heads)}
+    def kernels(self, limit: Limit) -> dict[str, keras.Variable]:
+        """`component/layer` -> what a regularizer is of, among what trains: kernels, or the scales of the batch norm behind."""
+        keys = penalised(self.network.architecture, limit, self.phase.trains)
+        if limit.acts_on == "scale":
+            return self.scales(keys)
+        found = {key: trained_kernel(self._layer(key)) for key in keys}
+        return {key: kernel for key, kernel in found.items() if kernel is not None}
+
+    def scales(self, keys: Collection[str]) -> dict[str, keras.Variable]:
+        """`component/layer` -> the scale of the batch norm right after it."""
+        norms = scale_layers(self.network.architecture, self.phase.trains)
+        return {key: self._layer(norms[key]).gamma for key in keys}
+
+    def _layer(self, key: str) -> Any:
+        component, _, layer = key.partition("/")
+        return self.network.component(component).get_layer(layer)
 
 
 class Update:
@@ -114,6 +117,8 @@ class Regularized(Update):
 
     def __init__(self, penalty: Penalty, setting: Setting, kernels: Mapping[str, keras.Variable]):
         self._penalty, self._setting, self._kernels = penalty, setting, kernels
+        # What is penalised is a kernel times these, filter by filter.
+        self._scales = setting.scales(kernels) if penalty.settings.acts_on == "scaled_kernel" else {}
         with setting.strategy.scope():
             self._due = tf.Variable(True, trainable=False)  # of a map that is taken after some steps only
 
@@ -121,8 +126,13 @@ class Regularized(Update):
         if self._penalty.is_proximal:
             return gradients
         scale = self._setting.optimizer.scale_loss(1.0 / self._setting.replicas)
-        own = self._penalty.gradients({key: tf.convert_to_tensor(kernel.value) for key, kernel in self._kernels.items()})
-        added = {id(kernel): scale * own[key] for key, kernel in self._kernels.items()}
+        values = {key: tf.convert_to_tensor(kernel.value) for key, kernel in self._kernels.items()}
+        scales = {key: tf.convert_to_tensor(gamma.value) for key, gamma in self._scales.items()}
+        own = self._penalty.gradients({key: value * scales.get(key, 1.0) for key, value in values.items()})
+        added = {id(kernel): scale * own[key] * scales.get(key, 1.0) for key, kernel in self._kernels.items()}
+        for key, gamma in self._scales.items():
+            inside = list(range(len(values[key].shape) - 1))
+            added[id(gamma)] = scale * tf.reduce_sum(own[key] * values[key], axis=inside)
         return [g + added[id(v)] if id(v) in added else g for g, v in zip(gradients, variables, strict=True)]
 
     def on_variables(self, rate: tf.Tensor) -> None:
@@ -147,8 +157,9 @@ class Regularized(Update):
                 kernel.assign(self._penalty.proximal(value, tf.constant(0.0)))
 
     def value(self) -> float:
-        kernels = {key: tf.constant(keras.ops.convert_to_numpy(kernel)) for key, kernel in self._kernels.items()}
-        return float(self._penalty.value(kernels))
+        kernels = {key: keras.ops.convert_to_numpy(kernel) for key, kernel in self._kernels.items()}
+        scales = {key: keras.ops.convert_to_numpy(gamma) for key, gamma in self._scales.items()}
+        return float(self._penalty.value({key: tf.constant(kernel * scales.get(key, 1)) for key, kernel in kernels.items()}))
 
 
 class OnSides(Update):
@@ -158,7 +169,7 @@ class OnSides(Update):
         self._penalty = PENALTIES.load(settings.name)(settings)
         # Gated layer -> the kernel of its filters, its own or that of the layer behind it.
         self._filters: dict[str, tuple[Any, keras.Variable]] = {}
-        for key, kernel in setting.kernels(settings.of, settings).items():
+        for key, kernel in setting.kernels(settings).items():
             name, _, own = key.partition("/")
             nodes = [node.name for node in setting.network.architecture.components[name].nodes]
             component, gated = setting.network.component(name), own
@@ -206,10 +217,15 @@ class Agreed(Update):
 
 def penalties_of(setting: Setting) -> list[tuple[Penalty, dict[str, keras.Variable]]]:
     """Each penalty that acts in the phase, and `component/layer` -> kernel that it is of."""
-    found = [(settings, setting.kernels(settings.of, settings)) for settings in setting.phase.training.regularizers]
-    return [
-        (PENALTIES.load(settings.name)(settings), kernels) for settings, kernels in found if kernels and not settings.of_batches
-    ]
+    result = []
+    for settings in setting.phase.training.regularizers:
+        kernels = setting.kernels(settings)
+        if kernels and not settings.of_batches:
+            penalty = PENALTIES.load(settings.name)(settings)
+            if isinstance(penalty, RelaxedCost):
+                penalty.entering = {k: Entering(*facts) for k, facts in entering(setting.network.architecture, kernels).items()}
+            result.append((penalty, kernels))
+    return result
 
 
 def updates_of(setting: Setting, *others: Update | None) -> list[Update]:

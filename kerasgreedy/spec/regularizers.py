@@ -3,14 +3,19 @@
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kerasgreedy.spec.convex_layers import ClassSeparable, GatedConv
 from kerasgreedy.spec.doors import Choice, Door, Named
-from kerasgreedy.spec.strict import Count, Strict
+from kerasgreedy.spec.layers import Conv, Dense
+from kerasgreedy.spec.strict import Count, Strict, fault, faults
 
-Which: TypeAlias = Literal["all", "blocks", "heads"] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+Which: TypeAlias = (
+    Literal["all", "blocks", "heads", "hidden"] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+)
 Form: TypeAlias = Literal["proximal", "subgradient"]
+On: TypeAlias = Literal["kernel", "scaled_kernel", "scale"]
+Norm: TypeAlias = Literal["l2", "normalized", "scaled", "linf"]
 
 
 class Limit(Named):
@@ -18,10 +23,11 @@ class Limit(Named):
 
     of: Which = Field(
         "all",
-        description="whose kernels: `all`, `blocks`, `heads`, or a list of patterns of layers, `[block_1/*, '*/conv_2']`; biases "
-        "and batch norm are never penalised",
+        description="whose kernels: `all`; `blocks`; `heads`; `hidden`, all but those of layers that make logits; or a list of "
+        "patterns of layers, `[block_1/*, '*/conv_2']`; biases and the shift of batch norm are never penalised",
     )
     of_batches: ClassVar[bool] = False  # it needs the images, and is no function of kernels alone
+    acts_on: ClassVar[On] = "kernel"
 
     @classmethod
     def applies(cls, layer: Strict) -> bool:
@@ -51,19 +57,87 @@ class L1(Regularizer):
     )
 
 
-class GroupLasso(Regularizer):
-    """Sum over filters of the l2 norm of a filter's kernel; a unit of a dense layer is a filter (Yuan and Lin 2006)."""
+class OfFilters(Regularizer):
+    """A penalty on norms of filters, or of groups of their places."""
 
-    name: Literal["group_lasso"] = Field(description="write `group_lasso`")
     form: Form = Field(
         "proximal",
-        description="`proximal`: each filter's norm is shortened after each step, to exact zeros where it is short; "
-        "`subgradient`: added to the gradient",
+        description="`proximal`: norms are shortened after each step, to exact zeros where they are short; `subgradient`: added "
+        "to the gradient",
+    )
+    norm: Norm = Field(
+        "l2",
+        description="of a group of g numbers: `l2`; `normalized`, l2 / sqrt(g) (structured sparsity, eq. 25); `scaled`, "
+        "sqrt(g) l2 (eq. 29); `linf`, the largest absolute value",
     )
 
     @classmethod
     def applies(cls, layer: Strict) -> bool:
         return _of(layer) != "rows"  # whose matrices have no filters of their own
+
+
+class GroupLasso(OfFilters):
+    """Sum over filters of the norm of a filter's kernel; a unit of a dense layer is a filter (Yuan and Lin 2006).
+
+    Omega_1 of the paper on structured sparsity (eq. 13); with `squared`, the sum over layers of the square of a layer's sum
+    (eq. 32).
+    """
+
+    name: Literal["group_lasso"] = Field(description="write `group_lasso`")
+    squared: bool = Field(
+        False, description="the sum over the filters of a layer is squared; `proximal` finds its map by halving"
+    )
+    on: On = Field(
+        "kernel",
+        description="what has the norm: the `kernel`; the `scaled_kernel`, times the scale of the batch norm right after it "
+        "(subgradient only); that `scale` alone. Under batch norm the size of a kernel says nothing",
+    )
+
+    @property
+    def acts_on(self) -> On:  # type: ignore[override]
+        return self.on
+
+    @model_validator(mode="after")
+    def _of_one_variable(self) -> "GroupLasso":
+        if self.on == "scaled_kernel" and self.form == "proximal":
+            message = "a product of two variables has no proximal map; allowed with on: scaled_kernel: subgradient"
+            raise faults("GroupLasso", [fault(message, self.form, ("form",))])
+        return self
+
+
+class NestedGroupLasso(OfFilters):
+    """Sum over filters of the norms of nested groups of a kernel's places, from the outermost in: kernels shrink, then vanish.
+
+    Omega_2 of the paper on structured sparsity (eq. 22); with `squared`, the sum over filters of the square of a filter's sum
+    (eq. 33). Dense layers have one group a unit.
+    """
+
+    name: Literal["nested_group_lasso"] = Field(description="write `nested_group_lasso`")
+    of: Which = Field("hidden", description="as of the others; default: all but the layers that make logits")
+    groups: Literal["half_rings", "rings"] = Field(
+        "half_rings",
+        description="`half_rings`: a side shrinks by one at a time, top left first; `rings`: by two, and stays centred",
+    )
+    squared: bool = Field(False, description="the sum of a filter is squared; `proximal` finds its map by halving")
+
+
+class Complexity(Regularizer):
+    """Multiply-adds with relaxed widths and sizes: sum over layers and filters of r c d' s'^2 (structured sparsity, eq. 34).
+
+    r c are the places of the map that a layer gives, s' is a filter's sum of `nested_group_lasso`, d' the sum of the norms of the
+    filters that make what enters; images, and what is not penalised, count their channels.
+    """
+
+    name: Literal["complexity"] = Field(description="write `complexity`")
+    of: Which = Field("hidden", description="as of the others; default: all but the layers that make logits")
+    form: Literal["subgradient"] = Field("subgradient", description="the only form: it couples layers")
+    norm: Norm = Field("l2", description="in s', as of `nested_group_lasso`")
+    groups: Literal["half_rings", "rings"] = Field("half_rings", description="in s', as of `nested_group_lasso`")
+    squared: ClassVar[bool] = False
+
+    @classmethod
+    def applies(cls, layer: Strict) -> bool:
+        return isinstance(layer, Conv | Dense)
 
 
 class GateHinge(Regularizer):
@@ -108,7 +182,9 @@ PENALTIES = Door(
     [
         Choice("kerasgreedy.nn.penalties:SquaredNorm", L2),
         Choice("kerasgreedy.nn.penalties:AbsoluteSum", L1),
-        Choice("kerasgreedy.nn.penalties:FilterNorms", GroupLasso),
+        Choice("kerasgreedy.nn.structured:GroupNorms", GroupLasso),
+        Choice("kerasgreedy.nn.structured:GroupNorms", NestedGroupLasso),
+        Choice("kerasgreedy.nn.structured:RelaxedCost", Complexity),
         Choice("kerasgreedy.nn.penalties:SidePenalty", GateHinge),
         Choice("kerasgreedy.nn.penalties:InNuclearBall", NuclearBall),
     ],
@@ -116,8 +192,13 @@ PENALTIES = Door(
 Penalty: TypeAlias = Annotated[Limit, PENALTIES]
 
 
-def matches(which: Which, key: str, of_head: bool) -> bool:
-    """Whether a regularizer's `of` means the layer `component/layer`."""
+def matches(which: Which, key: str, of_head: bool, classifies: bool) -> bool:
+    """Whether a regularizer's `of` means the layer `component/layer`.
+
+    Args:
+        of_head: it is a layer of a head.
+        classifies: it makes logits.
+    """
     if isinstance(which, str):
-        return which == "all" or (which == "heads") == of_head
+        return {"all": True, "blocks": not of_head, "heads": of_head, "hidden": not classifies}[which]
     return any(fnmatchcase(key, pattern) for pattern in which)

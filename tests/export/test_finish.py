@@ -147,6 +147,7 @@ def test_quantize(finished, tmp_path, monkeypatch, capsys):
     assert kernels and {d["dtype"] for d in kernels if d["shape"][0] in (4, 6)} == {np.int8}
 
 
+@pytest.mark.slow
 def test_cluster(finished, tmp_path):
     settings = Finish("cluster", epochs=1, clusters=5)
     results = finish_run(finished.workdir, tmp_path / "c", settings, quiet=True)

@@ -144,6 +144,7 @@ def test_decay_ends_at_the_closed_form_with_a_gap(solve):
     assert fista_of(run)["objective"] - fista_of(run)["duality_gap"] - 1e-6 <= best <= fista_of(run)["objective"] + 1e-7
 
 
+@pytest.mark.slow
 def test_two_starts_end_at_one_objective_and_two_of_the_twin_do_not(solve):
     ends = []
     for start in ("zero", "random"):
@@ -196,7 +197,9 @@ def test_stopped_and_resumed_equals_never_stopped(solve, monkeypatch, recipe, at
     check_resumed(solve, monkeypatch, at, STACK, text, *sets)
 
 
-@pytest.mark.parametrize(("spec", "recipe", "sets"), [("stack", "sgd", []), ("stack", "fista", []), ("ccnn", "sgd", ["ball"])])
+@pytest.mark.parametrize(
+    ("spec", "recipe", "sets"), some(("stack", "sgd", []), slow=[("stack", "fista", []), ("ccnn", "sgd", ["ball"])])
+)
 def test_two_devices_equal_one(solve, spec, recipe, sets):
     text, recipe = {"stack": STACK, "ccnn": CCNN}[spec], {"sgd": SGD, "fista": FISTA}[recipe]
     sets = [*(BALL if sets else []), "training.epochs=2", "training.batch_size=32", "training.optimizer.learning_rate=2e-4"]

@@ -10,7 +10,8 @@ from conftest import recipe_of, same_weights, spec_of, stop_at, two_devices, wei
 from kerasgreedy.errors import SpecError, Stopped
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.network.build import Network
-from kerasgreedy.nn.penalties import AbsoluteSum, FilterNorms, SquaredNorm
+from kerasgreedy.nn.penalties import AbsoluteSum, SquaredNorm
+from kerasgreedy.nn.structured import GroupNorms
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.solvers.schedules import make_optimizer
@@ -23,26 +24,27 @@ KERNEL = RNG.normal(size=(3, 3, 2, 6)).astype(np.float32)
 KERNEL[..., 1] *= 0.01  # a filter that is nearly nothing
 KERNEL[..., 2] = 0
 NORMS = np.sqrt(np.square(KERNEL.astype(float)).sum((0, 1, 2)))
+SETTINGS = SimpleNamespace(weight=0.7, norm="l2", squared=False)
 PENALTIES = {
     "l2": (SquaredNorm, 0.35 * np.square(KERNEL.astype(float)).sum(), 0.7 * KERNEL),
     "l1": (AbsoluteSum, 0.7 * np.abs(KERNEL.astype(float)).sum(), 0.7 * np.sign(KERNEL)),
-    "group_lasso": (FilterNorms, 0.7 * NORMS.sum(), 0.7 * KERNEL / np.where(NORMS, NORMS, 1)),
+    "group_lasso": (GroupNorms, 0.7 * NORMS.sum(), 0.7 * KERNEL / np.where(NORMS, NORMS, 1)),
 }
 
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_values_and_subgradients(name):
     cls, value, gradient = PENALTIES[name]
-    penalty = cls(SimpleNamespace(weight=0.7))
+    penalty = cls(SETTINGS)
     kernels = {"a/b": tf.constant(KERNEL), "a/c": tf.constant(2 * KERNEL)}
     np.testing.assert_allclose(penalty.value({"a/b": kernels["a/b"]}), value, rtol=1e-5)
     np.testing.assert_allclose(penalty.gradients(kernels)["a/b"], gradient, atol=1e-6)
 
 
-@pytest.mark.parametrize(("cls", "zeros"), [(AbsoluteSum, None), (FilterNorms, 2)])
+@pytest.mark.parametrize(("cls", "zeros"), [(AbsoluteSum, None), (GroupNorms, 2)])
 def test_proximal_maps_minimise_what_they_say(cls, zeros):
     """u = prox(w) beats 2,000 points around it in |u - w|^2 / 2 + rate * value(u), in float64."""
-    penalty, rate = cls(SimpleNamespace(weight=0.7)), tf.constant(0.5, tf.float64)
+    penalty, rate = cls(SETTINGS), tf.constant(0.5, tf.float64)
     w = tf.constant(KERNEL, tf.float64)
 
     def cost(u):
@@ -60,10 +62,11 @@ def test_proximal_maps_minimise_what_they_say(cls, zeros):
 
 @pytest.mark.parametrize(
     ("which", "expected"),
-    [("all", [1, 1, 1]), ("blocks", [1, 1, 0]), ("heads", [0, 0, 1]), (["block_1/*"], [1, 0, 0]), (["*/dense_1"], [0, 0, 1])],
-)
+    [("all", [1, 1, 1, 1]), ("blocks", [1, 1, 0, 0]), ("heads", [0, 0, 1, 1]), ("hidden", [1, 1, 1, 0]),
+     (["block_1/*"], [1, 0, 0, 0]), (["*/dense_1"], [0, 0, 0, 1])],
+)  # fmt: skip
 def test_whose_kernels(which, expected):
-    layers = [("block_1/conv_1", False), ("block_2/conv_1", False), ("head_1/dense_1", True)]
+    layers = [("block_1/conv_1", 0, 0), ("block_2/conv_1", 0, 0), ("head_1/conv_1", 1, 0), ("head_1/dense_1", 1, 1)]
     assert [matches(which, *layer) for layer in layers] == [bool(flag) for flag in expected]
 
 

@@ -83,6 +83,7 @@ def test_training_again_from_the_written_documents_gives_the_same(finished, tmp_
 NO_DROPOUT = ["blocks.1=[{conv: 6, downsample: invertible}]", "training.keep=last", "training.optimizer.learning_rate=0.01"]
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_run_of_one_batch_norm_included(files, tmp_path):
     one = train_spec(*files, NO_DROPOUT, tmp_path / "one", quiet=True)
     two = train_spec(*files, NO_DROPOUT, tmp_path / "two", strategy=two_devices(), quiet=True)
