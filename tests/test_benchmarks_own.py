@@ -5,8 +5,8 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import tensorflow as tf
 import pytest
+import tensorflow as tf
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
