@@ -14,7 +14,14 @@ SPECS = {
 block_defaults: {batch_norm: true}
 blocks:
   - [{conv: 8, downsample: invertible}, {upsample: invertible, factor: 2}, {conv: 4, groups: 2, kernel_size: 5, padding: 1}]
-  - [{residual: [{conv: 6, stride: 2}, {conv: 6, activation: linear}], shortcut: pad}, {conv: 6, groups: 3, padding: 1}]
+  - - {residual: [{conv: 6, stride: 2}, {conv: 6, activation: linear}], shortcut: pad}
+    - {conv: 6, groups: 3, padding: 1}
+    - residual:
+        - {conv: 5, kernel_size: 2, padding: [0, 1]}
+        - {conv: 4, kernel_size: 1, padding: [-1, 0]}
+        - {place_channels: 6, at: [1, 5, 0, 3]}
+        - {conv: 3, padding: [2, 1], activation: linear}
+        - {place_channels: 6, at: [1, 2, 4]}
 auxiliary_head: {hidden_layers: 1, width: 2x, batch_norm: true}
 """,
     # Branches, one empty; projection; every pool, one padded after negative numbers, one with uneven windows; activations.

@@ -10,8 +10,8 @@ import numpy as np
 from kerasgreedy.analysis.linearity_steps import Array, Fixed, Gate, Scaled, Step, Switch, Weights
 from kerasgreedy.errors import InputError
 from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.rules import adaptive_windows
-from kerasgreedy.graph.tree import Node, Pad, Shape
+from kerasgreedy.graph.rules import adaptive_windows, margins, same_margins
+from kerasgreedy.graph.tree import Crop, Node, Pad, Shape
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.layers import Padding
 
@@ -19,7 +19,7 @@ from kerasgreedy.spec.layers import Padding
 ACTIVATIONS = ("relu", "positive_hard_threshold", "linear")
 ALLOWED = (
     "a plain chain of conv, dense, batch_norm, activation, downsample, upsample, max_pool, avg_pool, pool_to, "
-    "global_avg_pool, flatten, dropout, standardize"
+    "global_avg_pool, flatten, dropout, standardize, place_channels"
 )
 
 
@@ -74,7 +74,7 @@ def _with_margins(nodes: Sequence[Node]) -> Iterator[Node]:
             pad = node
             continue
         if pad is not None:
-            padded = node.layer.model_copy(update={"padding": pad.layer.pad})  # type: ignore[attr-defined]
+            padded = node.layer.model_copy(update={"padding": [pad.layer.before, pad.layer.after]})  # type: ignore[attr-defined]
             node, pad = replace(node, layer=padded, input_shape=pad.input_shape), None
         yield node
 
@@ -175,6 +175,21 @@ def _middle(node: Node, name: str, own: dict[str, Array], _: float) -> list[Step
     return [_means(_by_channel(_crossed(sides, width), channels))]
 
 
+def _crop(node: Node, name: str, own: dict[str, Array], _: float) -> list[Step]:
+    layer: Any = node.layer
+    sides = [np.arange(left)[:, None] + layer.before for left in node.output_shape[:2]]
+    return [_means(_by_channel(_crossed(sides, node.input_shape[1]), node.input_shape[2]))]
+
+
+def _place_channels(node: Node, name: str, own: dict[str, Array], _: float) -> list[Step]:
+    layer: Any = node.layer
+    source = np.full(layer.place_channels, -1)
+    source[layer.at] = np.arange(len(layer.at))
+    places = np.arange(math.prod(node.input_shape[:-1]))[:, None]
+    columns = np.where(source < 0, 0, places * len(layer.at) + source).ravel()  # no row of a `Fixed` is empty
+    return [Fixed(np.arange(columns.size), columns, np.tile(source >= 0, len(places)).astype(float))]
+
+
 _STEPS: dict[type, Callable[[Node, str, dict[str, Array], float], list[Step]]] = {
     L.Conv: _conv,
     L.Dense: _dense,
@@ -187,22 +202,23 @@ _STEPS: dict[type, Callable[[Node, str, dict[str, Array], float], list[Step]]] =
     L.PoolTo: _adaptive,
     L.GlobalAvgPool: _adaptive,
     L.RandomCrop: _middle,
+    Crop: _crop,
+    L.PlaceChannels: _place_channels,
     L.Flatten: lambda *_: [],
     L.Dropout: lambda *_: [],
     L.Standardize: _standardize,
 }
 
 
-def _windows(shape: Shape, size: int, stride: int, padding: Padding) -> Array:
+def _windows(shape: Shape, size: int, stride: int, padding: Padding | L.Margins) -> Array:
     """Places (row * width + column) under each position of a window, (positions, size * size); -1 outside the map."""
     sides: list[Array] = []
     for length in shape[:2]:
         if padding == "same":  # as TensorFlow: the odd place of padding stands behind
-            count = -(-length // stride)
-            before = max((count - 1) * stride + size - length, 0) // 2
+            count, before = -(-length // stride), same_margins(length, size, stride)[0]
         else:
-            before = 0 if padding == "valid" else int(padding)
-            count = (length + 2 * before - size) // stride + 1
+            before, after = margins(padding)
+            count = (length + before + after - size) // stride + 1
         side = np.arange(count)[:, None] * stride + np.arange(size) - before
         sides.append(np.where((side >= 0) & (side < length), side, -1))
     return _crossed(sides, shape[1])

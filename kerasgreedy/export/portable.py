@@ -8,6 +8,7 @@ The layers of this package have a stock twin or are written with stock layers an
   rows, adds the new ones.
 - A maximum over a padded map: the rows and columns at the border once more. Padding is at most half a window, so every window
   that has such a copy has the original too.
+- Channels at other places: taken one by one, the new ones from a channel of zeros.
 - A positive hard threshold: the threshold and the shift in force, as constants; they are not trained any further.
 - The vote: Rescaling and Add, or the logarithm of a mean of probabilities.
 """
@@ -169,7 +170,7 @@ class Rebuild:
         if layer.value == "zero":
             return self.copied(node.name, x)
         height, width, _ = node.input_shape
-        return self._repeated_ends(node, self._repeated_ends(node, x, 1, height, layer.pad), 2, width, layer.pad)
+        return self._repeated_ends(node, self._repeated_ends(node, x, 1, height, layer.before), 2, width, layer.before)
 
     def _repeated_ends(self, node: Node, x: Any, axis: int, size: int, times: int) -> Any:
         """The first and the last row (axis 1) or column (axis 2) so many times more."""
@@ -213,6 +214,11 @@ class Rebuild:
         new = ((0, 0), (0, layer.channels - node.input_shape[-1]))
         return layers.ZeroPadding2D(new, data_format="channels_first", name=self.name(node))(x)
 
+    def place_channels(self, layer: L.PlaceChannels, node: Node, x: Any) -> Any:
+        entering = len(layer.at)
+        source = [layer.at.index(place) if place in layer.at else entering for place in range(layer.place_channels)]
+        return ops.take(ops.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, 1)]), source, axis=-1)
+
     def middle(self, layer: L.RandomCrop, node: Node, x: Any) -> Any:
         return layers.CenterCrop(*node.output_shape[:2], name=self.name(node))(x)
 
@@ -222,6 +228,8 @@ class Rebuild:
             as_it_is,
         ),
         tree.Pad: pad,
+        tree.Crop: as_it_is,
+        L.PlaceChannels: place_channels,
         L.RandomCrop: middle,
         L.Activation: activation,
         L.Downsample: downsample,

@@ -11,7 +11,7 @@ from typing import Any
 
 from kerasgreedy.graph import convex_rules, rules
 from kerasgreedy.graph.rules import Channels, Rule
-from kerasgreedy.graph.tree import Node, Pad, PadShortcut, Shape
+from kerasgreedy.graph.tree import Crop, Node, Pad, PadShortcut, Shape
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.convex_layers import ClassSeparable
 from kerasgreedy.spec.strict import Strict
@@ -126,6 +126,7 @@ KINDS: dict[type[Strict], Kind] = {
     L.Flatten: Kind(lambda layer, shape, path: ((math.prod(shape),), 0), rules.flat, f"{_BUILDERS}:flatten", one_size=always),
     L.Dropout: Kind(lambda layer, shape, path: (shape, 0), rules.passed, f"{_BUILDERS}:dropout", takes_training=True),
     L.RandomCrop: Kind(rules.random_crop, rules.passed, f"{_BUILDERS}:random_crop", takes_training=True, one_size=always),
+    L.PlaceChannels: Kind(rules.place_channels, rules.placed, f"{_BUILDERS}:place_channels"),
     L.Activation: Kind(rules.activation, rules.passed, f"{_BUILDERS}:activation_layer", kept=rules.threshold_numbers),
     L.BatchNorm: Kind(
         lambda layer, shape, path: (shape, 2 * shape[-1]),
@@ -155,5 +156,6 @@ KINDS: dict[type[Strict], Kind] = {
     ),
     L.Rows: Kind(convex_rules.rows, rules.passed, f"{_BUILDERS}:rows", one_size=always),
     Pad: Kind(None, rules.passed, f"{_BUILDERS}:pad"),
+    Crop: Kind(None, rules.passed, f"{_BUILDERS}:crop"),
     PadShortcut: Kind(None, rules.filled, f"{_BUILDERS}:subsample"),
 }

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from kerasgreedy.errors import ShapeError
 from kerasgreedy.graph.kinds import kind_of
-from kerasgreedy.graph.rules import as_map, window_count
-from kerasgreedy.graph.tree import Node, Pad, PadShortcut, Path_, Shape, show
+from kerasgreedy.graph.rules import as_map, margins, window_count
+from kerasgreedy.graph.tree import Crop, Node, Pad, PadShortcut, Path_, Shape, show
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.block_defaults import BlockDefaults
 from kerasgreedy.spec.convex_layers import ClassSeparable
@@ -58,11 +58,14 @@ class Lowering:
         if isinstance(padding, str):
             return [node]
         layer = node.layer.model_copy(update={"padding": "valid"})
-        if not padding:
+        before, after = margins(padding)
+        if not before and not after:
             return [replace(node, layer=layer)]
         height, width, channels = node.input_shape
-        around = (height + 2 * padding, width + 2 * padding, channels)
-        pad = Node(Pad(pad=padding, value=value), f"{node.name}_pad", node.input_shape, around)
+        around = (height + before + after, width + before + after, channels)
+        cut = min(before, after) < 0
+        edge: Strict = Crop(before=-before, after=-after) if cut else Pad(before=before, after=after, value=value)
+        pad = Node(edge, f"{node.name}_pad", node.input_shape, around)
         return [pad, replace(node, layer=layer, input_shape=around)]
 
     def _max_pool(self, layer: L.MaxPool, shape: Shape, path: Path_) -> list[Node]:
@@ -80,6 +83,8 @@ class Lowering:
 
     def _conv(self, layer: L.Conv, shape: Shape, path: Path_) -> list[Node]:
         height, width, channels = as_map(shape, "conv", path)
+        if min(margins(layer.padding)) < 0 < max(margins(layer.padding)):
+            raise ShapeError(f"padding {layer.padding} cuts at one side and pads at the other; allowed: either", path)
         nodes: list[Node] = []
         stride = layer.stride
         if layer.downsample == "stride":
@@ -161,7 +166,7 @@ class Lowering:
         assert kind.rule is not None, f"{name} is lowered by a method of its own"
         out, parameters = kind.rule(layer, shape, path)
         costs = {"parameters": parameters, "multiply_adds": kind.multiply_adds(layer, shape, out)}
-        return self._node(layer, name, shape, out, path=path if kind.filters else (), **costs)
+        return self._node(layer, name, shape, out, path=path, **costs)
 
     def _threshold(self, own: L.Threshold | None) -> L.Threshold:
         """`own` over the defaults."""

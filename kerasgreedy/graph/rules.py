@@ -42,13 +42,26 @@ def as_map(shape: Shape, kind: str, path: Path_) -> Shape:
     return shape
 
 
-def window_count(size: int, window: int, stride: int, padding: Padding, what: str, path: Path_) -> int:
+def margins(padding: Padding | L.Margins) -> tuple[int, int]:
+    """Rows and columns before and after a map; none where a name says how it is padded."""
+    if isinstance(padding, str):
+        return 0, 0
+    return (padding, padding) if isinstance(padding, int) else (padding[0], padding[1])
+
+
+def same_margins(size: int, window: int, stride: int) -> tuple[int, int]:
+    """What `same` pads a side with: as TensorFlow, the odd place stands behind."""
+    around = max((math.ceil(size / stride) - 1) * stride + window - size, 0)
+    return around // 2, around - around // 2
+
+
+def window_count(size: int, window: int, stride: int, padding: Padding | L.Margins, what: str, path: Path_) -> int:
     """How many windows fit a side."""
     if padding == "same":
         return math.ceil(size / stride)
-    around = 0 if padding == "valid" else 2 * int(padding)
+    around = sum(margins(padding))
     if size + around < window:
-        padded = f" and padding {around // 2}" if around else ""
+        padded = f" and padding {padding}" if around else ""
         raise ShapeError(f"{what} does not fit a side of {size}{padded}", path)
     return (size + around - window) // stride + 1
 
@@ -155,6 +168,22 @@ def from_depth(labels: Labels, node: Node, entering: list[int]) -> list[int]:
 def flat(labels: Labels, node: Node, entering: list[int]) -> list[int]:
     """Flatten repeats channels for every place."""
     return entering * math.prod(node.input_shape[:-1])
+
+
+def placed(labels: Labels, node: Node, entering: list[int]) -> list[int]:
+    """Channels at places of their own; at the others whatever they are summed with."""
+    layer: Any = node.layer
+    leaving = labels.fresh(layer.place_channels)
+    for label, place in zip(entering, layer.at, strict=True):
+        leaving[place] = label
+    return leaving
+
+
+def place_channels(layer: Any, shape: Shape, path: Path_) -> tuple[Shape, int]:
+    """A wider map or vector."""
+    if len(layer.at) != shape[-1]:
+        raise ShapeError(f"'at' names {len(layer.at)} places for {shape[-1]} channels", path)
+    return (*shape[:-1], layer.place_channels), 0
 
 
 def filled(labels: Labels, node: Node, entering: list[int]) -> list[int]:

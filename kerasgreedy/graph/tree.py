@@ -19,10 +19,18 @@ class PadShortcut(Strict):
 
 
 class Pad(Strict):
-    """So many rows and columns more on each side of a map: zeros, or the lowest number, which no maximum takes."""
+    """Rows and columns more before and after a map: zeros, or the lowest number, which no maximum takes."""
 
-    pad: int
+    before: int
+    after: int
     value: Literal["zero", "lowest"]
+
+
+class Crop(Strict):
+    """Rows and columns less before and after a map."""
+
+    before: int
+    after: int
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from kerasgreedy.graph.kinds import kind_of
 from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.nn.activations import PositiveHardThreshold, activation
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
+from kerasgreedy.nn.channels import ChannelPlacement
 from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.crop import RandomCropping
 from kerasgreedy.nn.downsampling import InvertibleDownsampling, InvertibleUpsampling, PadLowest, Subsample
@@ -213,8 +214,18 @@ def flatten(_: Builder, layer: L.Flatten, node: Node) -> keras.layers.Layer:
 def pad(_: Builder, layer: tree.Pad, node: Node) -> keras.layers.Layer:
     """Zeros, or the lowest number, around a map."""
     if layer.value == "zero":
-        return keras.layers.ZeroPadding2D(layer.pad, name=node.name)
-    return PadLowest(layer.pad, name=node.name)
+        return keras.layers.ZeroPadding2D(((layer.before, layer.after),) * 2, name=node.name)
+    return PadLowest(layer.before, name=node.name)
+
+
+def crop(_: Builder, layer: tree.Crop, node: Node) -> keras.layers.Layer:
+    """A map without its edges."""
+    return keras.layers.Cropping2D(((layer.before, layer.after),) * 2, name=node.name)
+
+
+def place_channels(_: Builder, layer: L.PlaceChannels, node: Node) -> keras.layers.Layer:
+    """Channels at places of a wider map."""
+    return ChannelPlacement(layer.place_channels, layer.at, name=node.name)
 
 
 def subsample(_: Builder, layer: tree.PadShortcut, node: Node) -> keras.layers.Layer:

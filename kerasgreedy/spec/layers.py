@@ -30,13 +30,21 @@ class WithActivation(Strict):
         return value
 
 
+# Rows and columns before and after a map.
+Margins: TypeAlias = Annotated[list[Annotated[int, Field(ge=-65536, le=65536)]], Field(min_length=2, max_length=2)]
+
+
 class Conv(WithActivation):
     """Convolution; order: downsample, convolution, batch norm, activation (greedy, eq. 1)."""
 
     conv: Count = Field(description="number of filters")
     kernel_size: Count = Field(3, description="height and width of the kernel")
     stride: Count = Field(1, description="step of the kernel")
-    padding: Padding = Field("same", description="`same`, `valid`, or zeros on each side")
+    padding: Padding | Margins = Field(
+        "same",
+        description="`same`, `valid`, zeros on each side, or `[before, after]`: at the top left and the bottom right, negative "
+        "where the map is cut",
+    )
     groups: Count = Field(1, description="input channels are split into this many groups")
     downsample: Literal["invertible", "average", "max", "stride"] | None = Field(
         None, description="halves the resolution: space-to-depth, 2x2 average or max before, or stride 2 (greedy, Table 6)"
@@ -102,6 +110,20 @@ class RandomCrop(Strict):
     """
 
     random_crop: float = Field(gt=0, le=1, description="share of height and of width that is left, rounded to whole places")
+
+
+class PlaceChannels(Strict):
+    """Channels at places of a wider map or vector, zeros at the others: what is left of a body whose sum stays as wide."""
+
+    place_channels: Count = Field(description="channels of the result")
+    at: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="of each channel that enters, its place, from 0")
+
+    @model_validator(mode="after")
+    def _places(self) -> "PlaceChannels":
+        if len(set(self.at)) < len(self.at) or max(self.at) >= self.place_channels:
+            message = f"allowed: different places from 0 to {self.place_channels - 1}; received {show(self.at)}"
+            raise faults("PlaceChannels", [fault(message, at=("at",))])
+        return self
 
 
 class BatchNorm(Strict):
@@ -247,6 +269,7 @@ KINDS = LayerKinds(
         "random_crop": RandomCrop,
         "upsample": Upsample,
         "downsample": Downsample,
+        "place_channels": PlaceChannels,
         "batch_norm": BatchNorm,
         "activation": Activation,
         "standardize": Standardize,
@@ -271,6 +294,7 @@ Layer: TypeAlias = Annotated[
     | RandomCrop
     | Upsample
     | Downsample
+    | PlaceChannels
     | BatchNorm
     | Activation
     | Standardize

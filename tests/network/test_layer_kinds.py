@@ -13,20 +13,20 @@ from kerasgreedy.export.portable import Rebuild
 from kerasgreedy.export.tfmot import twin
 from kerasgreedy.graph.coupling import find_coupling
 from kerasgreedy.graph.kinds import KINDS, kind_of, numbers_kept
-from kerasgreedy.graph.tree import Pad, PadShortcut, leaves
+from kerasgreedy.graph.tree import Crop, Pad, PadShortcut, leaves
 from kerasgreedy.network import build
 from kerasgreedy.network.surgery import remove_filters, silenced
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.convex_layers import ClassSeparable
 
 COMPOSED = {L.Residual, L.Branches}
-INTERNAL = {Pad, PadShortcut, ClassSeparable}  # made of what is written
+INTERNAL = {Pad, Crop, PadShortcut, ClassSeparable}  # made of what is written
 NO_LINE = "refused: gates are no supports of 0 and 1 of what was trained"
 CONVEX = [L.GatedConv, ClassSeparable, L.Standardize, L.RandomFeatures, L.Rows]
 PORTABLE = {document: kind.portable for document, kind in KINDS.items() if kind.portable}
 TABLES = {
     "portable": Rebuild.kinds | PORTABLE, "converters": _ForConverters.kinds | PORTABLE,
-    "twin": {**twin._LAYERS, **dict.fromkeys([*CONVEX, L.RandomCrop], "refused: see test_finish")},
+    "twin": {**twin._LAYERS, **dict.fromkeys([*CONVEX, L.RandomCrop, L.PlaceChannels], "refused: see test_finish")},
     "linearity": {
         **linearity_chain._STEPS, Pad: "one with the layer behind it",
         PadShortcut: "refused: only in a residual, which is refused before",

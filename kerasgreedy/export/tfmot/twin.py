@@ -266,10 +266,15 @@ class TwinBuilder:
 
     def pad(self, layer: tree.Pad, node: Node, x: Any) -> Any:
         if layer.value == "lowest" and not (isinstance(self._before, L.Activation) and self._before.activation == "relu"):
-            why = f"max_pool with padding {layer.pad} surrounds the map with the lowest number, which tf_keras has no layer for"
+            why = (
+                f"max_pool with padding {layer.before} surrounds the map with the lowest number, which tf_keras has no layer for"
+            )
             pool = replace(node, name=node.name.removesuffix("_pad"))
             raise self._refuse(pool, why, "write padding: same, or put the pool directly after a relu, where zeros do the same")
-        return self.layers.ZeroPadding2D(layer.pad, name=self.name(node))(x)
+        return self.layers.ZeroPadding2D(((layer.before, layer.after),) * 2, name=self.name(node))(x)
+
+    def crop(self, layer: tree.Crop, node: Node, x: Any) -> Any:
+        return self.layers.Cropping2D(((layer.before, layer.after),) * 2, name=self.name(node))(x)
 
     def max_pool(self, layer: L.MaxPool, node: Node, x: Any) -> Any:
         return self.layers.MaxPooling2D(layer.max_pool, layer.stride, padding=layer.padding, name=self.name(node))(x)
@@ -296,6 +301,7 @@ _LAYERS: dict[type, Callable[[TwinBuilder, Any, Node, Any], Any]] = {
     L.Downsample: TwinBuilder.downsample,
     L.Upsample: TwinBuilder.upsample,
     tree.Pad: TwinBuilder.pad,
+    tree.Crop: TwinBuilder.crop,
     tree.PadShortcut: TwinBuilder.subsample,
     L.PoolTo: TwinBuilder.pool_to,
     L.MaxPool: TwinBuilder.max_pool,
