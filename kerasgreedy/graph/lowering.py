@@ -61,12 +61,16 @@ class Lowering:
         before, after = margins(padding)
         if not before and not after:
             return [replace(node, layer=layer)]
-        height, width, channels = node.input_shape
-        around = (height + before + after, width + before + after, channels)
-        cut = min(before, after) < 0
-        edge: Strict = Crop(before=-before, after=-after) if cut else Pad(before=before, after=after, value=value)
-        pad = Node(edge, f"{node.name}_pad", node.input_shape, around)
-        return [pad, replace(node, layer=layer, input_shape=around)]
+        crop = Crop(before=max(-before, 0), after=max(-after, 0))
+        pad = Pad(before=max(before, 0), after=max(after, 0), value=value)
+        nodes: list[Node] = []
+        shape = node.input_shape
+        for edge, name, more in ((crop, "crop", min(before, 0) + min(after, 0)), (pad, "pad", max(before, 0) + max(after, 0))):
+            if more:
+                around = (shape[0] + more, shape[1] + more, shape[2])
+                nodes.append(Node(edge, f"{node.name}_{name}", shape, around))
+                shape = around
+        return [*nodes, replace(node, layer=layer, input_shape=shape)]
 
     def _max_pool(self, layer: L.MaxPool, shape: Shape, path: Path_) -> list[Node]:
         return self._padded(self._simple(layer, shape, path), "lowest")
@@ -83,8 +87,6 @@ class Lowering:
 
     def _conv(self, layer: L.Conv, shape: Shape, path: Path_) -> list[Node]:
         height, width, channels = as_map(shape, "conv", path)
-        if min(margins(layer.padding)) < 0 < max(margins(layer.padding)):
-            raise ShapeError(f"padding {layer.padding} cuts at one side and pads at the other; allowed: either", path)
         nodes: list[Node] = []
         stride = layer.stride
         if layer.downsample == "stride":

@@ -40,19 +40,19 @@ def resized(
     for number, ((index, _), block, head) in enumerate(zip(places, arch.blocks, arch.heads, strict=True), start=1):
         written = spec.blocks[index]
         data: dict[str, Any] = {"name": block.name} if block.name != f"block_{number}" else {}
-        data["layers"] = [_plain(layer) for layer in written.layers]
+        data["layers"] = [plain(layer) for layer in written.layers]
         _set_widths(data["layers"], block.nodes, len(block.path) + 1, block.name, widths, placed or {})
         other = (replaced or {}).get(head.name)
         if other is not None:
-            data["head"] = _plain(other)
+            data["head"] = plain(other)
         else:
             data["head"] = _own_head(_head_of(spec, index, number == len(places)), head, widths, placed or {})
         blocks.append(data)
-    plain = _plain(spec)
+    document = plain(spec)
     for key in ("blocks", "auxiliary_head", "final_head", "nominal"):
-        plain.pop(key, None)
-    plain |= {"blocks": blocks, "input_shape": list(arch.input_shape), "classes": arch.classes}
-    return ModelSpec.model_validate(plain)
+        document.pop(key, None)
+    document |= {"blocks": blocks, "input_shape": list(arch.input_shape), "classes": arch.classes}
+    return ModelSpec.model_validate(document)
 
 
 def without(spec: ModelSpec, coupling: Coupling, removed: Collection[int]) -> ModelSpec:
@@ -75,7 +75,8 @@ def last_head(spec: ModelSpec) -> Head:
     return _head_of(spec, len(spec.blocks) - 1, True)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A document as it was written."""
     return value.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
@@ -88,13 +89,13 @@ def _own_head(head: Head, component: Component, widths: Mapping[Place, int], pla
     """A head on its own, with the widths that its hidden layers have, or shall have."""
     hidden = [node for node in walk(component.nodes) if has_kernel(node)][:-1]
     if head.layers is not None:
-        data: dict[str, Any] = {"layers": [_plain(layer) for layer in head.layers]}
+        data: dict[str, Any] = {"layers": [plain(layer) for layer in head.layers]}
         if head.class_maps is not None:
             data["class_maps"] = head.class_maps
         own = component.nodes[: -len(component.classifier)]
         _set_widths(data["layers"], own, len(component.path) + 1, component.name, widths, placed)
         return data
-    data = _plain(head)
+    data = plain(head)
     if hidden:
         sizes = [widths.get((component.name, node.name), node.output_shape[-1]) for node in hidden]
         data["width"] = sizes[0] if len(set(sizes)) == 1 else sizes

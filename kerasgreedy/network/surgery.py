@@ -35,7 +35,7 @@ def remove_filters(network: Network, spec: ModelSpec, coupling: Coupling, remove
     """
     arch = network.architecture
     smaller = without(spec, coupling, removed)
-    result = _like(network, smaller)
+    result = like(network, smaller)
     for component in arch.components.values():
         result.load_arrays(component.name, _sliced(component, network.arrays(component.name), coupling, removed))
     return result, smaller
@@ -48,7 +48,7 @@ def replace_head(network: Network, spec: ModelSpec, name: str, head: Head) -> tu
         network: in float32; call this under the strategy's scope.
     """
     changed = resized(spec, {}, {name: head})
-    result = _like(network, changed)
+    result = like(network, changed)
     for other in network.names:
         if other != name:
             result.load_arrays(other, network.arrays(other))
@@ -110,7 +110,8 @@ def _silent_rows(node: Node, entering: tuple[int, ...], removed: Collection[int]
     return kernel
 
 
-def _like(network: Network, spec: ModelSpec) -> Network:
+def like(network: Network, spec: ModelSpec) -> Network:
+    """A network of a spec with the facts of another, its weights fresh."""
     result = Network(architecture(spec), network.seed, network.synchronized)
     result.facts = network.facts
     return result

@@ -1,0 +1,283 @@
+"""What a threshold leaves of a network: filters, sides of kernels, residual bodies. Imports no TensorFlow and no NumPy.
+
+The THRESHOLDED network has zeros in all groups of places whose norm is at most tau (structured sparsity, eq. 15 and 23), and
+where the whole kernel is gone the channel is zero: bias, scale and shift of its batch norm too. A residual body in which a whole
+layer is gone is gone as a whole. A layer that would be empty keeps its strongest filter.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from kerasgreedy.graph.architecture import Architecture, Component, architecture
+from kerasgreedy.graph.chains import find_chains
+from kerasgreedy.graph.coupling import Coupling, Filter, Place, find_coupling, kept
+from kerasgreedy.graph.kinds import has_kernel
+from kerasgreedy.graph.restructuring import Cut, Edits, Part, map_holds, restructured
+from kerasgreedy.graph.rewriting import without
+from kerasgreedy.graph.tree import Node, leaves, sequences, walk
+from kerasgreedy.kernel_groups import Groups, cut, gone_of, group_count
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.model import ModelSpec
+
+# (component, layer) -> of each filter, the norms of its groups from the smallest to the whole kernel.
+Norms: TypeAlias = Mapping[Place, Sequence[Sequence[float]]]
+# (component, layer) -> of each filter, how many of its groups are zero.
+Gone: TypeAlias = Mapping[Place, Sequence[int]]
+# What makes no zero of a zero, beside layers with weights.
+_NOT_ZERO = (L.BatchNorm, L.Standardize, L.GatedConv, L.RandomFeatures, L.Rows)
+
+
+@dataclass(frozen=True)
+class Thresholded:
+    """The pattern of zeros.
+
+    Attributes:
+        gone: see `Gone`; of bodies that are gone, everything.
+        bodies: the residuals that have none any more.
+        emptied: layers that would have lost their last filter, and keep one.
+    """
+
+    gone: Gone
+    bodies: tuple[Place, ...]
+    emptied: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rewriting of a network on its way to a smaller one; exactly one of `edits` and `removed`.
+
+    Attributes:
+        before, after: its spec.
+        edits: see `graph.restructuring`.
+        removed: labels of `coupling`.
+    """
+
+    before: ModelSpec
+    after: ModelSpec
+    edits: Edits | None = None
+    coupling: Coupling | None = None
+    removed: frozenset[int] = frozenset()
+
+
+def sides(arch: Architecture, among: Collection[Place]) -> dict[Place, int]:
+    """The side of the kernels of some layers; 1 of dense ones."""
+    found = {}
+    for component in arch.components.values():
+        for node in leaves(component.nodes):
+            if (component.name, node.name) in among:
+                found[component.name, node.name] = node.layer.kernel_size if isinstance(node.layer, L.Conv) else 1
+    return found
+
+
+def pattern(arch: Architecture, norms: Norms, tau: float, touches: Collection[str], round_to: int = 1) -> Thresholded:
+    """What is zero at a threshold.
+
+    Args:
+        norms: of the layers that may lose something.
+        touches: components that may lose filters.
+        round_to: filters that can be removed stay in multiples of this many.
+    """
+    gone = {place: [gone_of(filter_, tau) for filter_ in filters] for place, filters in norms.items()}
+    whole = {place: len(filters[0]) for place, filters in norms.items()}
+    bodies = _bodies(arch, gone, whole)
+    for component, node in _residuals(arch):
+        if (component.name, node.name) in bodies:
+            for leaf in walk(node.children[0]):
+                if (component.name, leaf.name) in gone:
+                    gone[component.name, leaf.name] = [whole[component.name, leaf.name]] * leaf.output_shape[-1]
+    inside = {
+        (component.name, leaf.name)
+        for component, node in _residuals(arch)
+        if (component.name, node.name) in bodies
+        for leaf in walk(node.children[0])
+    }
+    emptied = [place for place in norms if place not in inside and all(count == whole[place] for count in gone[place])]
+    for place in emptied:
+        _revive(norms, gone, place, max(range(len(norms[place])), key=lambda index: norms[place][index][-1]), tau)
+    if round_to > 1:
+        _round(find_coupling(arch), norms, gone, whole, inside, touches, round_to, tau)
+    return Thresholded(gone, bodies, tuple(emptied))
+
+
+def steps(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str], split: Collection[Place]) -> list[Step]:
+    """The rewritings that take what is zero out of a network.
+
+    Args:
+        groups: what `gone` counts.
+        split: layers, as they are called when bodies and filters are gone, whose kernels of different sides become branches; the
+            others keep the largest side.
+    """
+    done: list[Step] = []
+    gone: Gone = found.gone
+    if found.bodies:
+        changed, sources = restructured(spec, dict.fromkeys(found.bodies))
+        done.append(Step(spec, changed, edits=dict.fromkeys(found.bodies)))
+        origins = {
+            (component, name): (component, source.name) for component, own in sources.items() for name, source in own.items()
+        }
+        gone = {place: gone[origin] for place, origin in origins.items() if origin in gone}
+        spec = changed
+    arch = architecture(spec)
+    coupling = find_coupling(arch)
+    side = sides(arch, gone)
+    whole = {place: group_count(side[place], groups) for place in gone}
+    removed = removable(coupling, gone, whole, touches) | _empty(arch, coupling, touches)
+    if removed:
+        done.append(Step(spec, without(spec, coupling, removed), coupling=coupling, removed=removed))
+        gone = {place: [gone[place][i] for i in kept(coupling.outputs[place], removed)] for place in gone}
+        spec = done[-1].after
+        arch = architecture(spec)
+    edits = {}
+    for component in arch.components.values():
+        for sequence in sequences(component.nodes):
+            for index, node in enumerate(sequence):
+                place = (component.name, node.name)
+                if place in gone and (edit := _cut(node, sequence[:index], gone[place], groups, place in split)) is not None:
+                    edits[place] = edit
+    if edits:
+        done.append(Step(spec, restructured(spec, edits)[0], edits=edits))
+    return done
+
+
+def removable(coupling: Coupling, gone: Gone, whole: Mapping[Place, int], touches: Collection[str]) -> frozenset[int]:
+    """The labels of items all of whose filters are gone."""
+    labels = set()
+    for group in coupling.groups:
+        if set(group.components) <= set(touches):
+            for item in group.items:
+                filters = item.filters
+                if all(each.place in gone and gone[each.place][each.index] == whole[each.place] for each in filters):
+                    labels.add(item.label)
+    return frozenset(labels)
+
+
+def _empty(arch: Architecture, coupling: Coupling, touches: Collection[str]) -> frozenset[int]:
+    """The labels of channels that are zero because nothing makes them: places that `place_channels` leaves."""
+    zero: set[int] = set()
+    held: set[int] = set()
+    made = set(coupling.inputs[arch.blocks[0].name, next(leaves(arch.blocks[0].nodes)).name])
+    for component in arch.components.values():
+        for node in leaves(component.nodes):
+            place = (component.name, node.name)
+            fresh = set(coupling.outputs[place]) - set(coupling.inputs[place])
+            (zero if isinstance(node.layer, L.PlaceChannels) else made).update(fresh)
+            if component.name not in touches:
+                held |= {*coupling.inputs[place], *coupling.outputs[place]}
+    return frozenset(zero - made - held)
+
+
+def mixed(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> list[Place]:
+    """The layers whose kernels differ in side when all is taken out, under their names then."""
+    last = steps(spec, found, groups, touches, _Every())
+    return [place for step in last[-1:] for place, edit in (step.edits or {}).items() if edit is not None and len(edit.parts) > 1]
+
+
+class _Every(Collection[Place]):
+    """All places."""
+
+    def __contains__(self, place: object) -> bool:
+        return True
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def _cut(node: Node, before: Sequence[Node], gone: Sequence[int], groups: Groups, split: bool) -> Cut | None:
+    """What stays of a layer some of whose filters are gone, or smaller; None: it stays as it is."""
+    layer = node.layer
+    if isinstance(layer, L.Conv) and layer.groups > 1:
+        return None
+    side = layer.kernel_size if isinstance(layer, L.Conv) else 1
+    whole = group_count(side, groups)
+    alive = [index for index, count in enumerate(gone) if count < whole]
+    if not alive:
+        return None
+    if isinstance(layer, L.Conv) and not all(
+        map_holds(node, before, Part(*cut(side, gone[index], groups), ())) for index in alive if gone[index]
+    ):
+        gone = [count if count == whole else 0 for count in gone]  # zeros stay
+    sizes = sorted({gone[index] for index in alive}) if split else [min(gone[index] for index in alive)]
+    parts = []
+    for size in sizes:
+        filters = tuple(index for index in alive if not split or gone[index] == size)
+        parts.append(Part(*cut(side, size, groups), filters))
+    found = Cut(tuple(parts), len(gone))
+    nothing = len(parts) == 1 and len(alive) == len(gone) and not sizes[0]
+    return None if nothing else found
+
+
+def _residuals(arch: Architecture) -> list[tuple[Component, Node]]:
+    """All residuals, the outer ones first."""
+    found = []
+    for component in arch.components.values():
+        found += [(component, node) for node in walk(component.nodes) if isinstance(node.layer, L.Residual)]
+    return found
+
+
+def _bodies(arch: Architecture, gone: Gone, whole: Mapping[Place, int]) -> tuple[Place, ...]:
+    """Residuals whose body has a layer that is gone as a whole, and whose body is zero then."""
+    found: list[Place] = []
+    inside: set[Place] = set()
+    for component, node in _residuals(arch):
+        place, body = (component.name, node.name), node.children[0]
+        own = [leaf for leaf in body if has_kernel(leaf)]
+        places = [(component.name, leaf.name) for leaf in own]
+        dead = any(each in gone and all(count == whole[each] for count in gone[each]) for each in places)
+        if place in inside or not dead or places[-1] not in gone or not _zero_behind(body, own[-1].name):
+            continue
+        found.append(place)
+        inside |= {(component.name, each.name) for each in walk(body)}
+    return tuple(found)
+
+
+def _zero_behind(body: Sequence[Node], name: str) -> bool:
+    """Whether the body is zero where what the layer's batch norm gives is."""
+    index = next(index for index, node in enumerate(body) if node.name == name)
+    chain = find_chains(body)[name]
+    rest = [node for node in body[index + 1 :] if node.name != chain.batch_norm]
+    return not any(isinstance(leaf.layer, _NOT_ZERO) or makes_something(leaf) for leaf in leaves(rest))
+
+
+def makes_something(node: Node) -> bool:
+    """Whether a layer is an activation that does not give 0 for 0."""
+    layer = node.layer
+    if not isinstance(layer, L.Activation):
+        return False
+    return layer.activation == "sigmoid" or (layer.threshold is not None and layer.threshold.learn == "warm_up")
+
+
+def _revive(norms: Norms, gone: dict[Place, list[int]], place: Place, index: int, tau: float) -> None:
+    """Takes a filter back: what is left of it without the last group, which is the whole kernel."""
+    gone[place][index] = gone_of(norms[place][index][:-1], tau)
+
+
+def _round(
+    coupling: Coupling,
+    norms: Norms,
+    gone: dict[Place, list[int]],
+    whole: Mapping[Place, int],
+    inside: Collection[Place],
+    touches: Collection[str],
+    round_to: int,
+    tau: float,
+) -> None:
+    """Takes the strongest of the items back that would be removed, until each group has a multiple left, or all of it."""
+    labels = removable(coupling, gone, whole, touches)
+    for group in coupling.groups:
+        out = [item for item in group.items if item.label in labels]
+        if not out or any(place in inside for place in group.places):
+            continue
+        left = len(group.items) + group.held - len(out)
+        wanted = min(-(-left // round_to) * round_to, len(group.items) + group.held)
+        ranked = sorted(out, key=lambda item: -_strength(item.filters, norms))
+        for item in ranked[: wanted - left]:
+            for filter_ in item.filters:
+                _revive(norms, gone, filter_.place, filter_.index, tau)
+
+
+def _strength(filters: Sequence[Filter], norms: Norms) -> float:
+    return max(norms[each.place][each.index][-1] for each in filters)
