@@ -22,6 +22,7 @@ _HOMES = {
     "resume_run": "kerasgreedy.train.entry_points",
     "evaluate_run": "kerasgreedy.train.entry_points",
     "prune_run": "kerasgreedy.train.prune_run",
+    "threshold_run": "kerasgreedy.train.prune_run",
     "export_run": "kerasgreedy.export.export_run",
     "Export": "kerasgreedy.export.export_run",
     "load_network": "kerasgreedy.train.entry_points",

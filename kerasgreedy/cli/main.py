@@ -18,6 +18,7 @@ from kerasgreedy.cli.finish_command import finish
 from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Overwrite, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune_command import prune
 from kerasgreedy.cli.sensitivity_command import sensitivity
+from kerasgreedy.cli.threshold_command import threshold
 from kerasgreedy.errors import InputError, did_you_mean, tell
 
 app = typer.Typer(
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.add_typer(analyze_app)
-for command in (prune, sensitivity, finish, export, predict, anytime, convergence):
+for command in (prune, threshold, sensitivity, finish, export, predict, anytime, convergence):
     app.command()(command)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]

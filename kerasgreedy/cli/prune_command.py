@@ -1,13 +1,16 @@
 """`prune`: a smaller network out of a finished run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kerasgreedy.cli import output
 from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Sets, quiet_tensorflow
 from kerasgreedy.errors import InputError
+
+if TYPE_CHECKING:
+    from kerasgreedy.train.entry_points import Run
 
 
 def prune(
@@ -45,7 +48,7 @@ def prune(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Remove the least important filters of a finished run's network, and fine-tune what is left."""
-    kept, budget = _number("--keep", keep), _number("--multiply-adds", multiply_adds)
+    kept, budget = number("--keep", keep), number("--multiply-adds", multiply_adds)
     quiet_tensorflow()
     from kerasgreedy.train.prune_run import prune_run
 
@@ -69,15 +72,20 @@ def prune(
         devices=devices,
         check_data=check_data,
     )
+    put_smaller(done, "after pruning", as_json)
+
+
+def put_smaller(done: "Run", how: str, as_json: bool) -> None:
+    """Says what the run of a smaller network came to."""
     if as_json:
         output.put_json({"workdir": str(done.workdir), **done.results})
     else:
-        output.put_scores(done.results, f"{done.results['spec']} after pruning, on test data")
+        output.put_scores(done.results, f"{done.results['spec']} {how}, on test data")
         output.put_costs(done.results)
         output.put(f"run folder: {done.workdir}")
 
 
-def _number(option: str, text: str | None) -> float | None:
+def number(option: str, text: str | None) -> float | None:
     """A whole number stays one: 1 is a filter, 1.0 is a share."""
     if text is None:
         return None

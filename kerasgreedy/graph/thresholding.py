@@ -167,10 +167,13 @@ def _empty(arch: Architecture, coupling: Coupling, touches: Collection[str]) -> 
     return frozenset(zero - made - held)
 
 
-def mixed(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> list[Place]:
-    """The layers whose kernels differ in side when all is taken out, under their names then."""
-    last = steps(spec, found, groups, touches, _Every())
-    return [place for step in last[-1:] for place, edit in (step.edits or {}).items() if edit is not None and len(edit.parts) > 1]
+def mixed(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> dict[Place, tuple[Node, Cut]]:
+    """The layers whose kernels differ in side when all is taken out, under their names then, and what they become."""
+    done = steps(spec, found, groups, touches, _Every())
+    if not done or done[-1].edits is None:
+        return {}
+    nodes = {(c.name, n.name): n for c in architecture(done[-1].before).components.values() for n in leaves(c.nodes)}
+    return {place: (nodes[place], cut) for place, cut in done[-1].edits.items() if cut is not None and len(cut.parts) > 1}
 
 
 class _Every(Collection[Place]):

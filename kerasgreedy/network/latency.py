@@ -150,3 +150,35 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
         return values[0], values[0], values[0]
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, median, high
+
+
+def faster_as_branches(
+    shape: Sequence[int], stride: int, sides: Mapping[int, int], places: Sequence[int], rounds: int = 9
+) -> bool:
+    """Whether kernels of different sides take less time as one convolution for each side than as one of the largest.
+
+    Timed beside each other on 32 maps, float32; the channels of the branches are put into their places. A gain under a twentieth
+    is none.
+
+    Args:
+        shape: (height, width, channels) of the map.
+        sides: side -> kernels.
+        places: of each channel of the branches, its place.
+    """
+    x = tf.random.stateless_normal((32, *shape), seed=(0, 0))
+    largest, count = max(sides), sum(sides.values())
+    whole = tf.random.stateless_normal((largest, largest, shape[-1], count), seed=(0, 1))
+    parts = [tf.random.stateless_normal((side, side, shape[-1], number), seed=(0, side)) for side, number in sides.items()]
+    order = [places.index(place) for place in sorted(places)]
+
+    @tf.function
+    def as_one() -> tf.Tensor:
+        return tf.nn.conv2d(x, whole, stride, "SAME")
+
+    @tf.function
+    def as_parts() -> tf.Tensor:
+        joined = tf.concat([tf.nn.conv2d(x, part, stride, "SAME") for part in parts], axis=-1)
+        return joined if order == sorted(order) else tf.gather(joined, order, axis=-1)
+
+    calls = {"one": lambda: as_one().numpy(), "parts": lambda: as_parts().numpy()}
+    return bool(statistics_of(samples(calls, rounds))["parts"]["ratio"] > 1.05)

@@ -62,24 +62,13 @@ def thresholded_arrays(
     network: Network, found: Thresholded, groups: Groups, touches: Collection[str]
 ) -> dict[str, dict[str, np.ndarray]]:
     """The same with all that reads a channel that is removed reading zeros, whatever stands between."""
-    whole = network_arrays(network)
     zeros = zeroed(network, found.gone, groups)
     side = sides(network.architecture, found.gone)
     coupling = find_coupling(network.architecture)
     count = {place: group_count(side[place], groups) for place in found.gone}
-    try:
-        for name, arrays in zeros.items():
-            network.load_arrays(name, arrays)
+    with surgery.holding(network, zeros):
         silent = surgery.silence(network, coupling, removable(coupling, found.gone, count, touches))
-    finally:
-        for name in zeros:
-            network.load_arrays(name, whole[name])
     return {**zeros, **silent}
-
-
-def network_arrays(network: Network) -> dict[str, dict[str, np.ndarray]]:
-    """Component -> its arrays, all of them."""
-    return {name: network.arrays(name) for name in network.names}
 
 
 def shrunk(network: Network, spec: ModelSpec, steps: Sequence[Step]) -> tuple[Network, ModelSpec]:

@@ -86,10 +86,16 @@ def silence(network: Network, coupling: Coupling, removed: Collection[int]) -> d
 @contextmanager
 def silenced(network: Network, coupling: Coupling, removed: Collection[int]) -> Iterator[None]:
     """Within it the channels under some labels are silent; afterwards the weights are what they were, bit for bit."""
-    silent = silence(network, coupling, removed)
-    whole = {name: network.arrays(name) for name in silent}
+    with holding(network, silence(network, coupling, removed)):
+        yield
+
+
+@contextmanager
+def holding(network: Network, weights: Mapping[str, Mapping[str, np.ndarray]]) -> Iterator[None]:
+    """Within it some components have other weights; afterwards they are what they were, bit for bit."""
+    whole = {name: network.arrays(name) for name in weights}
     try:
-        for name, arrays in silent.items():
+        for name, arrays in weights.items():
             network.load_arrays(name, arrays)
         yield
     finally:

@@ -17,10 +17,10 @@ STEPS = 20
 
 
 class AmountError(PlanError):
-    """An amount that cannot be reached; `key` is the one of the recipe's section `prune` that asks for it."""
+    """An amount that cannot be reached; `key` is the one of the recipe's section that asks for it."""
 
-    def __init__(self, key: str, message: str):
-        super().__init__(("prune", key), message)
+    def __init__(self, key: str, message: str, section: str = "prune"):
+        super().__init__((section, key), message)
 
 
 def selectable(coupling: Coupling, targets: Collection[str], touches: Collection[str], begun: bool = False) -> tuple[Group, ...]:

@@ -10,11 +10,11 @@ from kerasgreedy.graph.architecture import Architecture, Component, architecture
 from kerasgreedy.graph.penalised import penalised, scale_layers
 from kerasgreedy.graph.rewriting import last_head, resized
 from kerasgreedy.graph.tree import Path_
-from kerasgreedy.plan.actions import Action, HeadAction, PruneAction
+from kerasgreedy.plan.actions import Action, HeadAction
 from kerasgreedy.plan.amounts import AmountError
 from kerasgreedy.plan.caching import plan_cache
 from kerasgreedy.plan.convex_actions import FitAction, layers_to_fit
-from kerasgreedy.plan.removals import foresee, removal_targets
+from kerasgreedy.plan.removal_stages import Removal, add_pruning, add_threshold
 from kerasgreedy.plan.solver_plans import SolverRequest, plan_solver
 from kerasgreedy.plan.stages import Phase, SolverPlan, Stage
 from kerasgreedy.spec.model import ModelSpec, merged_head
@@ -210,39 +210,9 @@ class Compiler:
             default: what it trains where the recipe does not say: `head` or `all`.
             loses: components that shall lose filters where the recipe does not say; empty: blocks.
         """
-        settings = self.recipe.prune
-        if settings is None:
-            return
-        targets = self._begun_targets() or removal_targets(self.arch, settings.components or list(loses) or None, name, depths)
-        if not targets:
-            return
-        before, start = 0.0, None
-        for number, after in enumerate(settings.progress, start=1):
-            mark = "_".join(["", *([name] if name else []), *([str(number)] if len(settings.progress) > 1 else [])])
-            heads = tuple(self.arch.heads[i].name for i in depths)
-            counted = targets if name else (*(block.name for block in self.arch.blocks[: depths[-1] + 1]), heads[-1])
-            index = len(self.stages)
-            action = PruneAction(index, f"prune{mark}", targets, touches, heads, counted, settings, (before, after), start)
-            foreseen = foresee(action, self.spec, self.arch, self.done)
-            action = foreseen.action
-            if foreseen.spec is not None:
-                self._become(foreseen.spec)
-            self.idle += [foreseen.idle] if foreseen.idle else []
-            self.removals += 1
-            start = action.start
-            self.stages.append(action)
-            if settings.fine_tune:
-                losses = tuple(self.arch.heads[i] for i in depths)  # the network of now: it may have shrunk
-                blocks = [self.arch.blocks[i] for i in tuned] if (settings.fine_tune.trains or default) == "all" else []
-                place, block = ("prune", "fine_tune"), depths[0] if name else None
-                trains = (*blocks, *losses)
-                self.phase(f"fine_tune{mark}", trains, losses, stop_gradient, place, init="trained", block=block)
-            before = after
-
-    def _begun_targets(self) -> tuple[str, ...]:
-        """Those of a removal whose first round is done: by now they may have nothing left to lose."""
-        entry = self.done[len(self.stages)] if len(self.stages) < len(self.done) else {}
-        return tuple(entry.get("targets", ()))
+        removal = Removal(name, touches, depths, tuned, stop_gradient, default, tuple(loses))
+        add_threshold(self, removal)
+        add_pruning(self, removal)
 
     def replace_head(self) -> None:
         """Adds the replacement of the last head, and the phase that trains the new one."""
@@ -261,7 +231,7 @@ class Compiler:
             if "width" in own.model_fields_set and not head.hidden_layers:
                 raise PlanError((*place, "width"), f"received {own.width}; there is no hidden layer; give hidden_layers")
             try:
-                self._become(resized(self.spec, {}, {last: head}))
+                self.become(resized(self.spec, {}, {last: head}))
             except ShapeError as error:
                 raise PlanError(place, error.message) from None
         self._fresh.add(last)
@@ -269,7 +239,8 @@ class Compiler:
         heads = self.arch.heads[-1:]
         self.phase("final_head", heads, heads, True, init="fresh", section=("replace_head", "training"))
 
-    def _become(self, spec: ModelSpec) -> None:
+    def become(self, spec: ModelSpec) -> None:
+        """Goes on with the network that a stage leaves."""
         self.spec, self.arch = spec, architecture(spec)
 
 

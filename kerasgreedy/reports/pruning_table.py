@@ -14,7 +14,7 @@ def prune_rows(stages: Entries) -> tuple[list[str], list[list[str]]]:
     header = ["removal", "filters", "parameters", "multiply-adds", "accuracy before", "after", "after fine-tuning"]
     rows = []
     for index, entry in enumerate(stages):
-        if entry.get("action") != "prune":
+        if not _removes(entry):
             continue
         looked = entry["validation"]
         filters = [sum(sizes[side] for sizes in entry["filters"].values()) for side in (0, 1)]
@@ -38,7 +38,7 @@ Point: TypeAlias = tuple[dict[str, Any], str, float]
 def pruning_points(stages: Entries) -> list[Point]:
     """The stages that were looked at; empty where nothing was pruned."""
     points = [(entry, _kind(stages, i), seen) for i, entry in enumerate(stages) if (seen := _seen(entry)) is not None]
-    return points if any(entry.get("action") == "prune" for entry, _, _ in points) else []
+    return points if any(_removes(entry) for entry, _, _ in points) else []
 
 
 def draw_pruning(points: Sequence[Point]) -> Any:
@@ -63,8 +63,12 @@ def draw_pruning(points: Sequence[Point]) -> Any:
     return figure
 
 
+def _removes(entry: dict[str, Any]) -> bool:
+    return entry.get("action") in ("prune", "threshold")
+
+
 def _kind(stages: Entries, index: int) -> str:
-    if stages[index].get("action") == "prune":
+    if _removes(stages[index]):
         return "filters removed"
     return "fine-tuned" if index and _fine_tuning(stages, index - 1) else "trained"
 
@@ -72,15 +76,15 @@ def _kind(stages: Entries, index: int) -> str:
 def _fine_tuning(stages: Entries, index: int) -> dict[str, Any] | None:
     """The entry of the fine-tuning that belongs to a removal, if there is one: the next stage, with the removal's own name."""
     entry, after = stages[index], stages[index + 1 : index + 2]
-    own = "fine_tune" + entry["phase"].removeprefix("prune")
-    return after[0] if entry.get("action") == "prune" and after and after[0]["phase"] == own else None
+    own = "fine_tune" + entry["phase"].removeprefix(entry.get("action", ""))
+    return after[0] if _removes(entry) and after and after[0]["phase"] == own else None
 
 
 def _seen(entry: dict[str, Any]) -> float | None:
     looked = entry.get("validation")
     if looked is None:
         return None
-    return float((looked["after"] if entry.get("action") == "prune" else looked)["top1"])
+    return float((looked["after"] if _removes(entry) else looked)["top1"])
 
 
 def _fine_tuned(stages: Entries, index: int) -> dict[str, float] | None:

@@ -22,7 +22,9 @@ Criterion: TypeAlias = Annotated[str, IMPORTANCES]
 AMOUNTS = ("keep", "multiply_adds", "accuracy_drop", "schedule", "zeros")
 
 
-def _share_or(what: str) -> BeforeValidator:
+def share_or(what: str) -> BeforeValidator:
+    """Takes a share, or a whole number."""
+
     def check(value: Any) -> Any:
         whole = type(value) is int and value >= 1
         if not whole and not (type(value) is float and 0 < value < 1):
@@ -50,10 +52,10 @@ class Prune(Strict):
     silent.
     """
 
-    keep: Annotated[int | float, _share_or("filters")] | None = Field(
+    keep: Annotated[int | float, share_or("filters")] | None = Field(
         None, description="a share of the filters of each layer, or a whole number: so many of each layer"
     )
-    multiply_adds: Annotated[int | float, _share_or("multiply-adds")] | None = Field(
+    multiply_adds: Annotated[int | float, share_or("multiply-adds")] | None = Field(
         None,
         description="a share of the multiply-adds of an image through blocks and last head, or their number; greedy: of each "
         "block",

@@ -9,6 +9,7 @@ from kerasgreedy.spec.model import Name
 from kerasgreedy.spec.pruning_settings import Prune, ReplaceHead, indivisible
 from kerasgreedy.spec.strategy_names import STRATEGIES, Strategy
 from kerasgreedy.spec.strict import Count, Strict, fault, faults
+from kerasgreedy.spec.threshold_settings import KernelThreshold, misfits
 from kerasgreedy.spec.training import PhaseChanges, Training, unmasked, unwarmed
 
 Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -153,6 +154,7 @@ class Recipe(Strict):
     dsd: Dsd | None = Field(None, description="settings of strategy `dsd`, see below; default: its defaults")
     convex: Convex | None = Field(None, description="settings of strategy `convex`, see below; default: its defaults")
     prune: Prune | None = Field(None, description="removal of filters, see below")
+    threshold: KernelThreshold | None = Field(None, description="removal of what a structured penalty made small, see below")
     replace_head: ReplaceHead | None = Field(None, description="another last head in the end, see below")
     start_from: str | None = Field(
         None,
@@ -215,6 +217,8 @@ class Recipe(Strict):
             found |= {("dsd", "sparse"): dsd.sparse_training(self.training), ("dsd", "dense"): dsd.dense_training(self.training)}
         if self.prune and self.prune.fine_tune:
             found["prune", "fine_tune"] = self.prune.fine_tune.over(self.training)
+        if self.threshold and self.threshold.fine_tune:
+            found["threshold", "fine_tune"] = self.threshold.tuning(self.training)
         if self.replace_head:
             found["replace_head", "training"] = self.replace_head.training.over(self.training)
         return found
@@ -249,8 +253,8 @@ class Recipe(Strict):
         for key in ("start_unfinished", "start_blocks"):
             if getattr(self, key) and not self.start_from:
                 raise faults("Recipe", [fault("there is no start_from; leave it out", at=(key,))])
-        if self.start_blocks and (self.strategy == "compress" or self.prune):
-            odd = "strategy" if self.strategy == "compress" else "prune"
+        if self.start_blocks and (self.strategy == "compress" or self.prune or self.threshold):
+            odd = "strategy" if self.strategy == "compress" else "prune" if self.prune else "threshold"
             message = (
                 "start_blocks leaves the blocks of that run as they are, and what stands behind them is not trained yet; leave "
             )
@@ -268,15 +272,18 @@ class Recipe(Strict):
     @property
     def _freezes(self) -> bool:
         """Whether some phase runs blocks that it does not train."""
-        fine_tune = self.prune.fine_tune if self.prune else None
-        heads_only = bool(self.replace_head or self.start_blocks) or bool(fine_tune and fine_tune.trains == "head")
+        tuned = [each.fine_tune for each in (self.prune, self.threshold) if each and each.fine_tune]
+        heads_only = bool(self.replace_head or self.start_blocks) or any(each.trains == "head" for each in tuned)
         return STRATEGIES[self.strategy].freezes or heads_only
 
     def _pruning_fits(self) -> None:
         prune, strategy = self.prune, self.strategy
         lines = []
-        if strategy == "compress" and not (prune or self.replace_head):
-            lines.append(fault("strategy 'compress' needs 'prune' or 'replace_head'", at=("strategy",)))
+        if strategy == "compress" and not (prune or self.threshold or self.replace_head):
+            lines.append(fault("strategy 'compress' needs 'prune', 'threshold' or 'replace_head'", at=("strategy",)))
+        if self.threshold:
+            has_validation, several = self.data.validation != 0, self.distribute == "multi_worker"
+            lines += misfits(self.threshold, strategy, bool(prune), has_validation, several)
         if strategy == "compress" and not self.start_from:
             lines.append(fault("strategy 'compress' needs 'start_from', the run folder of a trained network", at=("strategy",)))
         if prune and prune.heads and strategy != "compress":

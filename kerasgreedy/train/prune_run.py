@@ -60,13 +60,6 @@ def prune_run(
     Raises:
         KerasgreedyError: see `errors`; an amount that cannot be reached says what can.
     """
-    if epochs < 0:
-        raise InputError(f"epochs: received {epochs}; allowed: 0 or more")
-    folder = Workdir.open(workdir)
-    here = folder.path.resolve()
-    job = open_job(folder, data, check_data)
-    heads = heads or ("all" if len(job.trained_depths()) > 1 else "last")
-    training = job.recipe.training
     settings = {
         "keep": keep,
         "multiply_adds": multiply_adds,
@@ -80,21 +73,92 @@ def prune_run(
         "images": images,
         "heads": heads,
     }
+    return smaller_run(workdir, "prune", settings, epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data)
+
+
+def threshold_run(
+    workdir: str | Path,
+    tau: float | None = None,
+    accuracy_drop: float | None = None,
+    multiply_adds: float | None = None,
+    of: Sequence[str] | str | None = None,
+    groups: str | None = None,
+    norm: str | None = None,
+    on: str | None = None,
+    round_to: int = 1,
+    sizes: str | None = None,
+    epochs: int = 3,
+    fine_tune: str = "all",
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    data: ImageArrays | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    quiet: bool = False,
+    devices: str | None = None,
+    check_data: bool = False,
+) -> Run:
+    """Removes what a structured penalty has made small in a finished run's network, in a new run folder; see `prune_run`.
+
+    Args:
+        tau, accuracy_drop, multiply_adds: how much, exactly one of them; see the recipe's `threshold`.
+        of, groups, norm, on, round_to, sizes: as there.
+        epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data: see `prune_run`. Fine-tuning has no
+            regularizers.
+
+    Raises:
+        KerasgreedyError: see `errors`; an amount that cannot be reached says what can.
+    """
+    which = of if of is None or isinstance(of, str) else list(of)
+    settings = {"tau": tau, "accuracy_drop": accuracy_drop, "multiply_adds": multiply_adds, "of": which, "groups": groups}
+    settings |= {"norm": norm, "on": on, "round_to": round_to, "sizes": sizes}
+    return smaller_run(
+        workdir, "threshold", settings, epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data
+    )
+
+
+def smaller_run(
+    workdir: str | Path,
+    section: str,
+    settings: dict[str, Any],
+    epochs: int,
+    fine_tune: str,
+    overrides: Sequence[str],
+    out: str | Path | None,
+    data: ImageArrays | None,
+    strategy: tf.distribute.Strategy | None,
+    quiet: bool,
+    devices: str | None,
+    check_data: bool,
+) -> Run:
+    """A run of strategy `compress` on another's network, with one removal; see `prune_run`.
+
+    Args:
+        section: of the recipe that says what is removed, by these settings.
+    """
+    if epochs < 0:
+        raise InputError(f"epochs: received {epochs}; allowed: 0 or more")
+    folder = Workdir.open(workdir)
+    here = folder.path.resolve()
+    job = open_job(folder, data, check_data)
+    if section == "prune" and settings["heads"] is None:
+        settings["heads"] = "all" if len(job.trained_depths()) > 1 else "last"
+    training = job.recipe.training
     if epochs:
         optimizer = training.optimizer.model_copy(update={"learning_rate": RATE * training.optimizer.learning_rate})
         fine = {"trains": fine_tune, "epochs": epochs, "optimizer": optimizer.model_dump(), "schedule": {"name": "cosine"}}
         settings["fine_tune"] = fine
     # What another strategy alone may say is taken back.
     texts: dict[str, Any] = {"strategy": "compress", "start_from": str(here), "dsd": None, "replace_head": None,
-             "training.init": "fresh", "cache.store": "auto", "prefix_precision": None}  # fmt: skip
+             "training.init": "fresh", "cache.store": "auto", "prefix_precision": None, "phases": {}}  # fmt: skip
+    texts["threshold" if section == "prune" else "prune"] = None
     for key, value in settings.items():
-        texts[f"prune.{key}"] = value
+        texts[f"{section}.{key}"] = value
     spec = folder.path / (PRUNED if (folder.path / PRUNED).is_file() else "spec.yaml")
     base = [
-        "prune={}",
-        *(f"{key}={_yaml(value)}" for key, value in texts.items() if value is not None or not key.startswith("prune.")),
+        f"{section}={{}}",
+        *(f"{key}={_yaml(value)}" for key, value in texts.items() if value is not None or not key.startswith(f"{section}.")),
     ]
-    place = out or here.with_name(f"{here.name}-pruned")
+    place = out or here.with_name(f"{here.name}-{'pruned' if section == 'prune' else 'thresholded'}")
     return train_spec(spec, folder.path / "recipe.yaml", [*base, *overrides], place, data, strategy, quiet, devices)
 
 

@@ -1,0 +1,207 @@
+"""Takes out of a network what a structured penalty has made small."""
+
+from typing import Any
+
+import numpy as np
+
+from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.graph.coupling import Place
+from kerasgreedy.graph.thresholding import Step, Thresholded, mixed, pattern, sides, steps
+from kerasgreedy.kernel_groups import group_count, side_left
+from kerasgreedy.network import surgery
+from kerasgreedy.network.evaluation import Evaluator
+from kerasgreedy.network.latency import faster_as_branches
+from kerasgreedy.network.shrinking import norms_of, shrunk, thresholded_arrays
+from kerasgreedy.plan.amounts import AmountError, counted_cost
+from kerasgreedy.plan.batch_sizes import whole_shares
+from kerasgreedy.plan.threshold_plan import ThresholdAction, ThresholdEntry
+from kerasgreedy.strict_json import as_json
+from kerasgreedy.train.performing import Doing, Outcome, sizes
+
+# Thresholds that are reported before one is chosen, and halvings of the interval in which the largest allowed one lies.
+SWEEP, HALVINGS = 12, 5
+
+
+def threshold(action: ThresholdAction, doing: Doing) -> Outcome:
+    """Chooses tau, and removes what is at most as large."""
+    return _Thresholding(action, doing).outcome()
+
+
+class _Thresholding:
+    def __init__(self, action: ThresholdAction, doing: Doing):
+        self.action, self.network, self.spec, self._doing = action, doing.network, doing.job.spec, doing
+        self.arch = doing.network.architecture
+        self.depth = action.depth(self.arch)
+        places = [(component, layer) for component, _, layer in (key.partition("/") for key in action.layers)]
+        self.norms = norms_of(self.network, places, action.measure, action.measure.on)
+        self.groups = action.measure.groups
+        self.all_norms = np.unique([norm for filters in self.norms.values() for filter_ in filters for norm in filter_])
+        self._evaluator = Evaluator(self.network, [self.depth], doing.strategy)
+        self._looked: dict[float, float] = {}
+
+    def outcome(self) -> Outcome:
+        action = self.action
+        before = self._validation(self._evaluator)
+        sweep = [self._row(tau) for tau in self._sweep()]
+        tau = self._tau(before)
+        found = self._pattern(tau)
+        split = self._split(found)
+        rewritings = self._steps(found, split)
+        with (
+            surgery.holding(self.network, thresholded_arrays(self.network, found, self.groups, action.touches)),
+            self._doing.strategy.scope(),
+        ):
+            changed, spec = shrunk(self.network, self.spec, rewritings)
+        after = self._validation(Evaluator(changed, [self.depth], self._doing.strategy))
+        entry = ThresholdEntry(
+            **sizes(action, self.network, changed, self.depth),
+            tau=tau,
+            target=self._target(rewritings),
+            filters=self._filters(found),
+            sides=self._sides(found),
+            bodies=["/".join(place) for place in found.bodies],
+            emptied=["/".join(place) for place in found.emptied],
+            split=["/".join(place) for place in split],
+            zero_share=self._zero_share(),
+            validation={"before": before, "after": after} if before else None,
+        )
+        norms = {"/".join(place): filters for place, filters in self.norms.items()}
+        text = as_json({"tau": tau, "groups": self.groups, "norm": action.measure.norm, "sweep": sweep, "norms": norms})
+        return Outcome(changed, spec, entry, {f"thresholds/{action.name}.json": text.encode()})
+
+    def _pattern(self, tau: float) -> Thresholded:
+        return pattern(self.arch, self.norms, tau, self.action.touches, self.action.settings.round_to)
+
+    def _steps(self, found: Thresholded, split: list[Place]) -> list[Step]:
+        return steps(self.spec, found, self.groups, self.action.touches, split)
+
+    def _cost(self, tau: float) -> int:
+        """Multiply-adds of what a budget counts; with kernels of different sides as the settings say, or as branches."""
+        found = self._pattern(tau)
+        split = [] if self.action.sizes == "padded" else list(mixed(self.spec, found, self.groups, self.action.touches))
+        rewritings = self._steps(found, split)
+        return counted_cost(architecture(rewritings[-1].after) if rewritings else self.arch, self.action.counted)
+
+    def _tau(self, before: dict[str, float] | None) -> float:
+        settings = self.action.settings
+        if settings.tau is not None:
+            return settings.tau
+        if settings.multiply_adds is not None:
+            return self._for_budget(settings.multiply_adds)
+        assert settings.accuracy_drop is not None and before is not None
+        limit = before["top1"] - settings.accuracy_drop
+        low, high = 0.0, None
+        for tau in self._sweep():
+            if self._accuracy(tau) < limit:
+                high = tau
+                break
+            low = tau
+        for _ in range(HALVINGS if high is not None else 0):
+            assert high is not None
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._accuracy(middle) >= limit else (low, middle)
+        return low
+
+    def _for_budget(self, budget: float) -> float:
+        """The smallest norm that is a threshold within the budget."""
+        begun = counted_cost(self.arch, self.action.counted)
+        limit = budget if isinstance(budget, int) else begun * budget
+        if begun <= limit:
+            raise AmountError("multiply_adds", f"received {budget:,}; there are {begun:,} already; allowed: fewer", "threshold")
+        least = self._cost(float(self.all_norms[-1]))
+        if least > limit:
+            share = -(-1000 * least // begun) / 1000
+            message = (
+                f"received {budget:,}; one filter at least stays in every layer that has no shortcut around it, and what is "
+            )
+            message += f"not regularised stays; nearest: {least:,} multiply-adds, {share:g} of {begun:,}"
+            raise AmountError("multiply_adds", message, "threshold")
+        low, high = 0, len(self.all_norms) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._cost(float(self.all_norms[middle])) <= limit else (middle + 1, high)
+        return float(self.all_norms[low])
+
+    def _target(self, rewritings: list[Step]) -> tuple[int, int] | None:
+        budget = self.action.settings.multiply_adds
+        if budget is None:
+            return None
+        begun = counted_cost(self.arch, self.action.counted)
+        left = counted_cost(architecture(rewritings[-1].after) if rewritings else self.arch, self.action.counted)
+        return (budget if isinstance(budget, int) else int(begun * budget)), left
+
+    def _sweep(self) -> list[float]:
+        """Thresholds from below the smallest norm that is not zero to the largest, where most happens at the quantiles."""
+        above = self.all_norms[self.all_norms > 0]
+        return sorted({float(tau) for tau in np.quantile(above, np.linspace(0, 1, SWEEP))}) if above.size else [0.0]
+
+    def _row(self, tau: float) -> dict[str, Any]:
+        """What a threshold would leave."""
+        found = self._pattern(tau)
+        left: dict[str, int] = {}
+        for own in self._sides(found).values():
+            for side, count in own.items():
+                left[side] = left.get(side, 0) + count
+        filters = self._filters(found).values()
+        return {
+            "tau": tau,
+            "kernels": sum(after for _, after in filters),
+            "sides": left,
+            "bodies": len(found.bodies),
+            "multiply_adds": self._cost(tau),
+            "accuracy": self._accuracy(tau) if len(self._doing.pipeline.parts["validation"]) else None,
+        }
+
+    def _accuracy(self, tau: float) -> float:
+        """On validation data, of the thresholded network."""
+        if tau not in self._looked:
+            arrays = thresholded_arrays(self.network, self._pattern(tau), self.groups, self.action.touches)
+            with surgery.holding(self.network, arrays):
+                scores = self._validation(self._evaluator)
+            assert scores is not None
+            self._looked[tau] = scores["top1"]
+        return self._looked[tau]
+
+    def _validation(self, evaluator: Evaluator) -> dict[str, float] | None:
+        pipeline = self._doing.pipeline
+        if not len(pipeline.parts["validation"]):
+            return None
+        size = whole_shares(self._doing.job.recipe.training.batch_size, self._doing.strategy.num_replicas_in_sync)
+        scores, _, _ = evaluator(pipeline.evaluation("validation", size), self._doing.asked)
+        return scores[self.depth]
+
+    def _split(self, found: Thresholded) -> list[Place]:
+        """Layers whose kernels of different sides become branches."""
+        if self.action.sizes == "padded":
+            return []
+        places = mixed(self.spec, found, self.groups, self.action.touches)
+        chosen = []
+        for place, (node, cut) in places.items():
+            layer: Any = node.layer
+            counts = {layer.kernel_size - part.before - part.after: len(part.filters) for part in cut.parts}
+            shape = node.input_shape
+            if self.action.sizes == "branches" or faster_as_branches(shape, layer.stride, counts, cut.order):
+                chosen.append(place)
+        return chosen
+
+    def _filters(self, found: Thresholded) -> dict[str, list[int]]:
+        whole = self._whole(found)
+        return {"/".join(place): [len(gone), sum(count < whole[place] for count in gone)] for place, gone in found.gone.items()}
+
+    def _sides(self, found: Thresholded) -> dict[str, dict[str, int]]:
+        side, whole = sides(self.arch, found.gone), self._whole(found)
+        result: dict[str, dict[str, int]] = {}
+        for place, gone in found.gone.items():
+            own = result.setdefault("/".join(place), {})
+            for count in sorted(count for count in gone if count < whole[place]):
+                key = str(side_left(side[place], count, self.groups))
+                own[key] = own.get(key, 0) + 1
+        return result
+
+    def _whole(self, found: Thresholded) -> dict[Place, int]:
+        side = sides(self.arch, found.gone)
+        return {place: group_count(side[place], self.groups) for place in found.gone}
+
+    def _zero_share(self) -> float:
+        kernels = [self.network.arrays(component)[f"{component}/{layer}/kernel"] for component, layer in self.norms]
+        return float(sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels))
