@@ -10,6 +10,7 @@ from kerasgreedy.runs.checkpoint import Arrays
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.solvers.masks import Masks
 from kerasgreedy.solvers.solver import Solver, Task, penalty_of
+from kerasgreedy.solvers.sparsity_figures import sparsity_of
 from kerasgreedy.solvers.step import Result, TrainStep
 from kerasgreedy.spec.solver_settings import Averaged
 
@@ -20,6 +21,7 @@ class DescentSolver(Solver):
     def __init__(self, task: Task):
         phase, network, strategy = task.phase, task.network, task.strategy
         masks = [Masks(network, phase.trains, phase.sparsity, strategy)] if phase.sparsity else []
+        self._phase, self._network = phase, network
         self._source, self._devices, self._sparsity = task.source, Devices.of(strategy), phase.sparsity
         self._steps = len(task.source) // phase.training.batch_size
         self.step = TrainStep(network, phase, task.optimizer, strategy, task.source.first_block, masks)
@@ -47,7 +49,7 @@ class DescentSolver(Solver):
         return self._sparsity is None or steps > self._sparsity.last_change
 
     def figures(self) -> dict[str, Any]:
-        return penalty_of(self.step.updates)
+        return {**penalty_of(self.step.updates), **sparsity_of(self._phase, self._network)}
 
 
 class AveragedSolver(DescentSolver):

@@ -1,0 +1,53 @@
+"""What structured penalties have come to, layer by layer, at the end of an epoch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kerasgreedy.graph.penalised import entering, penalised
+from kerasgreedy.graph.thresholding import sides
+from kerasgreedy.kernel_groups import group_count, side_left
+from kerasgreedy.network.build import Network
+from kerasgreedy.network.shrinking import norms_of
+from kerasgreedy.plan.stages import Phase
+from kerasgreedy.spec.regularizers import Complexity, GroupLasso, NestedGroupLasso
+from kerasgreedy.spec.threshold_settings import Measure
+
+
+def sparsity_of(phase: Phase, network: Network) -> dict[str, Any]:
+    """`sparsity`: of each convolution and dense layer with a penalty on its filters, by what is zero exactly.
+
+    Returns:
+        `component/layer` -> `kernels` that are not zero, `of` so many; `sides`, side -> how many of these; `norm`, the sum of the
+        norms of whole kernels; `multiply_adds` by eq. (10) of the paper, of the channels that anything makes. Empty where no such
+        penalty acts.
+    """
+    found: dict[str, Any] = {}
+    for settings in phase.training.regularizers:
+        if isinstance(settings, GroupLasso | NestedGroupLasso | Complexity):
+            groups = "kernel" if isinstance(settings, GroupLasso) else settings.groups
+            measure = Measure(of=settings.of, groups=groups, norm=settings.norm, on=settings.acts_on)
+            found.update(_figures(network, measure, phase.trains))
+    return {"sparsity": found} if found else {}
+
+
+def _figures(network: Network, measure: Measure, among: Sequence[str]) -> dict[str, Any]:
+    keys = list(penalised(network.architecture, measure, among))
+    places = {key: (key.split("/")[0], key.split("/")[1]) for key in keys}
+    norms, side = norms_of(network, list(places.values()), measure, measure.on), sides(network.architecture, places.values())
+    left: dict[str, list[int]] = {}
+    for key, place in places.items():
+        count = group_count(side[place], measure.groups)
+        gone = [sum(norm == 0 for norm in filter_) for filter_ in norms[place]]
+        left[key] = [0 if zero == count else side_left(side[place], zero, measure.groups) for zero in gone]
+    result = {}
+    for key, (area, split, made_by) in entering(network.architecture, keys).items():
+        alive = [each for each in left[key] if each]
+        channels = sum(not made or any(left[layer][index] for layer, index in made) for made in made_by)
+        result[key] = {
+            "kernels": len(alive),
+            "of": len(left[key]),
+            "sides": {str(each): alive.count(each) for each in sorted(set(alive))},
+            "norm": sum(filter_[-1] for filter_ in norms[places[key]]),
+            "multiply_adds": area * channels * sum(each**2 for each in alive) // split,
+        }
+    return result
