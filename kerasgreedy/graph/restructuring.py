@@ -54,7 +54,7 @@ Edits: TypeAlias = Mapping[Place, Cut | None]
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """Where the weights of a layer of the new network come from.
 
     Attributes:
@@ -69,7 +69,7 @@ class Source:
 
 
 # component -> new layer -> where its weights come from.
-Sources: TypeAlias = dict[str, dict[str, Source]]
+Origins: TypeAlias = dict[str, dict[str, Origin]]
 
 
 def margins_of(node: Node, before: Sequence[Node]) -> tuple[int, int] | None:
@@ -104,7 +104,7 @@ def map_holds(node: Node, before: Sequence[Node], part: Part) -> bool:
     return cut < min(shape[:2])
 
 
-def restructured(spec: ModelSpec, edits: Edits) -> tuple[ModelSpec, Sources]:
+def restructured(spec: ModelSpec, edits: Edits) -> tuple[ModelSpec, Origins]:
     """The spec after some edits, and where the weights come from.
 
     Args:
@@ -115,7 +115,7 @@ def restructured(spec: ModelSpec, edits: Edits) -> tuple[ModelSpec, Sources]:
     """
     arch = architecture(spec)
     data = plain(resized(spec, {}))
-    written: dict[str, list[Source | None]] = {}
+    written: dict[str, list[Origin | None]] = {}
     for block, head, document in zip(arch.blocks, arch.heads, data["blocks"], strict=True):
         if any(component == block.name for component, _ in edits):
             writer = _Writer(block, edits)
@@ -125,12 +125,12 @@ def restructured(spec: ModelSpec, edits: Edits) -> tuple[ModelSpec, Sources]:
             nodes = head.nodes[: -len(head.classifier)]
             maps = {key: document["head"][key] for key in ("class_maps",) if key in document["head"]}
             document["head"] = {"layers": writer.sequence(nodes), **maps}
-            written[head.name] = [*writer.sources, *(Source(node.name) for node in leaves(head.classifier))]
+            written[head.name] = [*writer.sources, *(Origin(node.name) for node in leaves(head.classifier))]
     changed = ModelSpec.model_validate(data)
-    sources: Sources = {}
+    sources: Origins = {}
     for component in architecture(changed).components.values():
         own = [node for node in leaves(component.nodes) if not isinstance(node.layer, Pad | Crop | PadShortcut)]
-        origins = written.get(component.name, [Source(node.name) for node in own])
+        origins = written.get(component.name, [Origin(node.name) for node in own])
         pairs = zip(own, origins, strict=True)
         sources[component.name] = {node.name: origin for node, origin in pairs if origin is not None}
     return changed, sources
@@ -140,7 +140,7 @@ class _Writer:
     """Writes a component, and remembers in the order of its leaves what each comes from."""
 
     def __init__(self, component: Component, edits: Edits):
-        self.sources: list[Source | None] = []
+        self.sources: list[Origin | None] = []
         self._cuts = {name: cut for (own, name), cut in edits.items() if own == component.name and cut is not None}
         self._dropped = {name for (own, name), cut in edits.items() if own == component.name and cut is None}
         self._orders: dict[str, Cut] = {}  # batch norms and activations of a layer that is cut
@@ -172,7 +172,7 @@ class _Writer:
         if node.name in self._cuts:
             return self._cut(node, before, self._cuts[node.name])
         order = self._orders.get(node.name)
-        self.sources.append(Source(node.name, filters=order.order if order else None))
+        self.sources.append(Origin(node.name, filters=order.order if order else None))
         return [{**plain(layer), **self._bare(node, before)}]
 
     def _bare(self, node: Node, before: Sequence[Node]) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class _Writer:
             else:
                 document["conv"] = len(part.filters)
                 document |= self._window(node, before, part)
-            self.sources.append(Source(node.name, part, part.filters))
+            self.sources.append(Origin(node.name, part, part.filters))
             written.append(document)
         return written if len(written) == 1 else [{"branches": [[document] for document in written]}]
 

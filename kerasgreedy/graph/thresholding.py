@@ -44,7 +44,7 @@ class Thresholded:
 
 
 @dataclass(frozen=True)
-class Step:
+class Rewriting:
     """One rewriting of a network on its way to a smaller one; exactly one of `edits` and `removed`.
 
     Attributes:
@@ -100,7 +100,9 @@ def pattern(arch: Architecture, norms: Norms, tau: float, touches: Collection[st
     return Thresholded(gone, bodies, tuple(emptied))
 
 
-def steps(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str], split: Collection[Place]) -> list[Step]:
+def steps(
+    spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str], split: Collection[Place]
+) -> list[Rewriting]:
     """The rewritings that take what is zero out of a network.
 
     Args:
@@ -108,11 +110,11 @@ def steps(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collecti
         split: layers, as they are called when bodies and filters are gone, whose kernels of different sides become branches; the
             others keep the largest side.
     """
-    done: list[Step] = []
+    done: list[Rewriting] = []
     gone: Gone = found.gone
     if found.bodies:
         changed, sources = restructured(spec, dict.fromkeys(found.bodies))
-        done.append(Step(spec, changed, edits=dict.fromkeys(found.bodies)))
+        done.append(Rewriting(spec, changed, edits=dict.fromkeys(found.bodies)))
         origins = {
             (component, name): (component, source.name) for component, own in sources.items() for name, source in own.items()
         }
@@ -124,7 +126,7 @@ def steps(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collecti
     whole = {place: group_count(side[place], groups) for place in gone}
     removed = removable(coupling, gone, whole, touches) | _empty(arch, coupling, touches)
     if removed:
-        done.append(Step(spec, without(spec, coupling, removed), coupling=coupling, removed=removed))
+        done.append(Rewriting(spec, without(spec, coupling, removed), coupling=coupling, removed=removed))
         gone = {place: [gone[place][i] for i in kept(coupling.outputs[place], removed)] for place in gone}
         spec = done[-1].after
         arch = architecture(spec)
@@ -136,7 +138,7 @@ def steps(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collecti
                 if place in gone and (edit := _cut(node, sequence[:index], gone[place], groups, place in split)) is not None:
                     edits[place] = edit
     if edits:
-        done.append(Step(spec, restructured(spec, edits)[0], edits=edits))
+        done.append(Rewriting(spec, restructured(spec, edits)[0], edits=edits))
     return done
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from kerasgreedy.graph.chains import find_chains
 from kerasgreedy.graph.coupling import Place, find_coupling
-from kerasgreedy.graph.restructuring import Edits, Source, restructured
-from kerasgreedy.graph.thresholding import Gone, Step, Thresholded, removable, sides
+from kerasgreedy.graph.restructuring import Edits, Origin, restructured
+from kerasgreedy.graph.thresholding import Gone, Rewriting, Thresholded, removable, sides
 from kerasgreedy.kernel_groups import Groups, group_count, levels
 from kerasgreedy.network import surgery
 from kerasgreedy.network.build import Network
@@ -71,7 +71,7 @@ def thresholded_arrays(
     return {**zeros, **silent}
 
 
-def shrunk(network: Network, spec: ModelSpec, steps: Sequence[Step]) -> tuple[Network, ModelSpec]:
+def shrunk(network: Network, spec: ModelSpec, steps: Sequence[Rewriting]) -> tuple[Network, ModelSpec]:
     """The network after some rewritings, with the weights that stay.
 
     Args:
@@ -99,7 +99,7 @@ def _restructured(network: Network, spec: ModelSpec, edits: Edits) -> Network:
     return result
 
 
-def _moved(component: str, name: str, source: Source, arrays: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+def _moved(component: str, name: str, source: Origin, arrays: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
     """The arrays of a layer that come from another of the component before."""
     found = []
     prefix = f"{component}/{source.name}/"

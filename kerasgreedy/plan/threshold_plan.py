@@ -38,7 +38,7 @@ class ThresholdAction(Action):
     sizes: str
 
     kind: ClassVar[str] = "threshold"
-    home: ClassVar[str] = "kerasgreedy.train.thresholding:threshold"
+    home: ClassVar[str] = "kerasgreedy.train.performing_threshold:threshold"
     looks: ClassVar[str] = "looking at validation images"
 
     @property
@@ -116,10 +116,13 @@ def threshold_layers(arch: Architecture, measure: Measure, among: tuple[str, ...
     Raises:
         PlanError: there are none, or one of them cannot lose a kernel.
     """
-    meant = penalised(arch, measure, among)
+    hidden = penalised(arch, measure.model_copy(update={"of": "hidden"}), among)
+    meant = [key for key in penalised(arch, measure, among) if key in hidden]
     if not meant:
-        allowed = ", ".join(penalised(arch, measure.model_copy(update={"of": "hidden"}), among)) or "none in this network"
-        raise PlanError(("threshold", "of"), f"received {measure.of}, which is no layer with a kernel; allowed: {allowed}")
+        allowed = ", ".join(hidden) or "none in this network"
+        raise PlanError(
+            ("threshold", "of"), f"received {measure.of}, which is no layer that can lose a kernel; allowed: {allowed}"
+        )
     scaled = scale_layers(arch, among)
     for key in meant:
         component, _, layer = key.partition("/")

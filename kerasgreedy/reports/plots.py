@@ -10,12 +10,14 @@ from kerasgreedy.reports.path_plot import draw_path, path_problems
 from kerasgreedy.reports.pruning_table import draw_pruning, pruning_points
 from kerasgreedy.reports.run_files import REFRESH, RunRecord, read_metrics
 from kerasgreedy.reports.tables import loss_name, run_names
+from kerasgreedy.reports.threshold_plot import draw_thresholds, sweeps_of
 
 
 def plot_run(path: Path, results: dict[str, Any]) -> None:
     """Writes `plots/accuracy_by_depth.png` and `plots/loss.png`.
 
-    Where filters were removed, `plots/pruning.png` too; where a regularisation path was followed, `plots/path.png`.
+    Where filters were removed, `plots/pruning.png` too; where by a threshold, `plots/threshold.png`; where a regularisation path
+    was followed, `plots/path.png`.
     """
     folder = path / "plots"
     metrics = read_metrics(path)
@@ -24,6 +26,9 @@ def plot_run(path: Path, results: dict[str, Any]) -> None:
     points = pruning_points(results["phases"])
     if points:
         write_figure(folder / "pruning.png", lambda: draw_pruning(points))
+    thresholds = sweeps_of(path)
+    if thresholds:
+        write_figure(folder / "threshold.png", lambda: draw_thresholds(thresholds))
     problems = path_problems(results["phases"], metrics)
     if problems:
         write_figure(folder / "path.png", lambda: draw_path(problems))

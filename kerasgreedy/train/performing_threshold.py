@@ -6,7 +6,7 @@ import numpy as np
 
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.coupling import Place
-from kerasgreedy.graph.thresholding import Step, Thresholded, mixed, pattern, sides, steps
+from kerasgreedy.graph.thresholding import Rewriting, Thresholded, mixed, pattern, sides, steps
 from kerasgreedy.kernel_groups import group_count, side_left
 from kerasgreedy.network import surgery
 from kerasgreedy.network.evaluation import Evaluator
@@ -72,7 +72,7 @@ class _Thresholding:
     def _pattern(self, tau: float) -> Thresholded:
         return pattern(self.arch, self.norms, tau, self.action.touches, self.action.settings.round_to)
 
-    def _steps(self, found: Thresholded, split: list[Place]) -> list[Step]:
+    def _steps(self, found: Thresholded, split: list[Place]) -> list[Rewriting]:
         return steps(self.spec, found, self.groups, self.action.touches, split)
 
     def _cost(self, tau: float) -> int:
@@ -122,7 +122,7 @@ class _Thresholding:
             low, high = (low, middle) if self._cost(float(self.all_norms[middle])) <= limit else (middle + 1, high)
         return float(self.all_norms[low])
 
-    def _target(self, rewritings: list[Step]) -> tuple[int, int] | None:
+    def _target(self, rewritings: list[Rewriting]) -> tuple[int, int] | None:
         budget = self.action.settings.multiply_adds
         if budget is None:
             return None
