@@ -21,6 +21,7 @@ FLOORS = [
     ["inputs"],
     ["solvers"],
     ["analysis", "export", "train"],
+    ["studies"],
     ["cli"],
 ]
 ORDER = [room for floor in FLOORS for room in floor]

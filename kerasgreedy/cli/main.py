@@ -15,6 +15,7 @@ from kerasgreedy.cli.convergence_command import convergence
 from kerasgreedy.cli.data_command import data_app
 from kerasgreedy.cli.export_command import export, predict
 from kerasgreedy.cli.finish_command import finish
+from kerasgreedy.cli.frontier_command import frontier
 from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Overwrite, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune_command import prune
 from kerasgreedy.cli.sensitivity_command import sensitivity
@@ -32,7 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.add_typer(analyze_app)
-for command in (prune, threshold, sensitivity, finish, export, predict, anytime, convergence):
+for command in (prune, threshold, frontier, sensitivity, finish, export, predict, anytime, convergence):
     app.command()(command)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
