@@ -62,8 +62,8 @@ def _row(net: dict[str, Any]) -> list[str]:
     ratios = [f"{net['latency'][batch]['ratio']:.2f}x" if batch in net.get("latency", {}) else "-" for batch in ("1", "32")]
     whole = percent(net["whole_top1"]) if "whole_top1" in net else "-"
     return [
-        name, str(net["seed"]), str(net["epochs"]), count(net["multiply_adds"]), f"{net['parameters']:,}", percent(net["top1"]), whole,
-        "-" if kernels is None else f"{kernels:,}", *ratios,
+        name, str(net["seed"]), str(net["epochs"]), count(net["multiply_adds"]), f"{net['parameters']:,}", percent(net["top1"]),
+        whole, "-" if kernels is None else f"{kernels:,}", *ratios,
     ]  # fmt: skip
 
 
