@@ -46,7 +46,7 @@ NOT_RUN = {
     ("performance.md", "python -m benchmarks.whole_runs --data"): "PyTorch; options are read",
 }  # fmt: skip
 # Commands that make a folder -> the parameter that names it.
-OUTPUTS = {"train": "workdir", "prune": "out", "finish": "out", "export": "out"}
+OUTPUTS = {"train": "workdir", "prune": "out", "threshold": "out", "finish": "out", "export": "out"}
 
 
 @dataclass(frozen=True)

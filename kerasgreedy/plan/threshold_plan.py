@@ -11,7 +11,6 @@ from kerasgreedy.graph.penalised import penalised, scale_layers
 from kerasgreedy.graph.thresholding import makes_something
 from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.actions import Action, ActionEntry
-from kerasgreedy.plan.stages import shortened
 from kerasgreedy.spec.threshold_settings import KernelThreshold, Measure
 
 
@@ -54,7 +53,8 @@ class ThresholdAction(Action):
         amount = next(f"{key} {value:g}" for key in ("tau", "accuracy_drop", "multiply_adds")
                       if (value := getattr(self.settings, key)) is not None)  # fmt: skip
         things = {"kernel": "kernels", "half_rings": "kernels and half-rings", "rings": "kernels and rings"}[self.measure.groups]
-        return f"{things} of small norm ({amount}) of {shortened(self.layers)}"
+        first, last, count = self.layers[0], self.layers[-1], len(self.layers)
+        return f"{things} of small norm ({amount}) of {first}" + (f" ... {last}, {count} layers" if count > 1 else "")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -19,6 +19,7 @@ from kerasgreedy.spec import recipe as R
 from kerasgreedy.spec import regularizers as G
 from kerasgreedy.spec import solver_settings as V
 from kerasgreedy.spec import sparsity as S
+from kerasgreedy.spec import threshold_settings as H
 from kerasgreedy.spec import training as T
 
 SPEC_INTRO = """# Model spec
@@ -104,7 +105,8 @@ phases: {block_1: {epochs: 20}, block_2: {optimizer: {name: sgd, learning_rate: 
 `prune` takes the least important filters out: greedy, of each block after its phase; other strategies, of the whole network after
 theirs; each time followed by a phase of fine-tuning. `replace_head` trains another last head in the end. Both are actions of the
 plan, between phases, and `plan` shows the sizes that they leave where the settings alone decide them. How filters are ranked, what
-is removed together and how much is gained stands in [pruning.md](pruning.md).
+is removed together and how much is gained stands in [pruning.md](pruning.md). `threshold`, instead, takes out what a structured penalty
+has made small, see [sparsity.md](sparsity.md).
 
 ```yaml
 strategy: greedy
@@ -230,6 +232,7 @@ def pages() -> dict[str, str]:
                 R.Convex,
                 P.Prune,
                 P.FineTune,
+                H.KernelThreshold,
                 P.ReplaceHead,
                 D.Dsd,
                 T.TrainingChanges,
@@ -272,7 +275,8 @@ def _title(cls: type[BaseModel]) -> str:
         R.Convex: "`convex`",
         D.Dsd: "`dsd`",
         P.Prune: "`prune`",
-        P.FineTune: "`prune.fine_tune`",
+        P.FineTune: "`prune.fine_tune`, `threshold.fine_tune`",
+        H.KernelThreshold: "`threshold`",
         P.ReplaceHead: "`replace_head`",
         T.PhaseChanges: "`phases`: each",
         T.TrainingChanges: "`dsd.sparse`, `dsd.dense`, `replace_head.training`",

@@ -21,6 +21,7 @@ from kerasgreedy.reports.frontier_plot import plot_frontier
 from kerasgreedy.runs.open_run import open_job
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.load import load
+from kerasgreedy.spec.overrides import split_overrides
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.regularizers import Regularizer
 from kerasgreedy.strict_json import as_json, read_json
@@ -205,9 +206,8 @@ def _one_narrower(
     path = place / f"narrower_{share:g}.yaml"
     write_atomically(path, as_json(spec.model_dump(mode="json", exclude_unset=True, exclude_none=True)).encode())
     epochs = study.narrower_epochs or epochs_seen(study, recipe, study.alphas[-1])
-    others = [each for each in study.overrides if not each.startswith("spec.")]
     sets = [
-        *others,
+        *(each.text for each in split_overrides(study.overrides)[1]),  # those of the spec are in what was trained
         "recipe.training.regularizers=[]",
         f"recipe.seed={seed}",
         "recipe.threshold=null",

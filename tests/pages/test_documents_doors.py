@@ -1,4 +1,4 @@
-"""docs/solvers.md, convex.md and extending.md, block by block: what they write is trained, and a plug-in adds to every door."""
+"""docs/solvers.md, convex.md, sparsity.md and extending.md, block by block; what they write is trained, a plug-in is added."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from conftest import ROOT, recipe_of, spec_of
 from documents import PAGES, blocks_of
 
 import kerasgreedy as kg
+from kerasgreedy.kernel_groups import group_places
 from kerasgreedy.plan.preparation import prepare
 
 SPEC = "name: s\nblocks: [{conv: 4}, {conv: 6}, {conv: 6}]\nauxiliary_head: {pool_to: 1}\n"
@@ -64,6 +65,27 @@ def test_page_convex(page, tmp_path, monkeypatch):
     page.says("here no class is fixed at 0")
     assert [stage.get("action", "train") for stage in done.results["phases"]] == ["fit", "train", "filters", "fit", "train"]
     assert done.results["depths"][1]["top1"] > 0.8
+
+
+def test_page_sparsity(page):
+    Path("sparse_digits.yaml").write_text(page.take("name: sparse_digits", "yaml").text)
+    few = [part for text in [*SMALL, "training.epochs=1", "threshold.fine_tune.epochs=1", "blocks.0.conv=4", "blocks.1.conv=4"]
+           for part in ("--set", text)]  # fmt: skip
+    _, summary, less, swept = page.commands("kerasgreedy train square_mnist", {2: ["--epochs", "1"], 3: few})
+    assert "ms at batch 32" in summary.out and "asked for" in less.err
+    assert "narrower, 0.5" in swept.out and swept.out.count("alpha ") == 4
+    page.says("`frontier.json` has the figures", "`widths.png` each layer's kernels", "`thresholds/<name>.json` holds all norms")
+    table = json.loads(Path("runs/frontier/frontier.json").read_text())
+    assert [net["alpha"] for net in table["nets"]] == pytest.approx([1e-3, 0.004642, 0.02154, 0.1], rel=1e-3)
+    drawn = {path.name for path in Path("runs/frontier").glob("*.png")}
+    assert drawn == {"frontier.png", "widths.png", "sides.png", "correlations.png", "groups.png"}
+    assert len(json.loads(Path("runs/less/thresholds/threshold.json").read_text())["sweep"]) == 12
+    page.says("5x5 have 9, 16, 21, 24, 25 places")
+    assert group_places(5, "half_rings") == [9, 16, 21, 24, 25]
+    page.says("the loader takes it unquoted as well")
+    assert recipe_of(
+        "name: r\ndata: {dataset: digits}\ntraining: {epochs: 1, regularizers: [{name: group_lasso, weight: 1, on: scale}]}\n"
+    )
 
 
 @pytest.fixture(scope="module")

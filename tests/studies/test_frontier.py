@@ -80,7 +80,8 @@ def test_pictures_hold_the_figures():
         {"alpha": 0.1, "seed": 0, "multiply_adds": 400, "top1": 0.9, "validation": 0.8, "filters": {"a/b": [4, 4], "a/c": [6, 6]},
          "sides": {"a/b": {"3": 4}, "a/c": {"3": 6}}, "correlations": {"a/b": 0.2, "a/c": 0.4}},
         {"alpha": 1.0, "seed": 0, "multiply_adds": 200, "top1": 0.7, "validation": 0.85,
-         "filters": {"a/b": [4, 2], "a/c": [6, 5]}, "sides": {"a/b": {"3": 1, "1": 1}, "a/c": {"1": 5}}, "correlations": {"a/b": 0.1}},
+         "filters": {"a/b": [4, 2], "a/c": [6, 5]}, "sides": {"a/b": {"3": 1, "1": 1}, "a/c": {"1": 5}},
+         "correlations": {"a/b": 0.1}},
     ]  # fmt: skip
     assert [net["alpha"] for net in frontier_plot.envelope(nets)] == [1.0]  # by validation data
     drawn = frontier_plot.draw_frontier(nets, [{"share": 0.5, "multiply_adds": 100, "top1": 0.6}]).axes[0]
