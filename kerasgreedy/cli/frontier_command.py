@@ -26,9 +26,11 @@ def frontier(
     narrower: Annotated[
         str, typer.Option("--narrower", metavar="SHARE,...", help="Also train nets with these shares of the filters, plainly.")
     ] = "",
-    narrower_epochs: Annotated[
-        int | None,
-        typer.Option("--narrower-epochs", help="Of these. Default: as many as the last net of the sweep has had in all."),
+    references: Annotated[
+        list[str] | None, typer.Option("--reference", metavar="SPEC", help="Also train this one, plainly; may be repeated.")
+    ] = None,
+    plain_epochs: Annotated[
+        int | None, typer.Option("--plain-epochs", help="Of these. Default: as many as the last net of the sweep has had in all.")
     ] = None,
     sets: Sets = None,
     as_json: Json = False,
@@ -37,7 +39,7 @@ def frontier(
     """Sweep a penalty's weight, threshold each network, and draw accuracy against multiply-adds."""
     shares = _numbers("--narrower", narrower, lambda value: 0 < value < 1, "shares between 0 and 1")
     chosen = _numbers("--seeds", seeds, lambda value: value >= 0 and value == int(value), "whole numbers from 0")
-    for option, epochs in (("--warm-epochs", warm_epochs), ("--narrower-epochs", narrower_epochs)):
+    for option, epochs in (("--warm-epochs", warm_epochs), ("--plain-epochs", plain_epochs)):
         if epochs is not None and epochs < 1:
             raise InputError(f"{option}: received {epochs}; allowed: 1 or more")
     quiet_tensorflow()
@@ -45,19 +47,27 @@ def frontier(
     from kerasgreedy.studies.frontier import frontier as run
 
     study = Frontier(
-        spec, recipe, alphas_of(alpha), tuple(map(int, chosen)), warm_epochs, tuple(shares), narrower_epochs, tuple(sets or ())
+        spec=spec,
+        recipe=recipe,
+        alphas=alphas_of(alpha),
+        seeds=tuple(map(int, chosen)),
+        warm_epochs=warm_epochs,
+        narrower=tuple(shares),
+        references=tuple(references or ()),
+        plain_epochs=plain_epochs,
+        overrides=tuple(sets or ()),
     )
     table = run(study, folder, lambda line: typer.echo(line, err=True), quiet)
     if as_json:
         output.put_json({"folder": str(folder), **table})
         return
     header = ["", "seed", "epochs", "multiply-adds", "parameters", "top-1 %", "whole net's", "kernels", "batch 1", "batch 32"]
-    output.put_table(header, [_row(net) for net in [*table["nets"], *table["narrower"]]])
+    output.put_table(header, [_row(net) for net in [*table["nets"], *table["plain"]]])
     output.put(f"pictures and frontier.json are in {folder}")
 
 
 def _row(net: dict[str, Any]) -> list[str]:
-    name = f"alpha {net['alpha']:g}" if "alpha" in net else f"narrower, {net['share']:g}"
+    name = f"alpha {net['alpha']:g}" if "alpha" in net else net["name"]
     kernels = sum(after for _, after in net["filters"].values()) if "filters" in net else None
     ratios = [f"{net['latency'][batch]['ratio']:.2f}x" if batch in net.get("latency", {}) else "-" for batch in ("1", "32")]
     whole = percent(net["whole_top1"]) if "whole_top1" in net else "-"

@@ -24,7 +24,7 @@ def envelope(nets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def plot_frontier(folder: Path, table: dict[str, Any]) -> None:
     """Writes `frontier.png`, `widths.png`, `sides.png`, `correlations.png`, `groups.png` (structured sparsity, Fig. 1 to 5)."""
     nets = table["nets"]
-    write_figure(folder / "frontier.png", lambda: draw_frontier(nets, table["narrower"]))
+    write_figure(folder / "frontier.png", lambda: draw_frontier(nets, table["plain"]))
     first = [net for net in nets if net["seed"] == nets[0]["seed"]]
     write_figure(folder / "widths.png", lambda: draw_widths(first))
     write_figure(folder / "sides.png", lambda: draw_sides(first))
@@ -32,8 +32,8 @@ def plot_frontier(folder: Path, table: dict[str, Any]) -> None:
     write_figure(folder / "groups.png", lambda: draw_groups(5))
 
 
-def draw_frontier(nets: Sequence[dict[str, Any]], narrower: Sequence[dict[str, Any]]) -> Any:
-    """Accuracy on test data against multiply-adds: each net, those that no other beats on validation data, and narrower ones."""
+def draw_frontier(nets: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> Any:
+    """Accuracy on test data against multiply-adds: each net, the best ones by validation data, those without penalty."""
     figure = new_figure(7, 4.8)
     axes = figure.subplots()
     for seed in sorted({net["seed"] for net in nets}):
@@ -44,21 +44,16 @@ def draw_frontier(nets: Sequence[dict[str, Any]], narrower: Sequence[dict[str, A
             axes.annotate(f"{net['alpha']:g}", place, textcoords="offset points", xytext=(4, -9), fontsize=6)
     best = envelope(nets)
     axes.plot([n["multiply_adds"] for n in best], [100 * n["top1"] for n in best], "-", color="0.6", zorder=0, label="envelope")
-    if narrower:
-        axes.plot(
-            [n["multiply_adds"] for n in narrower],
-            [100 * n["top1"] for n in narrower],
-            "s",
-            color="k",
-            mfc="none",
-            label="narrower",
-        )
-        for net in narrower:
-            place = (net["multiply_adds"], 100 * net["top1"])
-            axes.annotate(f"{net['share']:g}", place, textcoords="offset points", xytext=(4, 4), fontsize=6)
+    if plain:
+        figures = [n["multiply_adds"] for n in plain], [100 * n["top1"] for n in plain]
+        axes.plot(*figures, "s", color="k", mfc="none", label="trained plainly")
+        for net, *spot in zip(plain, *figures, strict=True):
+            axes.annotate(net["name"], spot, textcoords="offset points", xytext=(4, 4), fontsize=6)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: count(int(value)))
-    axes.set_xlabel("multiply-adds of an image (small numbers: alpha, or share of the filters)")
+    axes.xaxis.set_minor_formatter(lambda value, _: count(int(value)))
+    axes.tick_params(axis="x", which="both", labelsize=7)
+    axes.set_xlabel("multiply-adds of an image (small numbers: alpha)")
     axes.set_ylabel("top-1 accuracy on test data, %")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)

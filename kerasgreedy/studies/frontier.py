@@ -2,7 +2,7 @@
 
 A study is a folder. For every seed and alpha it holds `alpha_<alpha>_seed_<seed>/trained`, a run with that weight that starts
 from the one before (smaller alphas first), and `.../net`, what its threshold leaves, fine-tuned. Every one is an ordinary run
-folder: evaluated, exported, trained on. Narrower networks, trained plainly for as many epochs, stand beside them.
+folder: evaluated, exported, trained on. Narrower networks, and others, trained plainly for as many epochs, stand beside them.
 """
 
 import math
@@ -13,7 +13,6 @@ from typing import Any
 
 from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.files import user_path, write_atomically
-from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.coupling import find_coupling
 from kerasgreedy.graph.rewriting import without
 from kerasgreedy.plan.amounts import Ranking, selectable
@@ -41,8 +40,9 @@ class Frontier:
         alphas: rising.
         seeds: each has its own sequence.
         warm_epochs: of all alphas but the first, which start from the network before; None: as the recipe says.
-        narrower: shares of the filters of networks that are trained plainly beside the sweep.
-        narrower_epochs: of these; None: as many as the last net of a sequence has had in all.
+        narrower: shares of the filters of networks that are trained plainly, without penalty, beside the sweep.
+        references: specs of others that are.
+        plain_epochs: of these; None: as many as the last net of a sequence has had in all.
         overrides: `key.key=value` texts for both documents.
     """
 
@@ -52,7 +52,8 @@ class Frontier:
     seeds: tuple[int, ...] = (0,)
     warm_epochs: int | None = None
     narrower: tuple[float, ...] = ()
-    narrower_epochs: int | None = None
+    references: tuple[str, ...] = ()
+    plain_epochs: int | None = None
     overrides: tuple[str, ...] = ()
 
 
@@ -92,7 +93,7 @@ def frontier(
         say: told of each run before it begins.
 
     Returns:
-        the contents of `frontier.json`: `nets` and `narrower`, each with `alpha` or `share`, `seed`, `run`, `multiply_adds`,
+        the contents of `frontier.json`: `nets` and `plain`, each with `alpha` or `name`, `seed`, `run`, `multiply_adds`,
         `parameters`, `top1` on test data, `validation` and `epochs` in all.
 
     Raises:
@@ -106,8 +107,8 @@ def frontier(
         for alpha in study.alphas:
             before = _one_alpha(study, recipe, place, alpha, seed, before, say, quiet)
             _write(study, recipe, place)
-        for share in study.narrower:
-            _one_narrower(study, recipe, place, share, seed, say, quiet)
+        for name, spec in _plain_specs(study, place).items():
+            _one_plain(study, recipe, place, name, spec, seed, say, quiet)
             _write(study, recipe, place)
     return _write(study, recipe, place)
 
@@ -132,7 +133,9 @@ def _same_study(study: Frontier, place: Path) -> None:
     own = parsed(study)
     if (place / STUDY).is_file():
         there = read_json(place / STUDY)
-        other = next((key for key in own if key not in ("alphas", "seeds", "narrower") and there.get(key) != own[key]), None)
+        other = next(
+            (key for key in own if key not in ("alphas", "seeds", "narrower", "references") and there.get(key) != own[key]), None
+        )
         if other:
             message = f"{place}: holds a study with {other} {there.get(other)}, and received {own[other]}; take another folder"
             raise WorkdirError(message)
@@ -191,29 +194,37 @@ def epochs_seen(study: Frontier, recipe: Recipe, alpha: float) -> int:
     return first + study.alphas.index(alpha) * later + tuned
 
 
-def _one_narrower(
-    study: Frontier, recipe: Recipe, place: Path, share: float, seed: int, say: Callable[[str], None], quiet: bool
+def _plain_specs(study: Frontier, place: Path) -> dict[str, str]:
+    """Name -> spec of each network that is trained plainly."""
+    found = {f"narrower_{share:g}": str(place / f"narrower_{share:g}.yaml") for share in study.narrower}
+    return found | {f"reference_{Path(spec).stem}": spec for spec in study.references}
+
+
+def _one_plain(
+    study: Frontier, recipe: Recipe, place: Path, name: str, spec: str, seed: int, say: Callable[[str], None], quiet: bool
 ) -> None:
-    """The same network with fewer filters, from the start, without penalty."""
-    own = place / f"narrower_{share:g}_seed_{seed}"
-    if (own / "results.json").is_file():
-        return
-    job = open_job(Workdir.open(place / run_name(study.alphas[0], seed) / "trained"), None)
-    arch = architecture(job.spec)
-    coupling = find_coupling(arch)
-    groups = selectable(coupling, [block.name for block in arch.blocks], list(arch.components), begun=True)
-    spec = without(job.spec, coupling, Ranking(coupling, groups, None).share(1 - share))
-    path = place / f"narrower_{share:g}.yaml"
-    write_atomically(path, as_json(spec.model_dump(mode="json", exclude_unset=True, exclude_none=True)).encode())
-    epochs = study.narrower_epochs or epochs_seen(study, recipe, study.alphas[-1])
+    """A network from the start, without penalty."""
+    own = place / f"{name}_seed_{seed}"
+    if name.startswith("narrower_") and not Path(spec).is_file():
+        _write_narrower(place / run_name(study.alphas[0], seed) / "trained", float(name.removeprefix("narrower_")), Path(spec))
     sets = [
         *(each.text for each in split_overrides(study.overrides)[1]),  # those of the spec are in what was trained
         "recipe.training.regularizers=[]",
         f"recipe.seed={seed}",
         "recipe.threshold=null",
-        f"recipe.training.epochs={epochs}",
+        f"recipe.training.epochs={study.plain_epochs or epochs_seen(study, recipe, study.alphas[-1])}",
     ]
-    _done(own, lambda: train_spec(str(path), study.recipe, sets, own, quiet=quiet), say, quiet)
+    _done(own, lambda: train_spec(spec, study.recipe, sets, own, quiet=quiet), say, quiet)
+
+
+def _write_narrower(trained: Path, share: float, path: Path) -> None:
+    """The spec of a run's network with a share of the filters of each layer."""
+    job = open_job(Workdir.open(trained), None)
+    coupling = find_coupling(job.architecture)
+    names = [block.name for block in job.architecture.blocks]
+    groups = selectable(coupling, names, list(job.architecture.components), begun=True)
+    spec = without(job.spec, coupling, Ranking(coupling, groups, None).share(1 - share))
+    write_atomically(path, as_json(spec.model_dump(mode="json", exclude_unset=True, exclude_none=True)).encode())
 
 
 def _done(run: Path, start: Callable[[], Any], say: Callable[[str], None], quiet: bool) -> None:
@@ -236,12 +247,13 @@ def _write(study: Frontier, recipe: Recipe, place: Path) -> dict[str, Any]:
                 nets.append({"alpha": alpha, "seed": seed, "epochs": epochs_seen(study, recipe, alpha), **_net(own)})
     others = []
     for seed in study.seeds:
-        for share in study.narrower:
-            run = place / f"narrower_{share:g}_seed_{seed}"
+        for name in _plain_specs(study, place):
+            run = place / f"{name}_seed_{seed}"
             if (run / "results.json").is_file():
                 results = read_json(run / "results.json")
-                others.append({"share": share, "seed": seed, "epochs": results["epochs"], "run": run.name, **_figures(results)})
-    table = {"spec": study.spec, "recipe": study.recipe, "nets": nets, "narrower": others}
+                told = name.removeprefix("reference_").replace("_", " ", 1) if name.startswith("narrower") else name[10:]
+                others.append({"name": told, "seed": seed, "epochs": results["epochs"], "run": run.name, **_figures(results)})
+    table = {"spec": study.spec, "recipe": study.recipe, "nets": nets, "plain": others}
     write_atomically(place / TABLE, as_json(table, indent=1).encode())
     if nets:
         plot_frontier(place, table)

@@ -73,7 +73,7 @@ def test_page_sparsity(page):
            for part in ("--set", text)]  # fmt: skip
     _, summary, less, swept = page.commands("kerasgreedy train square_mnist", {2: ["--epochs", "1"], 3: few})
     assert "ms at batch 32" in summary.out and "asked for" in less.err
-    assert "narrower, 0.5" in swept.out and swept.out.count("alpha ") == 4
+    assert "narrower 0.5" in swept.out and swept.out.count("alpha ") == 4
     page.says("`frontier.json` has the figures", "`widths.png` each layer's kernels", "`thresholds/<name>.json` holds all norms")
     table = json.loads(Path("runs/frontier/frontier.json").read_text())
     assert [net["alpha"] for net in table["nets"]] == pytest.approx([1e-3, 0.004642, 0.02154, 0.1], rel=1e-3)

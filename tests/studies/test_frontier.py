@@ -39,25 +39,27 @@ def study(tmp_path):
     (tmp_path / "r.yaml").write_text(RECIPE)
     return lambda **more: Frontier(**{
         "spec": str(tmp_path / "s.yaml"), "recipe": str(tmp_path / "r.yaml"), "alphas": (0.1, 3.0), "warm_epochs": 1,
-        "narrower": (0.5,), **more,
+        "narrower": (0.5,), "references": ("square_mnist",), **more,
     })  # fmt: skip
 
 
 def without_times(table):
     """What two runs of a study have in common."""
-    return [{key: value for key, value in net.items() if key != "latency"} for net in [*table["nets"], *table["narrower"]]]
+    return [{key: value for key, value in net.items() if key != "latency"} for net in [*table["nets"], *table["plain"]]]
 
 
 def test_runs_and_figures_and_the_same_after_three_stops(study, tmp_path, monkeypatch):
     table = frontier(study(), tmp_path / "whole", quiet=True)
     one, two = table["nets"]
-    assert (one["epochs"], two["epochs"], table["narrower"][0]["epochs"]) == (3, 4, 4)
+    assert (one["epochs"], two["epochs"], table["plain"][0]["epochs"]) == (3, 4, 4)
     whole = architecture(load_spec(tmp_path / "whole/alpha_0.1_seed_0/trained/spec.yaml").value)
     assert two["multiply_adds"] < one["multiply_adds"] == one["whole_multiply_adds"] == whole.multiply_adds
     recipe = (tmp_path / "whole/alpha_3_seed_0/trained/recipe.yaml").read_text()
     assert "weight: 3.0" in recipe and "alpha_0.1_seed_0/trained" in recipe and "epochs: 1" in recipe
     kept = architecture(load_spec(tmp_path / "whole" / two["run"] / "pruned_spec.yaml").value)
     assert kept.multiply_adds == two["multiply_adds"] and kept.parameters == two["parameters"]
+    assert [net["name"] for net in table["plain"]] == ["narrower 0.5", "square_mnist"]
+    assert table["plain"][1]["multiply_adds"] == architecture(load_spec("square_mnist").value, (8, 8, 1), 10).multiply_adds
     narrow = architecture(load_spec(tmp_path / "whole/narrower_0.5_seed_0/spec.yaml").value)
     assert narrow.blocks[0].widths == [3] and narrow.blocks[1].widths == [3, 3]
     assert load_network(tmp_path / "whole" / two["run"]).architecture == kept
@@ -84,7 +86,7 @@ def test_pictures_hold_the_figures():
          "correlations": {"a/b": 0.1}},
     ]  # fmt: skip
     assert [net["alpha"] for net in frontier_plot.envelope(nets)] == [1.0]  # by validation data
-    drawn = frontier_plot.draw_frontier(nets, [{"share": 0.5, "multiply_adds": 100, "top1": 0.6}]).axes[0]
+    drawn = frontier_plot.draw_frontier(nets, [{"name": "narrower 0.5", "multiply_adds": 100, "top1": 0.6}]).axes[0]
     assert [list(line.get_ydata()) for line in drawn.lines] == [[90.0, 70.0], [70.0], [60.0]]
     sides = frontier_plot.draw_sides(nets).axes
     assert [list(line.get_ydata()) for line in sides[1].lines] == [[0, 0], [1, 5]]
