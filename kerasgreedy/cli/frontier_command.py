@@ -43,8 +43,8 @@ def frontier(
         if epochs is not None and epochs < 1:
             raise InputError(f"{option}: received {epochs}; allowed: 1 or more")
     quiet_tensorflow()
-    from kerasgreedy.studies.frontier import Frontier, alphas_of
     from kerasgreedy.studies.frontier import frontier as run
+    from kerasgreedy.studies.sweep import Frontier, alphas_of
 
     study = Frontier(
         spec=spec,

@@ -7,6 +7,7 @@ import typer
 
 from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune_command import number, put_smaller
+from kerasgreedy.errors import InputError
 
 
 def threshold(
@@ -22,7 +23,8 @@ def threshold(
         str | None, typer.Option("--multiply-adds", metavar="SHARE|N", help="The smallest tau that leaves at most so many.")
     ] = None,
     of: Annotated[
-        list[str] | None, typer.Option("--of", metavar="PATTERN", help="Layers, such as 'block_1/*'; may be repeated.")
+        list[str] | None,
+        typer.Option("--of", metavar="PATTERN", help="Layers, such as 'block_1/*', may be repeated; or hidden, blocks."),
     ] = None,
     groups: Annotated[
         str | None, typer.Option("--groups", help="kernel, half_rings or rings. Default: as the regularizer of the run.")
@@ -43,6 +45,9 @@ def threshold(
 ) -> None:
     """Remove kernels, sides of kernels and residual bodies that a structured penalty has made small, and fine-tune."""
     budget = number("--multiply-adds", multiply_adds)
+    words = [each for each in of or [] if each in ("all", "blocks", "heads", "hidden")]
+    if words and len(of or []) > 1:
+        raise InputError(f"--of: received '{words[0]}' beside others; allowed: one of all, blocks, heads, hidden, or patterns")
     quiet_tensorflow()
     from kerasgreedy.train.prune_run import threshold_run
 
@@ -51,7 +56,7 @@ def threshold(
         tau=tau,
         accuracy_drop=accuracy_drop,
         multiply_adds=budget,
-        of=of,
+        of=words[0] if words else of,
         groups=groups,
         norm=norm,
         on=on,

@@ -49,7 +49,7 @@ class Cut:
         return tuple(index for part in self.parts for index in part.filters)
 
 
-# (component, layer) -> what becomes of a convolution or dense layer; None: of a residual, its shortcut alone.
+# (component, layer) -> what becomes of a convolution or dense layer; None: of a residual, its shortcut alone; of others, nothing.
 Edits: TypeAlias = Mapping[Place, Cut | None]
 
 
@@ -159,12 +159,17 @@ class _Writer:
             documents += self._written(node, nodes[:index])
             if node.name in self._ends:
                 documents += self._in_place(self._ends[node.name])
+        if nodes and not documents:  # a list of layers is never empty
+            self.sources.append(None)
+            return [{"activation": "linear"}]
         return documents
 
     def _written(self, node: Node, before: Sequence[Node]) -> list[Any]:
         layer = node.layer
         if isinstance(layer, L.Residual):
             return self._residual(node)
+        if node.name in self._dropped:
+            return []
         if isinstance(layer, L.Branches):
             return [{"branches": [self.sequence(branch) for branch in node.children]}]
         if isinstance(layer, PadShortcut):

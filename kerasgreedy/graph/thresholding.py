@@ -12,10 +12,11 @@ from typing import TypeAlias
 from kerasgreedy.graph.architecture import Architecture, Component, architecture
 from kerasgreedy.graph.chains import find_chains
 from kerasgreedy.graph.coupling import Coupling, Filter, Place, find_coupling, kept
-from kerasgreedy.graph.kinds import has_kernel
+from kerasgreedy.graph.kinds import has_kernel, kind_of
 from kerasgreedy.graph.restructuring import Cut, Edits, Part, map_holds, restructured
 from kerasgreedy.graph.rewriting import without
-from kerasgreedy.graph.tree import Node, leaves, sequences, walk
+from kerasgreedy.graph.rules import ZERO
+from kerasgreedy.graph.tree import Node, fold, leaves, sequences, walk
 from kerasgreedy.kernel_groups import Groups, cut, gone_of, group_count
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec
@@ -130,12 +131,14 @@ def steps(
         gone = {place: [gone[place][i] for i in kept(coupling.outputs[place], removed)] for place in gone}
         spec = done[-1].after
         arch = architecture(spec)
-    edits = {}
+    edits: dict[Place, Cut | None] = {}
     for component in arch.components.values():
         for sequence in sequences(component.nodes):
             for index, node in enumerate(sequence):
                 place = (component.name, node.name)
-                if place in gone and (edit := _cut(node, sequence[:index], gone[place], groups, place in split)) is not None:
+                if isinstance(node.layer, L.PlaceChannels) and node.layer.at == list(range(node.layer.place_channels)):
+                    edits[place] = None  # it does nothing
+                elif place in gone and (edit := _cut(node, sequence[:index], gone[place], groups, place in split)) is not None:
                     edits[place] = edit
     if edits:
         done.append(Rewriting(spec, restructured(spec, edits)[0], edits=edits))
@@ -154,19 +157,60 @@ def removable(coupling: Coupling, gone: Gone, whole: Mapping[Place, int], touche
     return frozenset(labels)
 
 
+class _Zeros:
+    """Follows which channels are zero whatever the images: 1 where something makes them, else 0; see `graph.rules.Labels`."""
+
+    def produced(self, node: Node, entering: list[int]) -> list[int]:
+        return [1] * node.output_shape[-1]
+
+    def fresh(self, count: int) -> list[int]:
+        return [1] * count
+
+    def hold(self, labels: list[int]) -> list[int]:
+        return labels
+
+    def all_same(self, labels: Sequence[int]) -> int:
+        return max(labels)
+
+    def leaf(self, node: Node, entering: list[int]) -> list[int]:
+        if isinstance(node.layer, L.PlaceChannels):
+            leaving = [0] * node.layer.place_channels
+            for flag, place in zip(entering, node.layer.at, strict=True):
+                leaving[place] = flag
+            return leaving
+        if isinstance(node.layer, _NOT_ZERO) or makes_something(node):
+            return [1] * node.output_shape[-1]
+        return [max(flag, 0) for flag in kind_of(node.layer).channels(self, node, entering)]
+
+
 def _empty(arch: Architecture, coupling: Coupling, touches: Collection[str]) -> frozenset[int]:
-    """The labels of channels that are zero because nothing makes them: places that `place_channels` leaves."""
-    zero: set[int] = set()
-    held: set[int] = set()
-    made = set(coupling.inputs[arch.blocks[0].name, next(leaves(arch.blocks[0].nodes)).name])
-    for component in arch.components.values():
-        for node in leaves(component.nodes):
-            place = (component.name, node.name)
-            fresh = set(coupling.outputs[place]) - set(coupling.inputs[place])
-            (zero if isinstance(node.layer, L.PlaceChannels) else made).update(fresh)
-            if component.name not in touches:
-                held |= {*coupling.inputs[place], *coupling.outputs[place]}
-    return frozenset(zero - made - held)
+    """The labels of channels that are zero wherever they are: places that `place_channels` leaves, and nothing else fills."""
+    zeros = _Zeros()
+    alive: set[int] = set()
+    seen: set[int] = set()
+
+    def component_of(component: Component, flags: list[int]) -> list[int]:
+        def leaf(node: Node, entering: list[int]) -> list[int]:
+            leaving, place = zeros.leaf(node, entering), (component.name, node.name)
+            for labels, own in ((coupling.inputs[place], entering), (coupling.outputs[place], leaving)):
+                seen.update(labels)
+                for label, flag in zip(labels, own, strict=True):
+                    if flag or component.name not in touches:
+                        alive.add(label)
+            return leaving
+
+        def join(node: Node, parts: list[list[int]]) -> list[int]:
+            if isinstance(node.layer, L.Branches):
+                return [flag for part in parts for flag in part]
+            return [max(flags) for flags in zip(*parts, strict=True)]
+
+        return fold(component.nodes, flags, leaf, join)
+
+    flags = [1] * arch.input_shape[-1]
+    for block, head in zip(arch.blocks, arch.heads, strict=True):
+        flags = component_of(block, flags)
+        component_of(head, flags)
+    return frozenset(seen - alive - {ZERO})
 
 
 def mixed(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> dict[Place, tuple[Node, Cut]]:
@@ -232,19 +276,20 @@ def _bodies(arch: Architecture, gone: Gone, whole: Mapping[Place, int]) -> tuple
         own = [leaf for leaf in body if has_kernel(leaf)]
         places = [(component.name, leaf.name) for leaf in own]
         dead = any(each in gone and all(count == whole[each] for count in gone[each]) for each in places)
-        if place in inside or not dead or places[-1] not in gone or not _zero_behind(body, own[-1].name):
+        if place in inside or not dead or places[-1] not in gone or not _zero_behind(component, body, own[-1].name, gone):
             continue
         found.append(place)
         inside |= {(component.name, each.name) for each in walk(body)}
     return tuple(found)
 
 
-def _zero_behind(body: Sequence[Node], name: str) -> bool:
+def _zero_behind(component: Component, body: Sequence[Node], name: str, gone: Gone) -> bool:
     """Whether the body is zero where what the layer's batch norm gives is."""
     index = next(index for index, node in enumerate(body) if node.name == name)
     chain = find_chains(body)[name]
     rest = [node for node in body[index + 1 :] if node.name != chain.batch_norm]
-    return not any(isinstance(leaf.layer, _NOT_ZERO) or makes_something(leaf) for leaf in leaves(rest))
+    kept_layer = any(has_kernel(leaf) and (component.name, leaf.name) not in gone for leaf in leaves(rest))
+    return not kept_layer and not any(isinstance(leaf.layer, _NOT_ZERO) or makes_something(leaf) for leaf in leaves(rest))
 
 
 def makes_something(node: Node) -> bool:
@@ -270,18 +315,28 @@ def _round(
     round_to: int,
     tau: float,
 ) -> None:
-    """Takes the strongest of the items back that would be removed, until each group has a multiple left, or all of it."""
+    """Takes the strongest back of what would go, until each group, and each layer, has a multiple left, or all of it."""
     labels = removable(coupling, gone, whole, touches)
     for group in coupling.groups:
         out = [item for item in group.items if item.label in labels]
-        if not out or any(place in inside for place in group.places):
-            continue
-        left = len(group.items) + group.held - len(out)
-        wanted = min(-(-left // round_to) * round_to, len(group.items) + group.held)
-        ranked = sorted(out, key=lambda item: -_strength(item.filters, norms))
-        for item in ranked[: wanted - left]:
-            for filter_ in item.filters:
-                _revive(norms, gone, filter_.place, filter_.index, tau)
+        back = {item.label: [each for each in item.filters if each.place not in inside] for item in out}
+        out = [item for item in out if back[item.label]]
+        if out:
+            total = len(group.items) + group.held
+            left = total - sum(item.label in labels for item in group.items)
+            ranked = sorted(out, key=lambda item: -_strength(back[item.label], norms))
+            for item in ranked[: min(-(-left // round_to) * round_to, total) - left]:
+                for filter_ in back[item.label]:
+                    _revive(norms, gone, filter_.place, filter_.index, tau)
+    labels = removable(coupling, gone, whole, touches)
+    for place, counts in gone.items():  # filters that go alone, of channels that stay
+        stay = [i for i, label in enumerate(coupling.outputs[place]) if label not in labels]
+        out_here = [i for i in stay if counts[i] == whole[place]]
+        if place not in inside and out_here:
+            left = len(stay) - len(out_here)
+            wanted = min(-(-left // round_to) * round_to, len(stay))
+            for index in sorted(out_here, key=lambda i: -norms[place][i][-1])[: wanted - left]:
+                _revive(norms, gone, place, index, tau)
 
 
 def _strength(filters: Sequence[Filter], norms: Norms) -> float:

@@ -68,14 +68,14 @@ class ThresholdEntry(ActionEntry):
     """What is remembered of it.
 
     Attributes:
-        tau: that was taken.
+        tau: that was taken; below 0: nothing may go.
         target: multiply-adds that were asked for, of the components that are counted, and what they are now.
         filters: layer -> (filters before, after), of layers as they were called.
         sides: layer -> side -> filters, of those that stay.
         bodies: residuals that have lost their body.
         emptied: layers that kept one filter only because they would have been empty.
         split: layers that became branches, as they are called now.
-        zero_share: of the weights of these layers, those that were exactly zero before.
+        zero_share: of the weights of these layers, those in groups whose norm was exactly zero before.
         validation: scores before and after; None without validation data.
     """
 
@@ -92,7 +92,10 @@ class ThresholdEntry(ActionEntry):
     def as_dict(self) -> dict[str, Any]:
         """Its entry, with lines for people."""
         before, after = (sum(sizes[side] for sizes in self.filters.values()) for side in (0, 1))
-        news = [f"tau {self.tau:.4g}: {after:,} kernels of {before:,} stay"]
+        if self.tau < 0:
+            news = ["nothing goes: what is zero already would cost more accuracy than threshold.accuracy_drop allows"]
+        else:
+            news = [f"tau {self.tau:.4g}: {after:,} kernels of {before:,} stay"]
         counts: dict[int, int] = {}
         for own in self.sides.values():
             for side, count in own.items():
@@ -100,7 +103,9 @@ class ThresholdEntry(ActionEntry):
         if len(counts) > 1:
             news.append("their sides: " + ", ".join(f"{count:,} of {side}x{side}" for side, count in sorted(counts.items())))
         if self.target:
-            news.append(f"asked for {self.target[0]:,} multiply-adds, left {self.target[1]:,}")
+            less = 1 - self.target[1] / self.target[0]
+            rest = f": {100 * less:.0f} % less, for nothing that goes at one go comes nearer" if less > 0.01 else ""
+            news.append(f"asked for {self.target[0]:,} multiply-adds, left {self.target[1]:,}{rest}")
         if self.bodies:
             news.append(f"without a body now: {', '.join(self.bodies)}")
         if self.emptied:
@@ -116,6 +121,9 @@ def threshold_layers(arch: Architecture, measure: Measure, among: tuple[str, ...
     Raises:
         PlanError: there are none, or one of them cannot lose a kernel.
     """
+    if measure.on == "scale" and measure.groups != "kernel":
+        message = f"received {measure.groups} with on: scale, which has no places; allowed: kernel"
+        raise PlanError(("threshold", "groups"), message)
     hidden = penalised(arch, measure.model_copy(update={"of": "hidden"}), among)
     meant = [key for key in penalised(arch, measure, among) if key in hidden]
     if not meant:

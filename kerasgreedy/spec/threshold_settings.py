@@ -86,7 +86,10 @@ class KernelThreshold(Strict):
             if inherited["of"] == "all":  # logits stay
                 inherited["of"] = "hidden"
         own = {key: value for key in inherited if (value := getattr(self, key)) is not None}
-        return Measure(**{**inherited, **own})
+        chosen = {**inherited, **own}
+        if chosen["on"] == "scale" and self.groups is None:  # a scale has no places
+            chosen["groups"] = "kernel"
+        return Measure(**chosen)
 
 
 class Measure(Limit):

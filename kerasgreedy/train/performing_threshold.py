@@ -20,6 +20,7 @@ from kerasgreedy.train.performing import Doing, Outcome, sizes
 
 # Thresholds that are reported before one is chosen, and halvings of the interval in which the largest allowed one lies.
 SWEEP, HALVINGS = 12, 5
+NOTHING = -1.0  # below every norm
 
 
 def threshold(action: ThresholdAction, doing: Doing) -> Outcome:
@@ -90,6 +91,8 @@ class _Thresholding:
             return self._for_budget(settings.multiply_adds)
         assert settings.accuracy_drop is not None and before is not None
         limit = before["top1"] - settings.accuracy_drop
+        if self._accuracy(0.0) < limit:
+            return NOTHING
         low, high = 0.0, None
         for tau in self._sweep():
             if self._accuracy(tau) < limit:
@@ -203,5 +206,14 @@ class _Thresholding:
         return {place: group_count(side[place], self.groups) for place in found.gone}
 
     def _zero_share(self) -> float:
-        kernels = [self.network.arrays(component)[f"{component}/{layer}/kernel"] for component, layer in self.norms]
-        return float(sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels))
+        """Of the places of kernels, weighted by their channels, those in groups of norm 0."""
+        side, zero, total = sides(self.arch, self.norms), 0.0, 0.0
+        for (component, layer), filters in self.norms.items():
+            whole, size = group_count(side[component, layer], self.groups), side[component, layer]
+            kernel = self.network.arrays(component)[f"{component}/{layer}/kernel"]
+            each = kernel[..., 0].size
+            for norms in filters:
+                count = sum(norm == 0 for norm in norms)
+                left = 0 if count == whole else side_left(size, count, self.groups)
+                zero, total = zero + each * (1 - left**2 / size**2), total + each
+        return zero / total

@@ -147,6 +147,82 @@ def test_multiply_adds_are_those_of_equation_10(groups):
         assert architecture(rewritings[-1].after).multiply_adds == counted(arch, found, groups)
 
 
+ONE_LAYER = """
+blocks:
+  - {conv: 4}
+  - {residual: [{conv: 8, stride: 2}, {conv: 8, activation: linear}], shortcut: pad}
+  - {residual: [{conv: 8, activation: linear}]}
+  - [{conv: 8, groups: 8, batch_norm: true}, {residual: [{conv: 8, activation: linear}], activation: linear}]
+  - {residual: [{conv: 6, activation: linear}, {conv: 8, activation: linear}], activation: linear}
+final_head: {layers: [{global_avg_pool: true}]}
+"""
+
+
+@pytest.mark.parametrize("groups", ["kernel", "rings"])
+@pytest.mark.parametrize("text", [ONE_LAYER, SPECS["residual"], SPECS["plain"]], ids=["one layer", "residual", "plain"])
+def test_thresholded_again_and_again(text, groups):
+    """What a threshold has left is thresholded: places without channels, bodies of one layer, depthwise layers behind them."""
+    for seed in range(6):
+        network, rng = drawn(text, 8, seed), np.random.default_rng(seed)
+        spec = spec_of(f"name: n\ninput_shape: [8, 8, 3]\nclasses: 4\n{text}").value
+        images = rng.normal(size=(4, 8, 8, 3)).astype(np.float32) * 50
+        for share in (0.5, 0.0, 0.4, 0.7, 0.0):
+            touches = list(network.names)
+            norms = random_norms(network.architecture, groups, rng, share)
+            if not share:  # nothing is zero, so nothing changes
+                norms = {place: [[2.0] * len(filter_) for filter_ in filters] for place, filters in norms.items()}
+            found = pattern(network.architecture, norms, 1.0, touches)
+            before = deployed(network, images)
+            for component, arrays in thresholded_arrays(network, found, groups, touches).items():
+                network.load_arrays(component, arrays)
+            expected = deployed(network, images)
+            network, spec = shrunk(network, spec, steps(spec, found, groups, touches, mixed(spec, found, groups, touches)))
+            for key, value in deployed(network, images).items():
+                atol = 1e-5 * max(1, np.abs(expected[key]).max())
+                np.testing.assert_allclose(value, expected[key], atol=atol, err_msg=f"{key} {seed} {share}")
+                if not share:
+                    np.testing.assert_allclose(value, before[key], atol=atol)
+            assert network.architecture == architecture(spec)
+
+
+def test_a_body_with_a_layer_that_stays_stays():
+    """A nested layer that is not thresholded gives its bias, whatever enters."""
+    spec = spec_of("""
+name: n
+input_shape: [8, 8, 3]
+classes: 4
+blocks:
+  - {conv: 6}
+  - {residual: [{conv: 6, activation: linear}, {residual: [{conv: 6}, {conv: 6}]}]}
+final_head: {layers: [{global_avg_pool: true}]}
+""").value
+    arch = architecture(spec)
+    found = pattern(arch, {("block_2", "conv_1"): [[0.5]] * 6}, 1.0, list(arch.components))
+    assert not found.bodies and found.emptied == (("block_2", "conv_1"),)
+
+
+def test_rounding_where_a_body_goes_and_where_filters_are_placed():
+    spec = spec_of("""
+name: n
+input_shape: [8, 8, 3]
+classes: 4
+blocks:
+  - {conv: 16}
+  - {residual: [{conv: 16}, {conv: 16, activation: linear}]}
+  - {residual: [{conv: 16}, {conv: 16, activation: linear}]}
+final_head: {layers: [{global_avg_pool: true}]}
+""").value
+    arch = architecture(spec)
+    norms = {place: [[0.5]] * 12 + [[2.0]] * 4 for place in hidden_places(arch)}
+    norms["block_3", "conv_1"] = [[0.5]] * 16
+    norms["block_2", "conv_2"] = [[2.0]] * 2 + [[0.5]] * 14
+    found = pattern(arch, norms, 1.0, list(arch.components), round_to=8)
+    assert found.bodies == (("block_3", "residual_1"),)
+    last = architecture(steps(spec, found, "kernel", list(arch.components), [])[-1].after)
+    assert last.blocks[0].output_shape[-1] % 8 == 0
+    assert all(width % 8 == 0 for block in last.blocks[:2] for width in block.widths)
+
+
 def test_norms_are_those_of_kernels_and_scales():
     network = drawn(SPECS["residual"], 8, 0)
     arrays = network.arrays("block_1")

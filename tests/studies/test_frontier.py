@@ -11,8 +11,9 @@ from kerasgreedy.errors import InputError, KerasgreedyError, Stopped, WorkdirErr
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.reports import frontier_plot
 from kerasgreedy.spec.load import load_spec
-from kerasgreedy.studies.frontier import Frontier, alphas_of, frontier
+from kerasgreedy.studies.frontier import frontier
 from kerasgreedy.studies.kernels import mean_correlation
+from kerasgreedy.studies.sweep import Frontier, alphas_of
 from kerasgreedy.train.entry_points import load_network
 
 SPEC = """
@@ -54,7 +55,7 @@ def test_runs_and_figures_and_the_same_after_three_stops(study, tmp_path, monkey
     assert (one["epochs"], two["epochs"], table["plain"][0]["epochs"]) == (3, 4, 4)
     whole = architecture(load_spec(tmp_path / "whole/alpha_0.1_seed_0/trained/spec.yaml").value)
     assert two["multiply_adds"] < one["multiply_adds"] == one["whole_multiply_adds"] == whole.multiply_adds
-    recipe = (tmp_path / "whole/alpha_3_seed_0/trained/recipe.yaml").read_text()
+    recipe = (tmp_path / "whole/alpha_3.0_seed_0/trained/recipe.yaml").read_text()
     assert "weight: 3.0" in recipe and "alpha_0.1_seed_0/trained" in recipe and "epochs: 1" in recipe
     kept = architecture(load_spec(tmp_path / "whole" / two["run"] / "pruned_spec.yaml").value)
     assert kept.multiply_adds == two["multiply_adds"] and kept.parameters == two["parameters"]
@@ -138,5 +139,31 @@ def test_folders_of_others(study, tmp_path):
     with pytest.raises(WorkdirError, match="holds no study"):
         frontier(study(), tmp_path / "F", quiet=True)
     (tmp_path / "F/study.json").write_text(json.dumps({"spec": "another"}))
-    with pytest.raises(WorkdirError, match="holds a study with spec another"):
+    with pytest.raises(WorkdirError, match="holds a study with other spec another"):
         frontier(study(), tmp_path / "F", quiet=True)
+
+
+def test_nothing_of_another_study_is_taken(study, tmp_path):
+    """Other documents, alphas that do not go on behind the last, plain nets of another length; more alphas behind are welcome."""
+    first = study(alphas=(0.1,), narrower=(), references=())
+    one = frontier(first, tmp_path / "F", quiet=True)["nets"]
+    assert [net["epochs"] for net in one] == [3]
+    for alphas in ((0.05, 0.1), (0.2,)):
+        with pytest.raises(WorkdirError, match="larger ones behind them"):
+            frontier(study(alphas=alphas, narrower=(), references=()), tmp_path / "F", quiet=True)
+    two = frontier(study(narrower=(0.5,), references=(), plain_epochs=1), tmp_path / "F", quiet=True)
+    assert [net["epochs"] for net in two["nets"]] == [3, 4] and two["plain"][0]["epochs"] == 1
+    assert two["nets"][0] == one[0]
+    with pytest.raises(WorkdirError, match="say --plain-epochs 1"):
+        frontier(study(references=()), tmp_path / "F", quiet=True)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(recipe.read_text().replace("learning_rate: 0.1", "learning_rate: 0.2"))
+    with pytest.raises(WorkdirError, match="contents of spec and recipe"):
+        frontier(study(references=(), plain_epochs=1), tmp_path / "F", quiet=True)
+
+
+def test_an_alpha_that_diverges_is_left_out(study, tmp_path):
+    told = []
+    table = frontier(study(alphas=(0.1, 1e30), narrower=(), references=()), tmp_path / "F", told.append, quiet=True)
+    assert [net["alpha"] for net in table["nets"]] == [0.1]
+    assert any("alpha_1e+30_seed_0 diverged, and is left out" in line for line in told)

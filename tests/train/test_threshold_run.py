@@ -15,6 +15,7 @@ from kerasgreedy.kernel_groups import gone_of
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.reports.threshold_plot import draw_thresholds, sweeps_of
 from kerasgreedy.spec.load import load_spec
+from kerasgreedy.train import performing_threshold
 from kerasgreedy.train.entry_points import resume_run, train_spec
 from kerasgreedy.train.prune_run import threshold_run
 
@@ -122,6 +123,30 @@ def test_a_finished_run_and_the_command(documents, tmp_path, monkeypatch, capsys
     assert results["phases"][0]["filters"]["block_1/conv_1"][1] % 2 == 0
 
 
+def test_nothing_goes_where_what_is_zero_costs_too_much(documents, tmp_path, monkeypatch):
+    monkeypatch.setattr(performing_threshold._Thresholding, "_accuracy", lambda self, tau: 0.0)
+    run = train_spec(*documents, ["training.epochs=1", "threshold={accuracy_drop: 0.01}"], tmp_path / "run", quiet=True)
+    entry = entry_of(run)
+    assert entry["tau"] == -1 and entry["multiply_adds"][0] == entry["multiply_adds"][1]
+    assert "would cost more accuracy" in entry["news"][0]
+
+
+def test_zeros_of_scales_are_counted(documents, tmp_path):
+    sets = ["training.regularizers=[{name: group_lasso, weight: 3, on: scale, of: hidden}]", "threshold={tau: 0, sizes: padded}"]
+    entry = entry_of(train_spec(*documents, sets, tmp_path / "run", quiet=True))
+    kernels = {
+        "block_1/conv_1": 9 * 1,
+        "block_2/conv_1": 9 * 6,
+        "block_2/conv_2": 9 * 6,
+        "block_3/conv_1": 9 * 6,
+        "block_3/conv_2": 9 * 8,
+    }
+    details = json.loads((tmp_path / "run/thresholds/threshold.json").read_text())["norms"]
+    zero = sum(kernels[layer] * sum(norm == [0.0] for norm in norms) for layer, norms in details.items())
+    total = sum(kernels[layer] * len(norms) for layer, norms in details.items())
+    assert entry["zero_share"] == pytest.approx(zero / total) and zero
+
+
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
@@ -130,6 +155,13 @@ def test_a_finished_run_and_the_command(documents, tmp_path, monkeypatch, capsys
         (["threshold={multiply_adds: 0.5, sizes: measured}"], "allowed: branches, padded"),
         (["threshold={accuracy_drop: 0.1}", "data.validation=0", "training.monitor=train_loss"], "needs data.validation above 0"),
         (["threshold={tau: 1, on: scale, groups: rings}"], "a scale has no places"),
+        (
+            [
+                "threshold={tau: 1, groups: rings}",
+                "training.regularizers=[{name: group_lasso, weight: 1, on: scale, of: hidden}]",
+            ],
+            "which has no places; allowed: kernel",
+        ),
         (["threshold={tau: 1, of: ['head_*']}"], "is no layer that can lose a kernel; allowed: block_1/conv_1"),
         (["threshold={tau: 1}", "prune={keep: 0.5}"], "'prune' and 'threshold' exclude each other"),
         (["threshold={multiply_adds: 10}"], "nearest: "),

@@ -1,0 +1,77 @@
+"""What the runs of a frontier came to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kerasgreedy.files import write_atomically
+from kerasgreedy.reports.frontier_plot import plot_frontier
+from kerasgreedy.spec.load import load_recipe
+from kerasgreedy.strict_json import as_json, read_json
+from kerasgreedy.studies.kernels import kernel_correlations
+from kerasgreedy.studies.sweep import Frontier, plain_specs, run_name
+
+TABLE = "frontier.json"
+
+
+def write_table(study: Frontier, place: Path) -> dict[str, Any]:
+    """Writes `frontier.json` and the pictures, of the runs that are done; gives its contents."""
+    nets = []
+    for seed in study.seeds:
+        for alpha in study.alphas:
+            own = place / run_name(alpha, seed)
+            if (own / "net/results.json").is_file():
+                nets.append({"alpha": alpha, "seed": seed, **_net(own)})
+    others = []
+    for seed in study.seeds:
+        for name in plain_specs(study, place):
+            run = place / f"{name}_seed_{seed}"
+            if (run / "results.json").is_file():
+                results = read_json(run / "results.json")
+                told = name.removeprefix("reference_").replace("_", " ", 1) if name.startswith("narrower") else name[10:]
+                others.append({"name": told, "seed": seed, "epochs": results["epochs"], "run": run.name, **_figures(results)})
+    table = {"spec": study.spec, "recipe": study.recipe, "nets": nets, "plain": others}
+    write_atomically(place / TABLE, as_json(table, indent=1).encode())
+    if nets:
+        plot_frontier(place, table)
+    return table
+
+
+def _net(own: Path) -> dict[str, Any]:
+    trained, net = read_json(own / "trained/results.json"), read_json(own / "net/results.json")
+    entry = next(entry for entry in net["phases"] if entry.get("action") == "threshold")
+    whole = {f"whole_{key}": value for key, value in _figures(trained).items()}
+    kept = {key: entry[key] for key in ("tau", "filters", "sides", "bodies", "emptied", "zero_share")}
+    latency = {batch: {key: found[key] for key in ("ratio", "ratio_low", "ratio_high")}
+               for batch, found in net["pruned"]["after"]["latency"].items() if "ratio" in found}  # fmt: skip
+    correlations = kernel_correlations(own / "trained")
+    return {
+        "run": f"{own.name}/net",
+        "epochs": _epochs(net, own / "net"),
+        **_figures(net),
+        **whole,
+        **kept,
+        "latency": latency,
+        "correlations": correlations,
+    }
+
+
+def _figures(results: dict[str, Any]) -> dict[str, Any]:
+    looked = [entry["validation"] for entry in results["phases"] if entry.get("validation")]
+    last = looked[-1] if looked else None
+    validation = last.get("after", last)["top1"] if last else None
+    return {
+        "multiply_adds": results["multiply_adds"],
+        "parameters": results["parameters"],
+        "top1": results["depths"][-1]["top1"],
+        "validation": validation,
+    }
+
+
+def _epochs(results: Mapping[str, Any], own: Path) -> int:
+    """How many epochs the network of a run has been trained for, those of the runs that it started from included."""
+    total, recipe = int(results["epochs"]), load_recipe(own / "recipe.yaml").value
+    if recipe.start_from:
+        start = Path(recipe.start_from)
+        total += _epochs(read_json(start / "results.json"), start)
+    return total
