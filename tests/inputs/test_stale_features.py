@@ -109,6 +109,7 @@ def recipes():
         "plain": [],
         "rounds": ["prune={keep: 0.5, rounds: 2, fine_tune: {epochs: 2, trains: head}, components: [block_1]}"],
         "all": ["prune={keep: 0.6, rounds: 2, ranking: global, fine_tune: {epochs: 2, trains: all}}"],
+        "small": ["threshold={multiply_adds: 0.6, fine_tune: {epochs: 2, trains: head}}"],
         "head": ["prune={multiply_adds: 0.7}", "replace_head={head: {hidden_layers: 1, width: 3}, training: {epochs: 2}}"],
     }
     return [*((strategy, name, sets) for strategy in STRATEGIES.names for name, sets in more.items()), ("convex", "stack", STACK)]

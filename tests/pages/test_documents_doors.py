@@ -67,6 +67,7 @@ def test_page_convex(page, tmp_path, monkeypatch):
     assert done.results["depths"][1]["top1"] > 0.8
 
 
+@pytest.mark.slow
 def test_page_sparsity(page):
     Path("sparse_digits.yaml").write_text(page.take("name: sparse_digits", "yaml").text)
     few = [part for text in [*SMALL, "training.epochs=1", "threshold.fine_tune.epochs=1", "blocks.0.conv=4", "blocks.1.conv=4"]

@@ -143,7 +143,7 @@ GREEDY = [
     Bad(
         "compress_alone",
         "",
-        ("strategy 'compress' needs 'prune' or 'replace_head'", "needs 'start_from'"),
+        ("strategy 'compress' needs 'prune', 'threshold' or 'replace_head'", "needs 'start_from'"),
         more="strategy: compress\n",
     ),
     Bad(

@@ -163,6 +163,7 @@ def test_two_starts_end_at_one_objective_and_two_of_the_twin_do_not(solve):
     assert abs(twins[0] - twins[1]) > 2e-3 * twins[0]
 
 
+@pytest.mark.slow
 def test_a_path_ends_where_its_last_problem_does(solve):
     whole = fista_of(solve(SPEC, FISTA, "training.regularizers.0.weight=0.03"))
     sets = ["training.regularizers.0.weight=0.03", "training.solver.path=[10, 3, 1]"]

@@ -182,6 +182,7 @@ def kerasgreedy(*arguments, plugins=True):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_plug_in_adds_an_objective(documents, tmp_path):
     """Without a line in the package: named on the command line, checked, trained, resumed, evaluated."""
     spec, recipe = documents

@@ -302,14 +302,16 @@ def test_a_worker_that_does_not_see_the_run_folder_says_so(tmp_path, monkeypatch
         pass
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
+@pytest.mark.parametrize(("arguments", "message"), some(
     (["--workers", "2", "--distribute", "mirrored"], "goes with --distribute multi_worker"),
     (["--workers", "0"], "greater than or equal to 1"),
-    (["--workers", "2", "-s", "training.batch_size=33"], "cannot be divided equally"),
     (["--distribute", "mirored"], "did you mean 'mirrored'"),
-    (["--devices", "TPU:0"], "allowed: a number, or names"),
     (["--workers", "2", "--resume", "somewhere"], "cannot stand beside SPEC, --recipe, --workdir"),
-])  # fmt: skip
+    slow=[
+        (["--workers", "2", "-s", "training.batch_size=33"], "cannot be divided equally"),
+        (["--devices", "TPU:0"], "allowed: a number, or names"),
+    ],
+))  # fmt: skip
 def test_bad_options_are_one_clear_error(arguments, message, tmp_path):
     answer = run(*command(tmp_path, "run", *arguments))
     assert answer.returncode == 2 and message in answer.stderr and "Traceback" not in answer.stderr, answer.stderr[-2000:]
