@@ -8,7 +8,8 @@ import numpy as np
 from kerasgreedy.graph.chains import find_chains
 from kerasgreedy.graph.coupling import Place, find_coupling
 from kerasgreedy.graph.restructuring import Edits, Origin, restructured
-from kerasgreedy.graph.thresholding import Gone, Rewriting, Thresholded, removable, sides
+from kerasgreedy.graph.shrink_steps import Rewriting
+from kerasgreedy.graph.thresholding import Gone, Thresholded, removable, sides
 from kerasgreedy.kernel_groups import Groups, group_count, levels
 from kerasgreedy.network import surgery
 from kerasgreedy.network.build import Network

@@ -6,7 +6,8 @@ import numpy as np
 
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.coupling import Place
-from kerasgreedy.graph.thresholding import Rewriting, Thresholded, mixed, pattern, sides, steps
+from kerasgreedy.graph.shrink_steps import Rewriting, mixed, steps
+from kerasgreedy.graph.thresholding import Thresholded, pattern, sides
 from kerasgreedy.kernel_groups import group_count, side_left
 from kerasgreedy.network import surgery
 from kerasgreedy.network.evaluation import Evaluator

@@ -8,7 +8,8 @@ from conftest import ROOT, some, spec_of
 
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.coupling import find_coupling
-from kerasgreedy.graph.thresholding import Thresholded, mixed, pattern, removable, sides, steps
+from kerasgreedy.graph.shrink_steps import mixed, steps
+from kerasgreedy.graph.thresholding import Thresholded, pattern, removable, sides
 from kerasgreedy.graph.tree import leaves
 from kerasgreedy.kernel_groups import group_count, side_left
 from kerasgreedy.network.build import build_network

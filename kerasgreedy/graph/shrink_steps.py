@@ -1,0 +1,185 @@
+"""From a pattern of zeros to the rewritings that take it out of a network. Imports no TensorFlow and no NumPy."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from kerasgreedy.graph.architecture import Architecture, Component, architecture
+from kerasgreedy.graph.coupling import Coupling, Place, find_coupling, kept
+from kerasgreedy.graph.kinds import kind_of
+from kerasgreedy.graph.restructuring import Cut, Edits, Part, map_holds, restructured
+from kerasgreedy.graph.rewriting import without
+from kerasgreedy.graph.rules import ZERO
+from kerasgreedy.graph.thresholding import NOT_ZERO, Gone, Thresholded, makes_something, removable, sides
+from kerasgreedy.graph.tree import Node, fold, leaves, sequences
+from kerasgreedy.kernel_groups import Groups, cut, group_count
+from kerasgreedy.spec import layers as L
+from kerasgreedy.spec.model import ModelSpec
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """One rewriting of a network on its way to a smaller one; exactly one of `edits` and `removed`.
+
+    Attributes:
+        before, after: its spec.
+        edits: see `graph.restructuring`.
+        removed: labels of `coupling`.
+    """
+
+    before: ModelSpec
+    after: ModelSpec
+    edits: Edits | None = None
+    coupling: Coupling | None = None
+    removed: frozenset[int] = frozenset()
+
+
+def steps(
+    spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str], split: Collection[Place]
+) -> list[Rewriting]:
+    """The rewritings that take what is zero out of a network.
+
+    Args:
+        groups: what `gone` counts.
+        split: layers, as they are called when bodies and filters are gone, whose kernels of different sides become branches; the
+            others keep the largest side.
+    """
+    done: list[Rewriting] = []
+    gone: Gone = found.gone
+    if found.bodies:
+        changed, sources = restructured(spec, dict.fromkeys(found.bodies))
+        done.append(Rewriting(spec, changed, edits=dict.fromkeys(found.bodies)))
+        origins = {
+            (component, name): (component, source.name) for component, own in sources.items() for name, source in own.items()
+        }
+        gone = {place: gone[origin] for place, origin in origins.items() if origin in gone}
+        spec = changed
+    arch = architecture(spec)
+    coupling = find_coupling(arch)
+    side = sides(arch, gone)
+    whole = {place: group_count(side[place], groups) for place in gone}
+    removed = removable(coupling, gone, whole, touches) | _empty(arch, coupling, touches)
+    if removed:
+        done.append(Rewriting(spec, without(spec, coupling, removed), coupling=coupling, removed=removed))
+        gone = {place: [gone[place][i] for i in kept(coupling.outputs[place], removed)] for place in gone}
+        spec = done[-1].after
+        arch = architecture(spec)
+    edits: dict[Place, Cut | None] = {}
+    for component in arch.components.values():
+        for sequence in sequences(component.nodes):
+            for index, node in enumerate(sequence):
+                place = (component.name, node.name)
+                if component.name in touches and _does_nothing(node):
+                    edits[place] = None
+                elif place in gone and (edit := _cut(node, sequence[:index], gone[place], groups, place in split)) is not None:
+                    edits[place] = edit
+    if edits:
+        done.append(Rewriting(spec, restructured(spec, edits)[0], edits=edits))
+    return done
+
+
+def _does_nothing(node: Node) -> bool:
+    """Whether every channel is put where it is."""
+    layer = node.layer
+    return isinstance(layer, L.PlaceChannels) and layer.at == list(range(layer.place_channels))
+
+
+class _Zeros:
+    """Follows which channels are zero whatever the images: 1 where something makes them, else 0; see `graph.rules.Labels`."""
+
+    def produced(self, node: Node, entering: list[int]) -> list[int]:
+        return [1] * node.output_shape[-1]
+
+    def fresh(self, count: int) -> list[int]:
+        return [1] * count
+
+    def hold(self, labels: list[int]) -> list[int]:
+        return labels
+
+    def all_same(self, labels: Sequence[int]) -> int:
+        return max(labels)
+
+    def leaf(self, node: Node, entering: list[int]) -> list[int]:
+        if isinstance(node.layer, L.PlaceChannels):
+            leaving = [0] * node.layer.place_channels
+            for flag, place in zip(entering, node.layer.at, strict=True):
+                leaving[place] = flag
+            return leaving
+        if isinstance(node.layer, NOT_ZERO) or makes_something(node):
+            return [1] * node.output_shape[-1]
+        return [max(flag, 0) for flag in kind_of(node.layer).channels(self, node, entering)]
+
+
+def _empty(arch: Architecture, coupling: Coupling, touches: Collection[str]) -> frozenset[int]:
+    """The labels of channels that are zero wherever they are: places that `place_channels` leaves, and nothing else fills."""
+    zeros = _Zeros()
+    alive: set[int] = set()
+    seen: set[int] = set()
+
+    def component_of(component: Component, flags: list[int]) -> list[int]:
+        def leaf(node: Node, entering: list[int]) -> list[int]:
+            leaving, place = zeros.leaf(node, entering), (component.name, node.name)
+            for labels, own in ((coupling.inputs[place], entering), (coupling.outputs[place], leaving)):
+                seen.update(labels)
+                for label, flag in zip(labels, own, strict=True):
+                    if flag or component.name not in touches:
+                        alive.add(label)
+            return leaving
+
+        def join(node: Node, parts: list[list[int]]) -> list[int]:
+            if isinstance(node.layer, L.Branches):
+                return [flag for part in parts for flag in part]
+            return [max(flags) for flags in zip(*parts, strict=True)]
+
+        return fold(component.nodes, flags, leaf, join)
+
+    flags = [1] * arch.input_shape[-1]
+    for block, head in zip(arch.blocks, arch.heads, strict=True):
+        flags = component_of(block, flags)
+        component_of(head, flags)
+    return frozenset(seen - alive - {ZERO})
+
+
+def mixed(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> dict[Place, tuple[Node, Cut]]:
+    """The layers whose kernels differ in side when all is taken out, under their names then, and what they become."""
+    done = steps(spec, found, groups, touches, _Every())
+    if not done or done[-1].edits is None:
+        return {}
+    nodes = {(c.name, n.name): n for c in architecture(done[-1].before).components.values() for n in leaves(c.nodes)}
+    return {place: (nodes[place], cut) for place, cut in done[-1].edits.items() if cut is not None and len(cut.parts) > 1}
+
+
+class _Every(Collection[Place]):
+    """All places."""
+
+    def __contains__(self, place: object) -> bool:
+        return True
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def _cut(node: Node, before: Sequence[Node], gone: Sequence[int], groups: Groups, split: bool) -> Cut | None:
+    """What stays of a layer some of whose filters are gone, or smaller; None: it stays as it is."""
+    layer = node.layer
+    if isinstance(layer, L.Conv) and layer.groups > 1:
+        return None
+    side = layer.kernel_size if isinstance(layer, L.Conv) else 1
+    whole = group_count(side, groups)
+    alive = [index for index, count in enumerate(gone) if count < whole]
+    if not alive:
+        return None
+    if isinstance(layer, L.Conv) and not all(
+        map_holds(node, before, Part(*cut(side, gone[index], groups), ())) for index in alive if gone[index]
+    ):
+        gone = [count if count == whole else 0 for count in gone]  # zeros stay
+    sizes = sorted({gone[index] for index in alive}) if split else [min(gone[index] for index in alive)]
+    parts = []
+    for size in sizes:
+        filters = tuple(index for index in alive if not split or gone[index] == size)
+        parts.append(Part(*cut(side, size, groups), filters))
+    found = Cut(tuple(parts), len(gone))
+    nothing = len(parts) == 1 and len(alive) == len(gone) and not sizes[0]
+    return None if nothing else found
