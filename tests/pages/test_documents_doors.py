@@ -133,6 +133,7 @@ def together(folder, *commands):
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
+@pytest.mark.slow
 def test_page_extending(page, plugged):
     folder, run = plugged
     page.take("kerasgreedy --plugin ./my_plugin.py train vgg11_k3 --set training.objective=focal")

@@ -86,6 +86,7 @@ def test_stopped_and_resumed_equals_never_stopped(documents, tmp_path, monkeypat
     assert entry_of(again) == entry_of(whole)
 
 
+@pytest.mark.slow
 def test_two_devices_equal_one(documents, tmp_path):
     """In what is kept, and up to rounding in the weights."""
     sets = ["training.epochs=1", "sync_batch_norm=true"]

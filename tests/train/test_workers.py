@@ -76,7 +76,7 @@ def near(one, two, atol=1e-5):
         np.testing.assert_allclose(two[key], value, atol=atol, err_msg=key)
 
 
-@pytest.mark.parametrize("which", some("some", slow=["all"]))
+@pytest.mark.parametrize("which", some(slow=["some", "all"]))
 def test_two_workers_equal_one_process(tmp_path, which):
     """Greedy, decoupled, end to end; batch norm of the global batch, by share, none; SGD and Adam; clipping on: 20 steps."""
     sys.path.insert(0, str(HERE))
