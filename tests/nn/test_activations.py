@@ -13,9 +13,6 @@ COARSE = {"float32": 1e-6, "mixed_bfloat16": 3e-2, "mixed_float16": 3e-3}
 STEP = {"float32": 1e-5, "mixed_bfloat16": 3e-3, "mixed_float16": 1e-3}
 
 
-pytestmark = pytest.mark.xdist_group("activations")  # its table takes a minute, once
-
-
 @pytest.fixture(scope="module")
 def table():
     # In a process of its own: without oneDNN, which old processors do not get, nothing is fused.

@@ -17,6 +17,15 @@ from kerasgreedy.spec.training import Sgd
 RNG = np.random.default_rng(21)
 X = RNG.normal(size=(8, 8, 8, 2)).astype(np.float32)
 LABELS = RNG.integers(0, 3, 8).astype(np.int32)
+START = np.random.default_rng(1).bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def same_draws():
+    """Whatever ran before in this process."""
+    RNG.bit_generator.state = START
+
+
 ONE = "[{conv: 4, use_bias: false}]"
 TWO = "[{conv: 4}, {conv: 5, stride: 2}]"
 
