@@ -34,14 +34,14 @@ class Rewriting:
 
 
 def steps(
-    spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str], split: Collection[Place]
+    spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str], split: Collection[Place] | None
 ) -> list[Rewriting]:
     """The rewritings that take what is zero out of a network.
 
     Args:
         groups: what `gone` counts.
         split: layers, as they are called when bodies and filters are gone, whose kernels of different sides become branches; the
-            others keep the largest side.
+            others keep the largest side; None: all become branches.
     """
     done: list[Rewriting] = []
     gone: Gone = found.gone
@@ -70,8 +70,10 @@ def steps(
                 place = (component.name, node.name)
                 if component.name in touches and _does_nothing(node):
                     edits[place] = None
-                elif place in gone and (edit := _cut(node, sequence[:index], gone[place], groups, place in split)) is not None:
-                    edits[place] = edit
+                elif place in gone:
+                    branches = split is None or place in split
+                    if (edit := _cut(node, sequence[:index], gone[place], groups, branches)) is not None:
+                        edits[place] = edit
     if edits:
         done.append(Rewriting(spec, restructured(spec, edits)[0], edits=edits))
     return done
@@ -141,24 +143,11 @@ def _empty(arch: Architecture, coupling: Coupling, touches: Collection[str]) -> 
 
 def mixed(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> dict[Place, tuple[Node, Cut]]:
     """The layers whose kernels differ in side when all is taken out, under their names then, and what they become."""
-    done = steps(spec, found, groups, touches, _Every())
+    done = steps(spec, found, groups, touches, None)
     if not done or done[-1].edits is None:
         return {}
     nodes = {(c.name, n.name): n for c in architecture(done[-1].before).components.values() for n in leaves(c.nodes)}
     return {place: (nodes[place], cut) for place, cut in done[-1].edits.items() if cut is not None and len(cut.parts) > 1}
-
-
-class _Every(Collection[Place]):
-    """All places."""
-
-    def __contains__(self, place: object) -> bool:
-        return True
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 def _cut(node: Node, before: Sequence[Node], gone: Sequence[int], groups: Groups, split: bool) -> Cut | None:

@@ -61,17 +61,14 @@ def pattern(arch: Architecture, norms: Norms, tau: float, touches: Collection[st
     gone = {place: [gone_of(filter_, tau) for filter_ in filters] for place, filters in norms.items()}
     whole = {place: len(filters[0]) for place, filters in norms.items()}
     bodies = _bodies(arch, gone, whole)
-    for component, node in _residuals(arch):
-        if (component.name, node.name) in bodies:
-            for leaf in walk(node.children[0]):
-                if (component.name, leaf.name) in gone:
-                    gone[component.name, leaf.name] = [whole[component.name, leaf.name]] * leaf.output_shape[-1]
     inside = {
         (component.name, leaf.name)
         for component, node in _residuals(arch)
         if (component.name, node.name) in bodies
         for leaf in walk(node.children[0])
     }
+    for place in inside & gone.keys():
+        gone[place] = [whole[place]] * len(gone[place])
     emptied = [place for place in norms if place not in inside and all(count == whole[place] for count in gone[place])]
     for place in emptied:
         _revive(norms, gone, place, max(range(len(norms[place])), key=lambda index: norms[place][index][-1]), tau)

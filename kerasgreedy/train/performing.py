@@ -144,18 +144,10 @@ class _Pruning:
         return Outcome(changed, spec, entry, {f"pruning/{action.name}.json": text.encode()})
 
     def _images(self) -> tf.data.Dataset:
-        return self.pipeline.evaluation("train", self._batch_size, self.action.settings.images)
-
-    @property
-    def _batch_size(self) -> int:
-        return whole_shares(self.job.recipe.training.batch_size, self.strategy.num_replicas_in_sync)
+        return self.pipeline.evaluation("train", batch_size_of(self._doing), self.action.settings.images)
 
     def _validation(self, evaluator: Evaluator) -> dict[str, float] | None:
-        if not len(self.pipeline.parts["validation"]):
-            return None
-        batches = self.pipeline.evaluation("validation", self._batch_size)
-        scores, _, _ = evaluator(batches, self._doing.asked)
-        return scores[self.depth]
+        return validation_scores(self._doing, evaluator, self.depth)
 
     def _accuracy(self, evaluator: Evaluator, labels: frozenset[int]) -> float:
         """On validation data, with some channels silent."""
@@ -163,6 +155,19 @@ class _Pruning:
             scores = self._validation(evaluator)
         assert scores is not None
         return scores["top1"]
+
+
+def batch_size_of(doing: Doing) -> int:
+    """That of the recipe, or the next larger one that replicas can share."""
+    return whole_shares(doing.job.recipe.training.batch_size, doing.strategy.num_replicas_in_sync)
+
+
+def validation_scores(doing: Doing, evaluator: Evaluator, depth: int) -> dict[str, float] | None:
+    """Scores at a depth on validation data; None: there is none."""
+    if not len(doing.pipeline.parts["validation"]):
+        return None
+    scores, _, _ = evaluator(doing.pipeline.evaluation("validation", batch_size_of(doing)), doing.asked)
+    return scores[depth]
 
 
 def sizes(action: Action, before: Network, after: Network, depth: int | None = None) -> dict[str, Any]:

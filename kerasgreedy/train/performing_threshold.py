@@ -14,10 +14,9 @@ from kerasgreedy.network.evaluation import Evaluator
 from kerasgreedy.network.latency import faster_as_branches
 from kerasgreedy.network.shrinking import norms_of, shrunk, thresholded_arrays
 from kerasgreedy.plan.amounts import AmountError, counted_cost
-from kerasgreedy.plan.batch_sizes import whole_shares
 from kerasgreedy.plan.threshold_plan import ThresholdAction, ThresholdEntry
 from kerasgreedy.strict_json import as_json
-from kerasgreedy.train.performing import Doing, Outcome, sizes
+from kerasgreedy.train.performing import Doing, Outcome, sizes, validation_scores
 
 # Thresholds that are reported before one is chosen, and halvings of the interval in which the largest allowed one lies.
 SWEEP, HALVINGS = 12, 5
@@ -77,11 +76,13 @@ class _Thresholding:
     def _steps(self, found: Thresholded, split: list[Place]) -> list[Rewriting]:
         return steps(self.spec, found, self.groups, self.action.touches, split)
 
-    def _cost(self, tau: float) -> int:
+    def _cost(self, found: Thresholded) -> int:
         """Multiply-adds of what a budget counts; with kernels of different sides as the settings say, or as branches."""
-        found = self._pattern(tau)
         split = [] if self.action.sizes == "padded" else list(mixed(self.spec, found, self.groups, self.action.touches))
-        rewritings = self._steps(found, split)
+        return self._left(self._steps(found, split))
+
+    def _left(self, rewritings: list[Rewriting]) -> int:
+        """Multiply-adds of what a budget counts, when all is rewritten."""
         return counted_cost(architecture(rewritings[-1].after) if rewritings else self.arch, self.action.counted)
 
     def _tau(self, before: dict[str, float] | None) -> float:
@@ -112,7 +113,7 @@ class _Thresholding:
         limit = budget if isinstance(budget, int) else begun * budget
         if begun <= limit:
             raise AmountError("multiply_adds", f"received {budget:,}; there are {begun:,} already; allowed: fewer", "threshold")
-        least = self._cost(float(self.all_norms[-1]))
+        least = self._cost(self._pattern(float(self.all_norms[-1])))
         if least > limit:
             share = -(-1000 * least // begun) / 1000
             message = (
@@ -123,7 +124,7 @@ class _Thresholding:
         low, high = 0, len(self.all_norms) - 1
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._cost(float(self.all_norms[middle])) <= limit else (middle + 1, high)
+            low, high = (low, middle) if self._cost(self._pattern(float(self.all_norms[middle]))) <= limit else (middle + 1, high)
         return float(self.all_norms[low])
 
     def _target(self, rewritings: list[Rewriting]) -> tuple[int, int] | None:
@@ -131,8 +132,7 @@ class _Thresholding:
         if budget is None:
             return None
         begun = counted_cost(self.arch, self.action.counted)
-        left = counted_cost(architecture(rewritings[-1].after) if rewritings else self.arch, self.action.counted)
-        return (budget if isinstance(budget, int) else int(begun * budget)), left
+        return (budget if isinstance(budget, int) else int(begun * budget)), self._left(rewritings)
 
     def _sweep(self) -> list[float]:
         """Thresholds from below the smallest norm that is not zero to the largest, where most happens at the quantiles."""
@@ -152,7 +152,7 @@ class _Thresholding:
             "kernels": sum(after for _, after in filters),
             "sides": left,
             "bodies": len(found.bodies),
-            "multiply_adds": self._cost(tau),
+            "multiply_adds": self._cost(found),
             "accuracy": self._accuracy(tau) if len(self._doing.pipeline.parts["validation"]) else None,
         }
 
@@ -167,12 +167,7 @@ class _Thresholding:
         return self._looked[tau]
 
     def _validation(self, evaluator: Evaluator) -> dict[str, float] | None:
-        pipeline = self._doing.pipeline
-        if not len(pipeline.parts["validation"]):
-            return None
-        size = whole_shares(self._doing.job.recipe.training.batch_size, self._doing.strategy.num_replicas_in_sync)
-        scores, _, _ = evaluator(pipeline.evaluation("validation", size), self._doing.asked)
-        return scores[self.depth]
+        return validation_scores(self._doing, evaluator, self.depth)
 
     def _split(self, found: Thresholded) -> list[Place]:
         """Layers whose kernels of different sides become branches."""
