@@ -17,7 +17,11 @@ HEADER = "name: t\ninput_shape: [8, 8, 3]\nclasses: 4\nblock_defaults: {batch_no
 def network_of(block, head="{hidden_layers: 1, width: 2x, batch_norm: true}"):
     """A network whose batch norm is not that of its first moment, and whose biases are not zero."""
     network = build_network(spec_of(f"{HEADER}  - {block}\nauxiliary_head: {head}\n").value, seed=3)
-    rng = np.random.default_rng(5)
+    return with_statistics(network, np.random.default_rng(5))
+
+
+def with_statistics(network, rng):
+    """The network with drawn batch norms and biases."""
     for name in network.names:
         arrays = network.arrays(name)
         for key, value in arrays.items():

@@ -83,7 +83,7 @@ class AbsoluteSum(Penalty):
 
     def conjugate(self, kernel: tf.Tensor) -> tuple[float, float, float]:
         """0 while the largest entry is at most the weight."""
-        return _ratio(self.settings.weight, tf.reduce_max(tf.abs(kernel))), 0.0, 0.0
+        return ratio(self.settings.weight, tf.reduce_max(tf.abs(kernel))), 0.0, 0.0
 
 
 class SidePenalty(Penalty):
@@ -169,5 +169,6 @@ def _onto_simplex(sizes: tf.Tensor, radius: float) -> tf.Tensor:
     return tf.nn.relu(sizes - threshold)
 
 
-def _ratio(weight: float, largest: tf.Tensor) -> float:
+def ratio(weight: float, largest: tf.Tensor) -> float:
+    """By how much a dual norm may grow until it is the weight."""
     return weight / float(largest) if float(largest) else math.inf

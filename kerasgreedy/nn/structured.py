@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.kernel_groups import Groups, group_places, levels
-from kerasgreedy.nn.penalties import Kernels, Penalty
+from kerasgreedy.nn.penalties import Kernels, Penalty, ratio
 
 # Halvings of the interval in which the sum of norms after a squared penalty's proximal map lies.
 HALVINGS = 60
@@ -79,8 +79,7 @@ class GroupNorms(Penalty):
             dual = tf.reduce_sum(tf.abs(flat), axis=[0, 1])
         else:
             dual = tf.sqrt(tf.reduce_sum(tf.square(flat), axis=[0, 1])) / self._factors(kernel, kernel.dtype)[0]
-        largest = float(tf.reduce_max(dual))
-        return (self.settings.weight / largest if largest else math.inf), 0.0, 0.0
+        return ratio(self.settings.weight, tf.reduce_max(dual)), 0.0, 0.0
 
     def _pass(self, kernel: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """The proximal map of step * s'; `step` is a scalar, or (filters,)."""

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import ROOT, some, spec_of
+from networks import with_statistics
 
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.coupling import find_coupling
@@ -46,16 +47,7 @@ auxiliary_head:
 def drawn(text, size, seed):
     """A network whose batch norms, biases and kernels are drawn."""
     network = build_network(spec_of(f"name: n\ninput_shape: [{size}, {size}, 3]\nclasses: 4\n{text}").value, seed=seed)
-    rng = np.random.default_rng(seed)
-    for name in network.names:
-        arrays = network.arrays(name)
-        for key, value in arrays.items():
-            if key.endswith(("gamma", "moving_variance")):
-                arrays[key] = rng.uniform(0.5, 1.5, value.shape).astype(np.float32)
-            elif key.endswith(("beta", "bias", "moving_mean")):
-                arrays[key] = rng.normal(0, 0.3, value.shape).astype(np.float32)
-        network.load_arrays(name, arrays)
-    return network
+    return with_statistics(network, np.random.default_rng(seed))
 
 
 def hidden_places(arch):
