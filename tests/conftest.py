@@ -175,6 +175,21 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def two_runs(tmp_path_factory) -> list[Path]:
+    """Two seeds, trained end to end; five points of the way are kept. Analyses look at them."""
+    from kerasgreedy.train.entry_points import train_spec
+
+    folder = tmp_path_factory.mktemp("two_runs")
+    (folder / "tiny.yaml").write_text(TINY_SPEC)
+    (folder / "fast.yaml").write_text(TINY_RECIPE)
+    sets = ["strategy=end_to_end", "keep_checkpoints=5", "training.epochs=4", "training.keep=last", "data.augment={}"]
+    return [
+        train_spec(folder / "tiny.yaml", folder / "fast.yaml", [*sets, f"seed={seed}"], folder / name, quiet=True).workdir
+        for seed, name in enumerate(["one", "two"])
+    ]
+
+
+@pytest.fixture(scope="session")
 def pruned(tmp_path_factory):
     """A finished run that removed filters after every block and replaced its last head; tests must not change it."""
     from kerasgreedy.train.entry_points import train_spec

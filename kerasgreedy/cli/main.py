@@ -9,6 +9,7 @@ import typer
 
 from kerasgreedy import __version__
 from kerasgreedy.cli import outermost, output
+from kerasgreedy.cli.analyses import add_analyses
 from kerasgreedy.cli.analyze_command import analyze_app
 from kerasgreedy.cli.anytime_command import anytime
 from kerasgreedy.cli.convergence_command import convergence
@@ -35,6 +36,7 @@ app.add_typer(data_app)
 app.add_typer(analyze_app)
 for command in (prune, threshold, frontier, sensitivity, finish, export, predict, anytime, convergence):
     app.command()(command)
+add_analyses(app)
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, or the name of a shipped one.")]
 SpecOrRun = Annotated[

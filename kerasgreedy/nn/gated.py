@@ -168,6 +168,7 @@ class SeparableScores(keras.layers.Layer):
     """f_c = sum over i of <s_i, v_ic>, without bias: kernel (h, gates, classes)."""
 
     bias = None
+    filter_axes = (1, 2)  # of the kernel: those that count filters
 
     def __init__(self, classes: int, kernel_initializer: Any = "zeros", **kwargs: Any):
         super().__init__(**kwargs)

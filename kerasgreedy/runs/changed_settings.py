@@ -11,7 +11,7 @@ from kerasgreedy.spec.overrides import split_overrides
 SECTIONS = (("training",), ("prune", "fine_tune"), ("dsd", "sparse"), ("dsd", "dense"), ("replace_head", "training"))
 KEYS = ("epochs", "optimizer", "schedule", "clip_norm", "label_smoothing", "early_stopping", "keep", "monitor")
 # The two of the data say what was meant where an older run did not ask.
-ELSEWHERE = (("cache",), ("checkpoint_minutes",), ("data", "scale"), ("data", "channel_axis"))
+ELSEWHERE = (("cache",), ("checkpoint_minutes",), ("keep_checkpoints",), ("data", "scale"), ("data", "channel_axis"))
 ALLOWED = [*(".".join((*section, key)) for section in SECTIONS for key in KEYS), *(".".join(place) for place in ELSEWHERE)]
 
 

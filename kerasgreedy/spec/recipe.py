@@ -189,6 +189,11 @@ class Recipe(Strict):
         "those of its share (`false`); `auto`: of the global batch where a share has fewer than 32 images",
     )
     checkpoint_minutes: float = Field(10.0, gt=0, description="also save inside an epoch that takes longer than this")
+    keep_checkpoints: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0,
+        description="keep the trained weights of so many points of each phase, its start and end and others evenly between, in "
+        "the run's `kept/`; `landscape --along path` draws the way through them",
+    )
 
     def synchronizes(self, replicas: int) -> bool:
         """Whether batch norm takes the statistics of the global batch on so many copies."""

@@ -17,6 +17,7 @@ from kerasgreedy.network.build import Network
 from kerasgreedy.plan.batch_sizes import check_batches
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.plan.preparation import Job, prepare
+from kerasgreedy.reports.countdown import duration
 from kerasgreedy.runs.changed_settings import check_same_stages
 from kerasgreedy.runs.devices import Devices, open_devices, own_devices
 from kerasgreedy.runs.environment import environment
@@ -41,7 +42,7 @@ from kerasgreedy.spec.load import Document, load
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Distribute, Recipe
 from kerasgreedy.train.loop import Loop
-from kerasgreedy.train.progress import Reporter, duration
+from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.results import finish, score
 from kerasgreedy.train.signals import Asked, StopRequest
 

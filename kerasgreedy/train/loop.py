@@ -16,6 +16,7 @@ from kerasgreedy.plan.actions import Action
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.plan.stages import Phase, phases_of
 from kerasgreedy.runs.devices import Devices
+from kerasgreedy.runs.kept_weights import is_due, kept_file
 from kerasgreedy.runs.metrics_log import MetricsLog
 from kerasgreedy.runs.state import Best, RunState
 from kerasgreedy.runs.workdir import Workdir
@@ -173,6 +174,7 @@ class Loop:
             self._record_looks(phase, looks)
             self.state.position.best = Best(watch.score(looks), 0)
             self.state.keep_best(phase)
+        self._keep_weights(phase)
         self.state.position.started = True
         self._save(phase.trains)
 
@@ -249,6 +251,7 @@ class Loop:
 
         looks = watch.look(position.epoch, seen)
         position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
+        self._keep_weights(phase)
         self.solver.end(sum(values["loss"] for values in train.values()))
         self._record(phase, "train", train, learning_rate=rate, **self.solver.figures())
         self._record_looks(phase, looks)
@@ -271,6 +274,12 @@ class Loop:
             self._save(phase.trains)
         if stopping and not (self._phase_done(phase) and phase.index + 1 == len(self.job.phases)):
             raise Stopped(self._stopped(phase))
+
+    def _keep_weights(self, phase: Phase) -> None:
+        epoch = self.state.position.epoch
+        if is_due(self.job.recipe.keep_checkpoints, phase.epochs, epoch):
+            arrays = {key: value for name in phase.trains for key, value in self.state.network.arrays(name).items()}
+            self.folder.keep(kept_file(phase.index, epoch, arrays))
 
     def _counts(self) -> bool:
         """Whether this point of the path may be its best."""

@@ -9,16 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from kerasgreedy.errors import printable
 from kerasgreedy.plan.actions import Action
 from kerasgreedy.plan.stages import Phase, Stage, phases_of
+from kerasgreedy.reports.countdown import duration
 
 PLAIN_SECONDS = 20.0
 SIZES = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
-
-
-def duration(seconds: float) -> str:
-    """75 -> `1:15`, 3700 -> `1:01:40`."""
-    hours, rest = divmod(int(seconds + 0.5), 3600)
-    minutes, secs = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
 
 
 class Reporter:

@@ -1,0 +1,124 @@
+"""The door of analyses: settings, measure, table, figure. And what a long measurement has at hand."""
+
+import io
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.analysis.subject import Subject
+from kerasgreedy.errors import WorkdirError
+from kerasgreedy.files import write_atomically
+from kerasgreedy.reports.countdown import Countdown
+from kerasgreedy.spec.analysis_settings import AnalysisSettings
+from kerasgreedy.strict_json import as_json, parse_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+S = TypeVar("S", bound=AnalysisSettings)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text, for people and as CSV."""
+
+    name: str
+    header: list[str]
+    rows: list[list[str]]
+    title: str = ""
+
+
+class Ledger:
+    """What a measurement has found so far, a line for each key; what is there is not measured again.
+
+    A line that a kill tore is dropped. Without a path, it is kept in memory.
+    """
+
+    def __init__(self, path: Path | None = None):
+        self._path = path
+        self._known: dict[str, Any] = {}
+        if path is None:
+            return
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            self._known = dict(parse_json(line) for line in whole.splitlines())
+        except (ValueError, TypeError, RecursionError) as error:
+            raise WorkdirError(f"{path}: damaged ({error}); --overwrite begins anew") from None
+        if whole != content:
+            write_atomically(path, whole)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
+
+    def __getitem__(self, key: str) -> Any:
+        return self._known[key]
+
+    def put(self, found: dict[str, Any]) -> None:
+        """Adds some results; plain data."""
+        text = "".join(as_json([key, value]) + "\n" for key, value in found.items())
+        if self._path is not None:
+            with open(self._path, "ab") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        self._known.update(found)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a measurement works with.
+
+    Attributes:
+        ledger: results that outlive a kill.
+        strategy: devices.
+        folder: for arrays that belong to the results (directions); None where nothing is stored.
+        tell: takes a line of progress.
+    """
+
+    ledger: Ledger
+    strategy: tf.distribute.Strategy
+    folder: Path | None = None
+    tell: Callable[[str], None] = lambda line: None
+
+    def keep(self, name: str, arrays: "Mapping[str, NDArray[Any]]") -> None:
+        """Stores arrays beside the results, as `<name>.npz`."""
+        if self.folder is not None:
+            content = io.BytesIO()
+            np.savez(content, **arrays)  # type: ignore[arg-type]
+            write_atomically(self.folder / f"{name}.npz", content.getvalue())
+
+    def countdown(self, what: str, total: int) -> Countdown:
+        """Progress of `total` equal pieces of work."""
+        return Countdown(what, total, self.tell)
+
+
+class Analysis(ABC, Generic[S]):
+    """A question to trained networks.
+
+    Attributes:
+        subjects: how many networks it takes, at least and (None: any number) at most.
+    """
+
+    subjects: ClassVar[tuple[int, int | None]] = (1, 1)
+
+    def __init__(self, settings: S):
+        self.settings = settings
+
+    @abstractmethod
+    def measure(self, subjects: Sequence[Subject], desk: Desk) -> dict[str, Any]:
+        """The figures, as plain data that JSON can hold."""
+
+    @abstractmethod
+    def tables(self, found: dict[str, Any]) -> list[Table]:
+        """What of the figures people read in the terminal."""
+
+    @abstractmethod
+    def figures(self, found: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+        """File name without ending -> function that draws a matplotlib figure."""

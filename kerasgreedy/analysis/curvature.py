@@ -1,0 +1,167 @@
+"""The Hessian of the loss in all weights, by its products with vectors: ends of the spectrum, trace, convexity around."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from kerasgreedy.analysis.analysis import Analysis, Desk, Table
+from kerasgreedy.analysis.directions import filter_normalized
+from kerasgreedy.analysis.lanczos import Extremes, hutchinson, lanczos
+from kerasgreedy.analysis.subject import Subject
+from kerasgreedy.network.points import BATCH, Points
+from kerasgreedy.reports.curvature_plot import draw_convexity, draw_eigenvalues
+from kerasgreedy.spec.analysis_settings import Curvature
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def eigenvalues(
+    points: Points, theta: "NDArray[Any]", steps: int = 40, tolerance: float = 0.01, seed: int = 0, batches: slice = slice(None)
+) -> Extremes:
+    """The largest and the smallest eigenvalue of the Hessian of the mean loss at theta.
+
+    Args:
+        points: the model and the sample; batch norm is in inference mode.
+        theta: (size,).
+        steps, tolerance, seed: see `lanczos`.
+        batches: of the sample, those that the loss is over.
+    """
+
+    def product(vector: "NDArray[Any]") -> "NDArray[Any]":
+        return points.hessian_product(theta, vector, batches)
+
+    return lanczos(product, points.parameters.size, steps, seed, tolerance, points.parameters.dtype)
+
+
+def trace(
+    points: Points, theta: "NDArray[Any]", draws: int = 10, seed: int = 0, batches: slice = slice(None)
+) -> tuple[float, float]:
+    """The Hessian's trace at theta and its standard error, see `hutchinson`; arguments as of `eigenvalues`."""
+    return hutchinson(lambda vector: points.hessian_product(theta, vector, batches), points.parameters.size, draws, seed)
+
+
+class CurvatureAnalysis(Analysis[Curvature]):
+    """`kerasgreedy curvature`."""
+
+    subjects: ClassVar[tuple[int, int | None]] = (1, None)
+
+    def measure(self, subjects: Sequence[Subject], desk: Desk) -> dict[str, Any]:
+        """Eigenvalues and trace of each network on each part of the images; on a plane if asked for."""
+        settings = self.settings
+        each = settings.batches + settings.surface**2
+        countdown = desk.countdown("spectra", len(subjects) * each)
+        runs = []
+        for number, subject in enumerate(subjects):
+            points, slices = self._points(subject)
+            theta = points.parameters.read()
+            parts = []
+            for part, rows in enumerate(slices):
+                key = f"{number}/part/{part}"
+                known = key in desk.ledger
+                if not known:
+                    desk.ledger.put({key: self._at(points, theta, rows)})
+                parts.append(desk.ledger[key])
+                (countdown.known if known else countdown.did)(1)
+            entry = {"name": subject.name, **subject.facts, "examples": points.examples, "parts": parts, **_summary(parts)}
+            if settings.surface:
+                entry |= self._surface(points, theta, desk, f"{number}/plane", countdown)
+            runs.append(entry)
+        return {"part": settings.part, "seed": settings.seed, "runs": runs}
+
+    def tables(self, found: dict[str, Any]) -> list[Table]:
+        """A row for each network."""
+        header = ["network", "images", "largest", "smallest", "its error", "trace", "products", "converged"]
+        rows = []
+        for run in found["runs"]:
+            row = [run["name"], f"{run['examples']:,}", *(_spread(run[key]) for key in ("largest", "smallest"))]
+            row += [f"{max(part['smallest_error'] for part in run['parts']):.2g}"]
+            row += [_spread(run["trace"]) if "trace" in run else "-", str(sum(part["steps"] for part in run["parts"]))]
+            rows.append([*row, "yes" if all(part["converged"] for part in run["parts"]) else "no"])
+        title = f"eigenvalues of the Hessian of the loss, {found['part']} images, batch norm as in inference"
+        found_tables = [Table("curvature", header, rows, title)]
+        planes = [run for run in found["runs"] if "plane" in run]
+        if planes:
+            shares = [
+                [run["name"], str(len(run["plane"]["axis"]) ** 2), f"{run['plane']['negative_share']:.3f}",
+                 f"{run['plane']['mean_ratio']:.3g}"]
+                for run in planes
+            ]  # fmt: skip
+            words = "how convex the loss is on a filter-normalised plane"
+            found_tables.append(
+                Table(
+                    "convexity",
+                    ["network", "points", "share with a negative eigenvalue", "mean |smallest| / largest"],
+                    shares,
+                    words,
+                )
+            )
+        return found_tables
+
+    def figures(self, found: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+        """Eigenvalues, and the map of their ratio."""
+        drawn: dict[str, Callable[[], Any]] = {"curvature": lambda: draw_eigenvalues(found)}
+        if any("plane" in run for run in found["runs"]):
+            drawn["convexity"] = lambda: draw_convexity(found)
+        return drawn
+
+    def _points(self, subject: Subject) -> tuple[Points, list[slice]]:
+        """The sample, and which of its batches each part has: all parts are equal."""
+        sample = subject.sample(self.settings.part, self.settings.examples)
+        parts = min(self.settings.batches, len(sample.labels))
+        share = len(sample.labels) // parts
+        count = math.ceil(share / BATCH)
+        batch = share // count
+        used = parts * count * batch
+        points = Points(subject.model, sample.images[:used], sample.labels[:used], subject.losses, batch)
+        return points, [slice(part * count, (part + 1) * count) for part in range(parts)]
+
+    def _at(self, points: Points, theta: "NDArray[Any]", rows: slice) -> dict[str, Any]:
+        settings = self.settings
+        ends = eigenvalues(points, theta, settings.steps, settings.tolerance, settings.seed, rows)
+        found = {
+            key: getattr(ends, key) for key in ("largest", "smallest", "largest_error", "smallest_error", "steps", "converged")
+        }
+        if settings.draws:
+            found["trace"], found["trace_error"] = trace(points, theta, settings.draws, settings.seed, rows)
+            if settings.draws == 1:
+                found["trace_error"] = None
+        return found
+
+    def _surface(self, points: Points, theta: "NDArray[Any]", desk: Desk, place: str, countdown: Any) -> dict[str, Any]:
+        settings = self.settings
+        directions = [filter_normalized(points.parameters, theta, settings.seed, number) for number in range(2)]
+        axis = np.linspace(-settings.span, settings.span, settings.surface)
+        shape = (settings.surface, settings.surface)
+        largest, smallest = np.zeros(shape), np.zeros(shape)
+        errors = np.zeros(shape)
+        for i, j in np.ndindex(shape):
+            key = f"{place}/{i}/{j}"
+            known = key in desk.ledger
+            if not known:
+                point = theta + (axis[i] * directions[0] + axis[j] * directions[1]).astype(theta.dtype)
+                ends = eigenvalues(points, point, settings.steps, settings.tolerance, settings.seed)
+                desk.ledger.put({key: [ends.largest, ends.smallest, ends.smallest_error]})
+            largest[i, j], smallest[i, j], errors[i, j] = desk.ledger[key]
+            (countdown.known if known else countdown.did)(1)
+        ratio = np.abs(np.minimum(smallest, 0)) / np.maximum(np.abs(largest), 1e-30)
+        plane = {
+            "axis": axis.tolist(),
+            "largest": largest.tolist(),
+            "smallest": smallest.tolist(),
+            "negative_share": float(np.mean(smallest + errors < 0)),
+            "mean_ratio": float(ratio.mean()),
+        }
+        return {"plane": plane}
+
+
+def _summary(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """(mean, standard deviation) over the parts."""
+    keys = [key for key in ("largest", "smallest", "trace") if key in parts[0]]
+    return {key: [float(np.mean([p[key] for p in parts])), float(np.std([p[key] for p in parts]))] for key in keys}
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{values[0]:.4g} ± {values[1]:.2g}" if values[1] else f"{values[0]:.4g}"

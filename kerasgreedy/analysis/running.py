@@ -1,0 +1,146 @@
+"""Runs an analysis on run folders and writes what it found."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kerasgreedy.analysis.analysis import Analysis, Desk, Ledger, Table
+from kerasgreedy.analysis.subject import Subject, run_subject
+from kerasgreedy.data.arrays import ImageArrays
+from kerasgreedy.errors import InputError, WorkdirError, tell
+from kerasgreedy.files import storage_error, user_path, write_atomically
+from kerasgreedy.reports.figures import write_figure
+from kerasgreedy.runs.devices import own_devices
+from kerasgreedy.runs.holding import held
+from kerasgreedy.spec.analysis_settings import ANALYSES, AnalysisSettings
+from kerasgreedy.strict_json import as_json, read_json
+
+ABOUT, LEDGER = "analysis.json", "measured.jsonl"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an analysis found.
+
+    Attributes:
+        figures: its numbers; also in `<name>.json` of the folder.
+        tables: for people; also there as CSV.
+        files: that were written.
+    """
+
+    figures: dict[str, Any]
+    tables: list[Table]
+    files: list[Path]
+
+
+def analyse(
+    settings: AnalysisSettings,
+    workdirs: Sequence[str | Path],
+    out: str | Path | None = None,
+    devices: str | None = None,
+    overwrite: bool = False,
+    data: ImageArrays | None = None,
+    quiet: bool = False,
+) -> Finding:
+    """Looks into the networks of some runs, which stay as they are.
+
+    What was measured before a kill is not measured again: the same call goes on.
+
+    Args:
+        settings: what is asked, a class of `spec.analysis_settings`.
+        workdirs: run folders.
+        out: folder for the results; default: `analyses/<name>` in the first run folder.
+        devices: see `open_devices`.
+        overwrite: results of other settings, weights or images that are in that folder are replaced.
+        data: the arrays of runs that were trained on arrays.
+
+    Raises:
+        KerasgreedyError: see `errors`; a run cannot be looked into so, or the folder holds other results.
+    """
+    kind: type[Analysis[Any]] = ANALYSES.load(settings.name)
+    least, most = kind.subjects
+    if len(workdirs) < least or (most is not None and len(workdirs) > most):
+        allowed = f"{least}" if least == most else f"{least} or more" if most is None else f"{least} to {most}"
+        raise InputError(f"{settings.name}: received {len(workdirs)} run folders; allowed: {allowed}")
+    first = user_path(workdirs[0])
+    place = user_path(out) if out is not None else first / "analyses" / settings.name
+    analysis = kind(settings)
+    strategy = own_devices("mirrored" if devices else "none", devices).strategy
+    subjects = _named([run_subject(workdir, settings.depth, data) for workdir in workdirs])
+    try:
+        _prepare(place, _identity(settings, subjects), overwrite)
+        with held(place):
+            desk = Desk(Ledger(place / LEDGER), strategy, place, (lambda line: None) if quiet else tell)
+            found = {"analysis": settings.name, "settings": settings.model_dump(mode="json"), **analysis.measure(subjects, desk)}
+            return _written(analysis, found, place)
+    except OSError as error:
+        raise storage_error(place, error) from None
+
+
+def _named(subjects: list[Subject]) -> list[Subject]:
+    """With names that differ: whole paths where folders have the same name."""
+    names = [subject.name for subject in subjects]
+    if len(set(names)) == len(names):
+        return subjects
+    return [replace(subject, name=str(subject.run.folder.path)) if subject.run else subject for subject in subjects]
+
+
+def _identity(settings: AnalysisSettings, subjects: Sequence[Subject]) -> dict[str, Any]:
+    """What results depend on."""
+    images = [subject.run.job.data.fingerprint if subject.run else None for subject in subjects]
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "weights": [subject.digest for subject in subjects],
+        "data": [hashlib.sha256(str(print_).encode()).hexdigest() for print_ in images],
+    }
+
+
+def _prepare(place: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    """Makes the folder, or sees that it holds the beginning of the same.
+
+    Raises:
+        WorkdirError: it holds something else.
+    """
+    about = place / ABOUT
+    if about.is_file():
+        there = read_json(about)
+        other = next((key for key in identity if there.get(key) != identity[key]), None)
+        if other is None:
+            return
+        if not overwrite:
+            raise WorkdirError(
+                f"{place}: holds results of other {_other(there, identity, other)}; --out another folder, or --overwrite"
+            )
+        (place / LEDGER).unlink(missing_ok=True)
+    elif place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise WorkdirError(f"{place}: is there and holds no results of an analysis; --out another folder")
+    place.mkdir(parents=True, exist_ok=True)
+    write_atomically(about, as_json(identity, indent=1).encode())
+
+
+def _other(there: dict[str, Any], identity: dict[str, Any], key: str) -> str:
+    """Which settings, or what else, differ."""
+    if key != "settings" or not isinstance(there.get(key), dict):
+        return key
+    old, new = there[key], identity[key]
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return "settings (" + ", ".join(f"{name} {old.get(name)}, received {new.get(name)}" for name in names) + ")"
+
+
+def _written(analysis: Analysis[Any], found: dict[str, Any], place: Path) -> Finding:
+    files = [place / f"{found['analysis']}.json"]
+    write_atomically(files[0], as_json(found, indent=1).encode())
+    tables = analysis.tables(found)
+    for table in tables:
+        content = io.StringIO()
+        csv.writer(content, lineterminator="\n").writerows([table.header, *table.rows])
+        files.append(place / f"{table.name}.csv")
+        write_atomically(files[-1], content.getvalue().encode())
+    for name, draw in analysis.figures(found).items():
+        files.append(place / f"{name}.png")
+        write_figure(files[-1], draw, overwrite=True)
+    return Finding(found, tables, files)

@@ -1,0 +1,203 @@
+"""Loss, gradient and Hessian-vector products of a Keras model at any weights, which the model itself never gets to hold."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.errors import Diverged, InputError
+from kerasgreedy.network.parameters import Parameters
+from kerasgreedy.network.taps import tapped
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# What the model gives, and integer labels (n,): the loss of each example (n,).
+Losses: TypeAlias = Callable[[Any, tf.Tensor], tf.Tensor]
+BATCH = 250
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Of logits (n, classes), by example."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(labels, tf.int32), logits=logits)
+
+
+class Points:
+    """A sample of examples, on which a model is evaluated at points theta of `Parameters`; mean losses over the sample.
+
+    The model is called in inference mode with values in the place of its variables (`stateless_call`), so that they stay. Batch
+    norm takes its moving statistics, or those of a point that `statistics` gives.
+
+    Args:
+        images, labels: (n, ...) and (n,); kept in memory, as float of the weights' type.
+        losses: default: cross entropy of logits.
+        strategy: each of its devices evaluates points of its own; results do not depend on how many there are.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        images: "NDArray[Any]",
+        labels: "NDArray[Any]",
+        losses: Losses = cross_entropy,
+        batch_size: int = BATCH,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
+        if len(images) != len(labels) or not len(labels):
+            raise InputError(f"received {len(images)} images and {len(labels)} labels; allowed: as many of both, one or more")
+        self.parameters = Parameters(model)
+        self.examples = len(labels)
+        self._model, self._losses = model, losses
+        self._strategy = strategy or tf.distribute.get_strategy()
+        dtype = self.parameters.dtype
+        rows = range(0, self.examples, batch_size)
+        self._batches = [(tf.constant(images[i : i + batch_size], dtype), tf.constant(labels[i : i + batch_size])) for i in rows]
+        self._norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+        self._places = {id(variable): i for i, variable in enumerate(model.non_trainable_variables)}
+        self._evaluate = tf.function(self._everywhere, autograph=False)
+        self._slope = tf.function(self._gradient, autograph=False)
+        self._bend = tf.function(self._curved, autograph=False)
+        self._observe = tf.function(self._seen, autograph=False)
+
+    @property
+    def devices(self) -> int:
+        """How many points are evaluated at the same time."""
+        return int(self._strategy.num_replicas_in_sync)
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether statistics of batches are a part of the model."""
+        return bool(self._norms)
+
+    def evaluate(self, points: Sequence[Any], statistics: Sequence[Any] | None = None) -> list[tuple[float, float]]:
+        """Mean loss and accuracy at up to `devices` points, each on a device of its own.
+
+        Args:
+            points: each (size,).
+            statistics: for each what `statistics` gave; default: the model's own.
+        """
+        most = self.devices
+        if not 0 < len(points) <= most:
+            raise ValueError(f"{len(points)} points for {most} devices")
+        filled = [points[min(i, len(points) - 1)] for i in range(most)]
+        fixed = [(statistics or [None] * len(points))[min(i, len(points) - 1)] for i in range(most)]
+        theta = self._spread([tf.constant(point, self.parameters.dtype) for point in filled])
+        frozen = [self._spread(values) for values in zip(*(self._frozen(each) for each in fixed), strict=True)]
+        total = np.zeros((most, 2))
+        for images, labels in self._batches:
+            total += np.stack([each.numpy() for each in self._evaluate(theta, frozen, images, labels)])
+        return [(float(loss), float(right)) for loss, right in (total / self.examples)[: len(points)]]
+
+    def gradient(self, theta: Any, batches: slice = slice(None)) -> tuple[float, "NDArray[Any]"]:
+        """Mean loss and its gradient (size,) over all or some of the batches; Diverged where it is not finite."""
+        theta = tf.constant(theta, self.parameters.dtype)
+        chosen = self._batches[batches]
+        loss, total = 0.0, np.zeros(self.parameters.size, self.parameters.dtype)
+        for images, labels in chosen:
+            sums, gradient = self._slope(theta, images, labels)
+            loss += float(sums)
+            total += gradient.numpy()
+        count = sum(len(labels) for _, labels in chosen)
+        if not (np.isfinite(loss) and np.isfinite(total).all()):
+            raise Diverged(f"{self._model.name}: the loss or its gradient is not finite at this point")
+        return loss / count, total / count
+
+    def hessian_product(self, theta: Any, vector: Any, batches: slice = slice(None)) -> "NDArray[Any]":
+        """H v, (size,), H the Hessian of the mean loss over all or some of the batches at theta (Pearlmutter 1994)."""
+        theta, vector = (tf.constant(value, self.parameters.dtype) for value in (theta, vector))
+        chosen = self._batches[batches]
+        total = np.zeros(self.parameters.size, self.parameters.dtype)
+        for images, labels in chosen:
+            total += self._bend(theta, vector, images, labels).numpy()
+        if not np.isfinite(total).all():
+            raise Diverged(f"{self._model.name}: a product with the Hessian is not finite at this point")
+        return total / sum(len(labels) for _, labels in chosen)
+
+    @property
+    def batches(self) -> int:
+        """How many batches the sample has."""
+        return len(self._batches)
+
+    def statistics(self, theta: Any) -> list["NDArray[Any]"]:
+        """What the non-trainable variables are at theta when batch norm is re-estimated on this sample.
+
+        Every batch norm normalises by its batch while it is looked at, all else runs in inference mode; what is kept is the
+        mean and the variance over all of the sample.
+        """
+        theta = tf.constant(theta, self.parameters.dtype)
+        sums: Any = None
+        for images, labels in self._batches:
+            n = len(labels)
+            seen = [(m.numpy().astype(np.float64), v.numpy().astype(np.float64)) for m, v in self._observe(theta, images)]
+            own = [(n * m, n * (v + m * m)) for m, v in seen]
+            sums = own if sums is None else [(a + c, b + d) for (a, b), (c, d) in zip(sums, own, strict=True)]
+        values = self._frozen(None)
+        for layer, (first, second) in zip(self._norms, sums, strict=True):
+            mean = first / self.examples
+            values[self._places[id(layer.moving_mean)]] = mean.astype(self.parameters.dtype)
+            variance = np.maximum(second / self.examples - mean * mean, 0.0)
+            values[self._places[id(layer.moving_variance)]] = variance.astype(self.parameters.dtype)
+        return [keras.ops.convert_to_numpy(value) for value in values]
+
+    def _frozen(self, given: Sequence[Any] | None) -> list[Any]:
+        return list(given) if given is not None else [v.value for v in self._model.non_trainable_variables]
+
+    def _spread(self, values: Sequence[Any]) -> Any:
+        """One value for each device."""
+        if self.devices == 1:
+            return tf.convert_to_tensor(values[0])
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: tf.convert_to_tensor(values[context.replica_id_in_sync_group])
+        )
+
+    def _everywhere(self, theta: Any, frozen: Any, images: tf.Tensor, labels: tf.Tensor) -> Any:
+        sums = self._strategy.run(self._sums, args=(theta, frozen, images, labels))
+        return self._strategy.experimental_local_results(sums)
+
+    def _sums(self, theta: tf.Tensor, frozen: Sequence[Any], images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        outputs, _ = self._model.stateless_call(self.parameters.split(theta), frozen, images, training=False)
+        right = tf.equal(tf.argmax(logits_of(outputs), axis=-1), tf.cast(labels, tf.int64))
+        losses = tf.cast(self._losses(outputs, labels), tf.float64)
+        return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float64))])
+
+    def _loss(self, theta: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        outputs, _ = self._model.stateless_call(self.parameters.split(theta), self._frozen(None), images, training=False)
+        return tf.reduce_sum(self._losses(outputs, labels))
+
+    def _gradient(self, theta: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            loss = self._loss(theta, images, labels)
+        return loss, tape.gradient(loss, theta)
+
+    def _curved(self, theta: tf.Tensor, vector: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as outer:
+            outer.watch(theta)
+            slope = self._gradient(theta, images, labels)[1]
+            along = tf.reduce_sum(slope * vector)
+        product = outer.gradient(along, theta)
+        return tf.zeros_like(theta) if product is None else product
+
+    def _seen(self, theta: tf.Tensor, images: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """(mean, variance) that each batch norm took of this batch."""
+        # From moving values of zero, what they move to is (1 - momentum) times the batch's.
+        values = self._frozen(None)
+        for layer in self._norms:
+            for moving in (layer.moving_mean, layer.moving_variance):
+                values[self._places[id(moving)]] = tf.zeros(moving.shape, moving.dtype)
+        with tapped(dict.fromkeys(self._norms, _by_batch)):
+            _, moved = self._model.stateless_call(self.parameters.split(theta), values, images, training=False)
+        own = [[moved[self._places[id(v)]] for v in (layer.moving_mean, layer.moving_variance)] for layer in self._norms]
+        share = [1 - layer.momentum for layer in self._norms]
+        return [(mean / part, variance / part) for (mean, variance), part in zip(own, share, strict=True)]
+
+
+def _by_batch(call: Callable[..., Any], inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    return call(inputs, training=True, mask=mask)
+
+
+def logits_of(outputs: Any) -> tf.Tensor:
+    """The first, or only, output of a model."""
+    return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
