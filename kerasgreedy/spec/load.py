@@ -101,9 +101,11 @@ def check(model: type[T], source: Source, overrides: Sequence[Override] = ()) ->
 def find(place: str | Path, kind: str) -> Path:
     """The file that is meant: a path, or the name of a shipped spec or recipe."""
     path = user_path(place)
-    if path.exists() or path.suffix or len(path.parts) > 1:
-        return path
     shipped = shipped_files(kind)
+    # A run folder may have the name of the spec that it trains.
+    named = str(place) in shipped and path.is_dir()
+    if (path.exists() or path.suffix or len(path.parts) > 1) and not named:
+        return path
     if str(place) in shipped:
         return shipped[str(place)]
     message = f"no such file, and no shipped {kind} of that name{did_you_mean(place, shipped)}"

@@ -185,3 +185,9 @@ def test_a_share_that_is_no_image_cannot_choose_the_best_point():
         prepare(spec_of(TINY_SPEC), recipe_of(TINY_RECIPE, "data.validation=0.001"))
     with pytest.raises(SpecError, match="data.test_resize: 'digits' is held in memory"):
         prepare(spec_of(TINY_SPEC), recipe_of(TINY_RECIPE, "data.test_resize=16"))
+
+
+def test_a_folder_of_the_name_of_a_shipped_spec_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet20_cifar").mkdir()
+    assert load("resnet20_cifar")[0].value.name == "resnet20_cifar"
