@@ -90,13 +90,18 @@ class Desk:
     def keep(self, name: str, arrays: "Mapping[str, NDArray[Any]]") -> None:
         """Stores arrays beside the results, as `<name>.npz`."""
         if self.folder is not None:
-            content = io.BytesIO()
-            np.savez(content, **arrays)  # type: ignore[arg-type]
-            write_atomically(self.folder / f"{name}.npz", content.getvalue())
+            write_arrays(self.folder, name, arrays)
 
     def countdown(self, what: str, total: int) -> Countdown:
         """Progress of `total` equal pieces of work."""
         return Countdown(what, total, self.tell)
+
+
+def write_arrays(folder: Path, name: str, arrays: "Mapping[str, NDArray[Any]]") -> None:
+    """`<name>.npz`; at any moment the old or the whole new file is there."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_atomically(folder / f"{name}.npz", content.getvalue())
 
 
 class Analysis(ABC, Generic[S]):

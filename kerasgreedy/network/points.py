@@ -90,13 +90,20 @@ class Points:
             total += np.stack([each.numpy() for each in self._evaluate(theta, frozen, images, labels)])
         return [(float(loss), float(right)) for loss, right in (total / self.examples)[: len(points)]]
 
-    def gradient(self, theta: Any, batches: slice = slice(None)) -> tuple[float, "NDArray[Any]"]:
-        """Mean loss and its gradient (size,) over all or some of the batches; Diverged where it is not finite."""
+    def gradient(self, theta: Any, batches: slice = slice(None), by_batch: bool = False) -> tuple[float, "NDArray[Any]"]:
+        """Mean loss and its gradient (size,) over all or some of the batches.
+
+        Args:
+            by_batch: batch norm takes the statistics of each batch, and the gradient goes through them.
+
+        Raises:
+            Diverged: they are not finite.
+        """
         theta = tf.constant(theta, self.parameters.dtype)
         chosen = self._batches[batches]
         loss, total = 0.0, np.zeros(self.parameters.size, self.parameters.dtype)
         for images, labels in chosen:
-            sums, gradient = self._slope(theta, images, labels)
+            sums, gradient = self._slope(theta, images, labels, by_batch)
             loss += float(sums)
             total += gradient.numpy()
         count = sum(len(labels) for _, labels in chosen)
@@ -162,20 +169,17 @@ class Points:
         losses = tf.cast(self._losses(outputs, labels), tf.float64)
         return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float64))])
 
-    def _loss(self, theta: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        outputs, _ = self._model.stateless_call(self.parameters.split(theta), self._frozen(None), images, training=False)
-        return tf.reduce_sum(self._losses(outputs, labels))
-
-    def _gradient(self, theta: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.GradientTape() as tape:
+    def _gradient(self, theta: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, by_batch: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape, tapped(dict.fromkeys(self._norms if by_batch else (), _by_batch)):
             tape.watch(theta)
-            loss = self._loss(theta, images, labels)
+            outputs, _ = self._model.stateless_call(self.parameters.split(theta), self._frozen(None), images, training=False)
+            loss = tf.reduce_sum(self._losses(outputs, labels))
         return loss, tape.gradient(loss, theta)
 
     def _curved(self, theta: tf.Tensor, vector: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as outer:
             outer.watch(theta)
-            slope = self._gradient(theta, images, labels)[1]
+            slope = self._gradient(theta, images, labels, False)[1]
             along = tf.reduce_sum(slope * vector)
         product = outer.gradient(along, theta)
         return tf.zeros_like(theta) if product is None else product

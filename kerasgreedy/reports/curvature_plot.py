@@ -23,9 +23,10 @@ def draw_eigenvalues(found: dict[str, Any]) -> Any:
     axes.set_ylim(len(runs) - 0.5, -0.5)
     axes.axvline(0, color="0.5", linewidth=1)
     axes.set_xscale("symlog", linthresh=max(1e-6, 0.01 * max(abs(run["largest"][0]) for run in runs)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("eigenvalue of the Hessian")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     figure.suptitle(f"{runs[0]['examples']:,} {found['part']} images; batch norm as in inference", fontsize=9)
     return figure
 

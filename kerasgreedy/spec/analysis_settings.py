@@ -102,9 +102,7 @@ class Connect(AnalysisSettings):
 
     name: Literal["connect"] = "connect"
     form: Literal["string", "bezier"] = Field("string", description="of the path")
-    level: float | None = Field(
-        None, description="the loss that the path may reach; default: 10 % above the higher end, re-estimated batch norm included"
-    )
+    level: float | None = Field(None, description="the loss that the path may reach; default: twice that of the higher end")
     beads: Annotated[int, Field(ge=3, le=200)] = Field(20, description="of a string, at most, ends included")
     steps: Count = Field(200, description="of descent: for each bead at most, or of the bend in all")
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.01, description="of the descent, with momentum 0.9")
@@ -122,5 +120,6 @@ ANALYSES = Door(
     [
         Choice("kerasgreedy.analysis.landscape:LandscapeAnalysis", Landscape),
         Choice("kerasgreedy.analysis.curvature:CurvatureAnalysis", Curvature),
+        Choice("kerasgreedy.analysis.connect:ConnectAnalysis", Connect),
     ],
 )

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import some
 from PIL import Image
 
 from kerasgreedy.data.catalog import describe
@@ -65,7 +66,7 @@ def test_error_is_the_default_and_names_the_file(folder):
 RECIPE = "name: r\ndata: {{dataset: 'folder:{}', corrupt: {}, validation: 4{}}}\ntraining: {{epochs: 1, batch_size: 5}}\n"
 
 
-@pytest.mark.parametrize("more", ["", ", augment: {random_resized_crop: true}"], ids=["in_memory", "streamed"])
+@pytest.mark.parametrize("more", some("", slow=[", augment: {random_resized_crop: true}"]), ids=["in_memory", "streamed"])
 def test_a_run_says_it_once_records_it_and_keeps_to_it(folder, files, tmp_path, capsys, more):
     recipe = tmp_path / "skip.yaml"
     recipe.write_text(RECIPE.format(folder, "skip", more))

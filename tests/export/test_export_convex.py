@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import some
 
 import kerasgreedy as kg
 from kerasgreedy.errors import InputError
@@ -37,7 +38,7 @@ def runs(tmp_path_factory):
     return done
 
 
-@pytest.mark.parametrize("name", ["gated", "rows"])
+@pytest.mark.parametrize("name", some("gated", slow=["rows"]))
 def test_the_savedmodel_and_stock_keras_give_the_logits_of_the_network(runs, tmp_path, name):
     done = kg.export_run(runs[name], tmp_path / "out", Export(formats=("keras", "tflite")), quiet=True)
     network = kg.load_network(runs[name])

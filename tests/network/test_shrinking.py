@@ -151,8 +151,14 @@ final_head: {layers: [{global_avg_pool: true}]}
 """
 
 
-@pytest.mark.parametrize("groups", ["kernel", "rings"])
-@pytest.mark.parametrize("text", [ONE_LAYER, SPECS["residual"], SPECS["plain"]], ids=["one layer", "residual", "plain"])
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    some(
+        (SPECS["residual"], "rings"),
+        (ONE_LAYER, "kernel"),
+        slow=[(ONE_LAYER, "rings"), (SPECS["residual"], "kernel"), (SPECS["plain"], "kernel"), (SPECS["plain"], "rings")],
+    ),
+)
 def test_thresholded_again_and_again(text, groups):
     """What a threshold has left is thresholded: places without channels, bodies of one layer, depthwise layers behind them."""
     for seed in range(3):

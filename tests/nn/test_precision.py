@@ -97,8 +97,12 @@ def test_a_network_changes_its_precision_and_keeps_its_weights():
         np.testing.assert_array_equal(z, again)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("strategy", [None, two_devices], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("policy", "strategy"),
+    some(
+        ("mixed_bfloat16", two_devices), ("mixed_float16", None), slow=[("mixed_bfloat16", None), ("mixed_float16", two_devices)]
+    ),
+)
 def test_reduced_precision_follows_float32_and_leaves_float32_state(policy, strategy):
     losses = {}
     for precision in ("float32", policy):

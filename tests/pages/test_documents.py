@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, spec_of
 from documents import NOT_RUN, PAGES, blocks_of
 from PIL import Image
@@ -32,6 +33,7 @@ def test_every_fence_is_read_and_the_list_holds_nothing_else():
         assert any(name == page and text.startswith(words) for name, text in starts), words
 
 
+@pytest.mark.slow  # its first two commands are run by .ci/run
 def test_page_readme(page):
     page.not_run("python3 -m venv")
     page.not_run("python3 -m venv")

@@ -284,6 +284,7 @@ def test_two_devices_remove_the_same_filters(two_blocks, tmp_path):
         np.testing.assert_allclose(value, expected[key], atol=1e-5, err_msg=key)
 
 
+@pytest.mark.slow
 def test_bfloat16_training_prunes_and_goes_on(two_blocks, tmp_path):
     run = train_spec(*two_blocks, ["precision=mixed_bfloat16", "training.epochs=1"], tmp_path / "run", quiet=True)
     assert widths(run.network) == [2, 3]

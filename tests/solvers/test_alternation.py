@@ -95,7 +95,7 @@ def watched(monkeypatch):
     return steps, views
 
 
-@pytest.mark.parametrize("overrides", [INSTANCE, DISK], ids=["memory", "disk"])
+@pytest.mark.parametrize("overrides", some((DISK,), slow=[(INSTANCE,)]), ids=["disk", "memory"])
 def test_stored_masks_are_those_of_the_view_as_seen(undisturbed, watched, tmp_path, overrides):
     """Epochs 1, 3 see view 1, epochs 2, 4 view 0; masks of the other view, or of newer weights, would differ."""
     steps, views = watched
@@ -171,10 +171,9 @@ CONFIGS = {"memory": (INSTANCE,), "disk": (DISK,), "batch": (BATCH,)}
     some(
         ("memory", 5),
         ("disk", 8),
-        ("disk", 13),
         ("batch", 11),  # right after a refresh; between views; after the second refresh
         # In the warm-up, in the middle of the next view; in the middle.
-        slow=[("memory", 2), ("memory", 10), ("disk", 6), ("batch", 3), ("batch", 5)],
+        slow=[("memory", 2), ("memory", 10), ("disk", 6), ("disk", 13), ("batch", 3), ("batch", 5)],
     ),
 )
 def test_stopped_at_a_step_and_resumed_equals_never_stopped(undisturbed, tmp_path, monkeypatch, config, at):
