@@ -113,7 +113,10 @@ WATCHED = [*PLAIN, "training.monitor=train_loss"]
     ("overrides", "store"),
     some(
         ([*VIEWS, *BFLOAT16], "memory"), (WATCHED, "disk"),
-        slow=[*((case, store) for case in (PLAIN, VIEWS) for store in ("memory", "disk")), ([*VIEWS, *BFLOAT16], "disk"), (WATCHED, "memory")],
+        slow=[
+            *((case, store) for case in (PLAIN, VIEWS) for store in ("memory", "disk")),
+            ([*VIEWS, *BFLOAT16], "disk"), (WATCHED, "memory"),
+        ],
     ),
 )  # fmt: skip
 def test_cached_gives_the_weights_of_recomputed_bit_for_bit(files, tmp_path, undisturbed, overrides, store):
