@@ -83,8 +83,7 @@ class Subject:
         Raises:
             InputError: the part has none.
         """
-        assert self.run is not None
-        pipeline = self.run.pipeline
+        pipeline = self.parts.pipeline
         there = len(pipeline.parts[part])
         if not there:
             held = ", ".join(name for name, rows in pipeline.parts.items() if len(rows))
@@ -95,6 +94,17 @@ class Subject:
                 images.append(some[weights > 0])
                 labels.append(of[weights > 0])
         return Sample(np.concatenate(images), np.concatenate(labels), part, there)
+
+    @property
+    def parts(self) -> RunParts:
+        """Of a run.
+
+        Raises:
+            InputError: it is a model alone.
+        """
+        if self.run is None:
+            raise InputError(f"{self.name}: is a model without blocks and images of its own; allowed: a run folder")
+        return self.run
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -152,10 +162,9 @@ def kept_points(subject: Subject, parameters: Parameters) -> list[tuple[int, "ND
     Raises:
         InputError: nothing was kept, or of another network only.
     """
-    assert subject.run is not None
-    folder, network = subject.run.folder.path, subject.run.network
-    components = [block.name for block in network.architecture.blocks[: subject.run.depth]]
-    components.append(network.architecture.heads[subject.run.depth - 1].name)
+    depth, network, folder = subject.parts.depth, subject.parts.network, subject.parts.folder.path
+    components = [block.name for block in network.architecture.blocks[:depth]]
+    components.append(network.architecture.heads[depth - 1].name)
     variables = {key: variable for name in components for key, variable in network.variables(name).items()}
     names = {id(variable): key for key, variable in variables.items()}
     now, found = parameters.read(), []
@@ -172,9 +181,7 @@ def kept_points(subject: Subject, parameters: Parameters) -> list[tuple[int, "ND
         if found:
             break
     if len(found) < 2:
-        raise InputError(
-            f"{folder}: holds no weights of the way to depth {subject.run.depth}; train with keep_checkpoints: 20 in the recipe"
-        )
+        raise InputError(f"{folder}: holds no weights of the way to depth {depth}; train with keep_checkpoints: 20 in the recipe")
     if not np.array_equal(found[-1][1], now):
         found.append((found[-1][0], now))
     return found

@@ -39,7 +39,7 @@ def _command(settings: type[AnalysisSettings]) -> Callable[..., None]:
     def run(
         workdirs: list[Path], out: Path | None, devices: str | None, overwrite: bool, quiet: bool, as_json: bool, **given: Any
     ) -> None:
-        chosen = _validated(settings, {key: value for key, value in given.items() if value is not None})
+        chosen = _validated(settings, _given(settings, given))
         quiet_tensorflow()
         from kerasgreedy.analysis.running import analyse
 
@@ -74,15 +74,40 @@ def _command(settings: type[AnalysisSettings]) -> Callable[..., None]:
 def _option(key: str, field: Any) -> Any:
     """What typer makes an option of; its value None stands for the default of the settings."""
     plain = _plain(field.annotation)
+    listed = typing.get_origin(plain) is list
+    plain = _plain(typing.get_args(plain)[0]) if listed else plain
     words = typing.get_args(plain) if typing.get_origin(plain) is typing.Literal else ()
-    kind: Any = str if words or plain not in (int, float, bool) else plain
-    default = field.default
+    kind: Any = str if words or listed or plain not in (int, float, bool) else plain
+    default = ",".join(map(str, field.default)) if listed else None if field.is_required() else field.default
     shown = "" if default is None else f" Default: {default}."
     text = f"{field.description[0].upper()}{field.description[1:]}".replace("`", "").rstrip(".") + "." + shown
-    metavar = "|".join(map(str, words)) or None
+    metavar = ("|".join(map(str, words)) or None) if not listed else f"{words[0]},{words[1]},..." if words else "A,B,..."
     name = f"--{key.replace('_', '-')}"
     names = f"{name}/--no-{name[2:]}" if kind is bool else name
     return Annotated[kind | None, typer.Option(names, metavar=metavar, help=text)]
+
+
+def _given(settings: type[AnalysisSettings], values: dict[str, Any]) -> dict[str, Any]:
+    """What was said, lists taken apart."""
+    found = {}
+    for key, value in values.items():
+        if value is None:
+            continue
+        plain = _plain(settings.model_fields[key].annotation)
+        if typing.get_origin(plain) is list:
+            inner = _plain(typing.get_args(plain)[0])
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+            value = [_number(inner, part) for part in parts] if inner in (int, float) else parts
+        found[key] = value
+    return found
+
+
+def _number(kind: Any, text: str) -> Any:
+    """A number, or the text itself, which the settings refuse in words."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def _plain(annotation: Any) -> Any:

@@ -19,12 +19,17 @@ class AnalysisSettings(Named):
     """What every analysis of runs takes."""
 
     depth: Annotated[int, Field(ge=1)] | None = Field(None, description="of the head, from 1; default: the deepest trained one")
-    part: Part = Field("train", description="of the data set that images are from")
-    examples: Count = Field(1000, description="images, drawn by the run's seed")
     seed: Seed = Field(0, description="of what is drawn at random here")
 
 
-class Landscape(AnalysisSettings):
+class OfLoss(AnalysisSettings):
+    """What analyses of the loss take."""
+
+    part: Part = Field("train", description="of the data set that images are from")
+    examples: Count = Field(1000, description="images, drawn by the run's seed")
+
+
+class Landscape(OfLoss):
     """Draw the loss around or between trained networks: surfaces, lines, paths of training.
 
     Directions are random and filter-normalised (Li et al. 2018): each filter has the norm of the weights' filter; biases and
@@ -67,7 +72,7 @@ class Landscape(AnalysisSettings):
         return self.batch_norm or ("reestimated" if self.along == "between" else "moving")
 
 
-class Curvature(AnalysisSettings):
+class Curvature(OfLoss):
     """Measure the Hessian of the loss: largest and smallest eigenvalue, trace, and how convex the loss is around."""
 
     name: Literal["curvature"] = "curvature"
@@ -93,7 +98,7 @@ class Curvature(AnalysisSettings):
         return self
 
 
-class Connect(AnalysisSettings):
+class Connect(OfLoss):
     """Look for a path of low loss between two trained networks.
 
     `string`: Freeman and Bruna (2017): where the straight line rises above the level, its highest point descends under it, and
@@ -115,11 +120,58 @@ class Connect(AnalysisSettings):
         return self.batch_norm or "reestimated"
 
 
+class Probe(AnalysisSettings):
+    """Measure at every depth how well classes can be told apart: by a linear classifier, and by small CNNs.
+
+    Linear separability and CNN-p separability of the greedy paper, section 4.2. Fitted on training images, measured on test
+    images; the blocks stay.
+    """
+
+    name: Literal["probe"] = "probe"
+    kinds: list[Literal["linear", "cnn1", "cnn2"]] = Field(
+        ["linear"], min_length=1, description="of classifiers: `linear`, one-versus-rest; `cnn1`, `cnn2`, one or two convolutions"
+    )
+    examples: Count = Field(5000, description="training images, drawn by the run's seed")
+    test_examples: Count | None = Field(None, description="test images; default: all")
+    pool: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="features of the linear one are averaged to so many places a side"
+    )
+    c: Annotated[float, Field(gt=0)] = Field(1.0, description="scikit-learn's C of the linear one")
+    width: Count = Field(256, description="filters of the CNN's convolutions")
+    epochs: Count = Field(15, description="of the CNN")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.05, description="of the CNN; falls to 0 by a cosine")
+
+
+class Transfer(AnalysisSettings):
+    """Measure at every depth what the features are worth for another data set with few labels.
+
+    Greedy paper, section C.3 and Table 8: so many images a class train a multinomial logistic regression (SAGA) on principal
+    components, all others test it; mean accuracy over the classes and its deviation over random splits.
+    """
+
+    name: Literal["transfer"] = "transfer"
+    data: str = Field(min_length=1, description="data set, as a recipe's `data.dataset`; any classes and image sizes")
+    data_dir: str | None = Field(None, description="as a recipe's `data.data_dir`")
+    per_class: Count = Field(30, description="images of each class that train")
+    splits: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="random divisions")
+    test_examples: Count = Field(5000, description="images that test, at most, of each division")
+    components: Count = Field(500, description="principal components, at most")
+    pool: Annotated[int, Field(ge=1, le=64)] = Field(2, description="features are averaged to so many places a side")
+    tuned_splits: Annotated[int, Field(ge=0, le=100)] = Field(
+        0, description="divisions on which also the whole network is trained from scratch, and the last blocks are tuned; 0: none"
+    )
+    tuned_blocks: Count = Field(1, description="so many last blocks are tuned")
+    epochs: Count = Field(60, description="of these trainings")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.02, description="of these trainings; falls to 0 by a cosine")
+
+
 ANALYSES = Door(
     "analyses",
     [
         Choice("kerasgreedy.analysis.landscape:LandscapeAnalysis", Landscape),
         Choice("kerasgreedy.analysis.curvature:CurvatureAnalysis", Curvature),
         Choice("kerasgreedy.analysis.connect:ConnectAnalysis", Connect),
+        Choice("kerasgreedy.analysis.probe:ProbeAnalysis", Probe),
+        Choice("kerasgreedy.analysis.transfer:TransferAnalysis", Transfer),
     ],
 )

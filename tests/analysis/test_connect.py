@@ -31,7 +31,7 @@ ONES = {1: np.array([1.0, 1.0]), 2: np.array([1.0, 0.0, 1.0, 0.0])}
 
 
 def test_one_hidden_unit_has_a_barrier_and_two_have_none():
-    """w v = 1 has two branches: every way from (1, 1) to (-1, -1) meets an axis, where the loss is 1/2. A second unit leads around.
+    """w v = 1 has two branches: each way from (1, 1) to (-1, -1) meets an axis, where the loss is 1/2. A second unit leads round.
 
     Linear networks: one component where the hidden width is larger than both ends (Freeman and Bruna 2017, Theorem 2.2).
     """

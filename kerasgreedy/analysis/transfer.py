@@ -1,0 +1,240 @@
+"""`kerasgreedy transfer`: features of a run on another data set with few labels (greedy paper, section C.3, Table 8)."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasgreedy.analysis.analysis import Analysis, Desk, Table
+from kerasgreedy.analysis.separability import answers, cnn_head, features, few_shot, fit, per_class
+from kerasgreedy.analysis.subject import Subject
+from kerasgreedy.data.catalog import describe
+from kerasgreedy.data.loaders import open_data
+from kerasgreedy.errors import DataError, InputError
+from kerasgreedy.network.build import Network
+from kerasgreedy.reports.countdown import Countdown
+from kerasgreedy.reports.separability_plot import draw_transfer
+from kerasgreedy.reports.tables import percent
+from kerasgreedy.spec.analysis_settings import Transfer
+from kerasgreedy.spec.recipe import Data
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+READ = 256
+
+
+@dataclass(frozen=True)
+class Target:
+    """The data set that features are tried on, at the size of a network.
+
+    Attributes:
+        images: (n, height, width, channels) uint8.
+        labels: (n,).
+        classes: names.
+        normalization: mean and deviation of the run's training images.
+        splits: (rows that train, rows that test) of each division.
+    """
+
+    images: "NDArray[np.uint8]"
+    labels: "NDArray[np.int64]"
+    classes: list[str]
+    normalization: tuple["NDArray[np.float32]", "NDArray[np.float32]"]
+    splits: list[tuple["NDArray[Any]", "NDArray[Any]"]]
+
+    def prepared(self, rows: Any) -> "NDArray[np.float32]":
+        """Some images as the network takes them."""
+        mean, deviation = self.normalization
+        return (self.images[rows].astype(np.float32) - mean) / deviation
+
+    def chunks(self, rows: "NDArray[Any]") -> "Iterator[NDArray[np.float32]]":
+        """`prepared`, of many rows, some at a time."""
+        for i in range(0, len(rows), READ):
+            yield self.prepared(rows[i : i + READ])
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of images and labels: what was measured on others is not taken for theirs."""
+        digest = hashlib.sha256(str((self.images.shape, self.classes)).encode())
+        for array in (self.images, self.labels):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def everything(self) -> "NDArray[Any]":
+        """All rows."""
+        return np.arange(len(self.labels))
+
+
+class TransferAnalysis(Analysis[Transfer]):
+    """Features at each depth, beside raw pixels, untrained weights, training from scratch, and tuning of the last blocks."""
+
+    subjects: ClassVar[tuple[int, int | None]] = (1, None)
+
+    def measure(self, subjects: Sequence[Subject], desk: Desk) -> dict[str, Any]:
+        """[mean, deviation over splits] of accuracies."""
+        settings = self.settings
+        trained = ("scratch", "tuned") if settings.tuned_splits else ()
+        each = 1 + sum(2 * subject.parts.depth + len(trained) for subject in subjects)
+        countdown = desk.countdown("classifiers, by depth", each)
+        targets = [self._target(subject) for subject in subjects]
+        pixels = self._scores("pixels", desk, countdown, targets[0], _pixels, [0])[0]
+        runs = []
+        for number, (subject, target) in enumerate(zip(subjects, targets, strict=True)):
+            network, depths = subject.parts.network, list(range(1, subject.parts.depth + 1))
+            rows: list[dict[str, Any]] = [{"depth": depth} for depth in depths]
+            for key, net in (("trained", network), ("untrained", Network(network.architecture, settings.seed))):
+                found = self._scores(f"{number}/{key}", desk, countdown, target, partial(self._features, net, depths), depths)
+                for row in rows:
+                    row[key] = found[row["depth"]]
+            entry: dict[str, Any] = {"name": subject.name, **subject.facts, "depths": rows}
+            for key in trained:
+                place = f"{target.digest}/{number}/{key}"
+                known = place in desk.ledger
+                if not known:
+                    some = target.splits[: settings.tuned_splits]
+                    desk.ledger.put({place: [self._whole(subject, key, split, target) for split in some]})
+                entry[key] = _spread(desk.ledger[place])
+                (countdown.known if known else countdown.did)(1)
+            runs.append(entry)
+        first = targets[0]
+        about = {"classes": len(first.classes), "images": len(first.labels), "tested": len(first.splits[0][1])}
+        chosen = {"per_class": settings.per_class, "splits": settings.splits, "tuned_blocks": settings.tuned_blocks}
+        return {"dataset": settings.data, **about, **chosen, "pixels": pixels, "runs": runs}
+
+    def tables(self, found: dict[str, Any]) -> list[Table]:
+        """Table 8's form."""
+        rows = [["raw pixels", "", _text(found["pixels"]), ""]]
+        for run in found["runs"]:
+            rows += [
+                [run["name"], f"layer {row['depth']}", _text(row["trained"]), _text(row["untrained"])] for row in run["depths"]
+            ]
+            words = {"scratch": "network trained from scratch", "tuned": f"last {found['tuned_blocks']} block(s) tuned"}
+            rows += [[run["name"], words[key], _text(run[key]), ""] for key in words if key in run]
+        title = (
+            f"{found['dataset']}, {found['classes']} classes: mean accuracy over classes in %, {found['per_class']} images a "
+            f"class train, {found['tested']:,} test, {found['splits']} splits"
+        )
+        return [Table("transfer", ["network", "features", "accuracy", "with untrained weights"], rows, title)]
+
+    def figures(self, found: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+        """Accuracy against depth."""
+        return {"transfer": lambda: draw_transfer(found)}
+
+    def _target(self, subject: Subject) -> Target:
+        settings, parts = self.settings, subject.parts
+        data = Data(dataset=settings.data, data_dir=settings.data_dir)
+        images, labels, classes = _images(data, parts.network.architecture.input_shape)
+        fitted = np.asarray(parts.pipeline.mean, np.float32), np.asarray(parts.pipeline.deviation, np.float32)
+        return Target(images, labels, classes, fitted, self._splits(labels, classes))
+
+    def _splits(self, labels: "NDArray[Any]", classes: Sequence[str]) -> list[tuple["NDArray[Any]", "NDArray[Any]"]]:
+        settings = self.settings
+        counts = np.bincount(labels, minlength=len(classes))
+        few = int(np.argmin(counts))
+        if counts[few] <= settings.per_class:
+            raise InputError(
+                f"--per-class: received {settings.per_class}; allowed: fewer than {counts[few]}, the images that class "
+                f"'{classes[few]}' of {settings.data} has, so that some are left to test"
+            )
+        found = []
+        for number in range(settings.splits):
+            order = np.random.default_rng((settings.seed, number)).permutation(len(labels))
+            ranks = np.empty(len(labels), np.int64)
+            for label in range(len(classes)):
+                own = order[labels[order] == label]
+                ranks[own] = np.arange(len(own))
+            trains = order[ranks[order] < settings.per_class]
+            tests = order[ranks[order] >= settings.per_class][: settings.test_examples]
+            found.append((np.sort(trains), np.sort(tests)))
+        return found
+
+    def _features(self, network: Network, depths: list[int], target: Target) -> dict[int, "NDArray[Any]"]:
+        parts = [features(network, depths, images, self.settings.pool) for images in target.chunks(target.everything)]
+        return {depth: np.concatenate([part[depth] for part in parts]) for depth in depths}
+
+    def _scores(
+        self,
+        place: str,
+        desk: Desk,
+        countdown: Countdown,
+        target: Target,
+        made: Callable[[Target], dict[int, "NDArray[Any]"]],
+        depths: list[int],
+    ) -> dict[int, list[Any]]:
+        """Depth -> [mean, deviation, whether all converged]; features are made where something is missing."""
+        flat: dict[int, NDArray[Any]] | None = None
+        found = {}
+        for depth in depths:
+            key = f"{target.digest}/{place}/{depth}"
+            known = key in desk.ledger
+            if not known:
+                flat = flat or made(target)
+                x, y = flat[depth], target.labels
+                sides = [((x[a], y[a]), (x[b], y[b])) for a, b in target.splits]
+                each = [few_shot(*side, self.settings.components, self.settings.seed) for side in sides]
+                desk.ledger.put({key: [[score["accuracy"] for score in each], all(score["converged"] for score in each)]})
+            scores, converged = desk.ledger[key]
+            found[depth] = [*_spread(scores), converged]
+            (countdown.known if known else countdown.did)(1)
+        return found
+
+    def _whole(self, subject: Subject, key: str, split: Any, target: Target) -> float:
+        """Accuracy of the network with a new linear head, trained from scratch or with its last blocks tuned."""
+        settings, network, depth = self.settings, subject.parts.network, subject.parts.depth
+        own = Network(network.architecture, settings.seed)
+        first = 0
+        if key == "tuned":
+            first = max(0, depth - settings.tuned_blocks)
+            for block in network.architecture.blocks[:depth]:
+                own.load_arrays(block.name, network.arrays(block.name))
+        x = images = keras.Input(own.blocks[first].input_shape[1:])
+        for block in own.blocks[first:depth]:
+            block.trainable = True
+            x = block(x)
+        model = keras.Model(images, cnn_head(x.shape[1:], len(target.classes), 0, 1, settings.seed)(x))
+
+        def frozen(values: tf.Tensor) -> tf.Tensor:
+            for block in own.blocks[:first]:
+                values = block(values, training=False)
+            return values
+
+        trains, tests = split
+        train = target.prepared(trains), target.labels[trains]
+        fit(model, train, settings.epochs, settings.learning_rate, settings.seed, frozen)
+        given = [answers(model, images, frozen) for images in target.chunks(tests)]
+        return per_class(np.concatenate(given), target.labels[tests])
+
+
+def _images(data: Data, shape: Sequence[int]) -> tuple["NDArray[np.uint8]", "NDArray[np.int64]", list[str]]:
+    """All images of both splits at the network's size, their labels, and the names of the classes."""
+    info = describe(data)
+    height, width, channels = shape
+    images, labels = [], []
+    for split in open_data(data, info, (height, width), channels):
+        for _, some, of in split.batches(np.arange(split.size), READ, False).as_numpy_iterator():
+            images.append(some)
+            labels.append(of)
+    if not labels:
+        raise DataError(f"{data.dataset}: holds no images")
+    return np.concatenate(images), np.concatenate(labels).astype(np.int64), list(info.class_names)
+
+
+def _pixels(target: Target) -> dict[int, "NDArray[Any]"]:
+    images = target.prepared(target.everything)
+    return {0: images.reshape(len(images), -1)}
+
+
+def _spread(scores: Sequence[float]) -> list[float]:
+    return [float(np.mean(scores)), float(np.std(scores))]
+
+
+def _text(entry: Sequence[Any]) -> str:
+    late = "" if len(entry) < 3 or entry[2] else " (not converged)"
+    return f"{percent(entry[0])} ± {percent(entry[1])}{late}"

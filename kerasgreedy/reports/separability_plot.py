@@ -1,0 +1,66 @@
+"""Separability and transfer against depth, as pictures."""
+
+from typing import Any
+
+import numpy as np
+
+from kerasgreedy.reports.figures import new_figure
+
+WORDS = {"linear": "linear classifier", "cnn1": "CNN, one convolution", "cnn2": "CNN, two convolutions"}
+MARKERS = "osD^v<>pP*"
+
+
+def draw_separability(found: dict[str, Any]) -> Any:
+    """Test accuracy against depth, a panel for each classifier; runs that differ in seed alone are one line with their range."""
+    kinds = found["kinds"]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in found["runs"]:
+        groups.setdefault((run["spec"], run["recipe"]), []).append(run)
+    alone = len(groups) == len(found["runs"])
+    figure = new_figure(max(5.6, 4.2 * len(kinds)), 4.4)
+    panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for axes, kind in zip(panels, kinds, strict=True):
+        for index, ((spec, recipe), runs) in enumerate(groups.items()):
+            least = min(len(run["depths"]) for run in runs)
+            values = 100 * np.array([[row[kind]["test"] for row in run["depths"][:least]] for run in runs])
+            depths = range(least)
+            style = {"marker": MARKERS[index % len(MARKERS)], "color": f"C{index % 10}", "markersize": 4}
+            words = str(runs[0]["name"]) if alone else f"{spec}, {recipe} ({len(runs)})"
+            axes.plot(depths, values.mean(0), label=words, **style)
+            if len(runs) > 1:
+                axes.fill_between(depths, values.min(0), values.max(0), color=f"C{index % 10}", alpha=0.2, linewidth=0)
+        axes.set_title(WORDS[kind], fontsize=9)
+        axes.set_xlabel("depth (0: the images)")
+        axes.locator_params(axis="x", integer=True)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("test accuracy, %")
+    panels[-1].legend(fontsize=8, loc="lower right")
+    some = found["runs"][0]
+    figure.suptitle(f"fitted on {some['train']:,} training images, measured on {some['test']:,} test images", fontsize=9)
+    return figure
+
+
+def draw_transfer(found: dict[str, Any]) -> Any:
+    """Mean accuracy over classes against depth with its deviation over splits; lines: what needs no features of the run."""
+    figure = new_figure(6.4, 4.4)
+    axes = figure.subplots()
+    for index, run in enumerate(found["runs"]):
+        depths = [row["depth"] for row in run["depths"]]
+        style = {"marker": MARKERS[index % len(MARKERS)], "markersize": 4, "capsize": 3, "color": f"C{index % 10}"}
+        for key, line in (("trained", "-"), ("untrained", ":")):
+            means, spreads = zip(*(row[key][:2] for row in run["depths"]), strict=True)
+            words = run["name"] if key == "trained" else f"{run['name']}, untrained weights"
+            axes.errorbar(depths, 100 * np.array(means), 100 * np.array(spreads), linestyle=line, label=words, **style)
+        for key, line in (("scratch", "--"), ("tuned", "-.")):
+            if key in run:
+                words = "trained from scratch" if key == "scratch" else f"last {found['tuned_blocks']} block(s) tuned"
+                axes.axhline(100 * run[key][0], linestyle=line, color=f"C{index % 10}", label=f"{run['name']}, {words}")
+    axes.axhline(100 * found["pixels"][0], color="0.4", linewidth=1, label="raw pixels")
+    axes.set_xlabel("depth")
+    axes.set_ylabel("mean accuracy over classes, %")
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    words = f"{found['dataset']}: {found['per_class']} images a class train, {found['splits']} splits"
+    figure.suptitle(words, fontsize=9)
+    return figure
