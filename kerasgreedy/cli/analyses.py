@@ -17,6 +17,7 @@ from kerasgreedy.spec.analysis_settings import ANALYSES, AnalysisSettings
 from kerasgreedy.spec.strict import as_details, message_of
 
 Workdirs = Annotated[list[Path], typer.Argument(metavar="WORKDIR...", help="Run folders.")]
+Workdir = Annotated[Path, typer.Argument(metavar="WORKDIR", help="Run folder.")]
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="For the results. Default: analyses/<name> in the first run folder.")
 ]
@@ -43,7 +44,7 @@ def _command(settings: type[AnalysisSettings]) -> Callable[..., None]:
         quiet_tensorflow()
         from kerasgreedy.analysis.running import analyse
 
-        finding = analyse(chosen, workdirs, out, devices, overwrite, quiet=quiet)
+        finding = analyse(chosen, workdirs if isinstance(workdirs, list) else [workdirs], out, devices, overwrite, quiet=quiet)
         if as_json:
             output.put_json({**finding.figures, "files": [str(file) for file in finding.files]})
             return
@@ -59,7 +60,8 @@ def _command(settings: type[AnalysisSettings]) -> Callable[..., None]:
         "quiet": (Quiet, False),
         "as_json": (Json, False),
     }
-    parameters = [inspect.Parameter("workdirs", kind, annotation=Workdirs)]
+    files = [key for key, field in settings.model_fields.items() if _argument(field)]
+    parameters = [inspect.Parameter("workdirs", kind, annotation=Workdir if files else Workdirs)]
     parameters += [
         inspect.Parameter(key, kind, default=None, annotation=_option(key, field))
         for key, field in settings.model_fields.items()
@@ -71,6 +73,12 @@ def _command(settings: type[AnalysisSettings]) -> Callable[..., None]:
     return run
 
 
+def _argument(field: Any) -> str | None:
+    """What a field that stands without an option is called in help."""
+    extra = field.json_schema_extra
+    return extra.get("argument") if isinstance(extra, dict) else None
+
+
 def _option(key: str, field: Any) -> Any:
     """What typer makes an option of; its value None stands for the default of the settings."""
     plain = _plain(field.annotation)
@@ -79,11 +87,13 @@ def _option(key: str, field: Any) -> Any:
     words = typing.get_args(plain) if typing.get_origin(plain) is typing.Literal else ()
     kind: Any = str if words or listed or plain not in (int, float, bool) else plain
     default = ",".join(map(str, field.default)) if listed else None if field.is_required() else field.default
-    shown = "" if default is None else f" Default: {default}."
+    shown = "" if default in (None, "") else f" Default: {default}."
     text = f"{field.description[0].upper()}{field.description[1:]}".replace("`", "").rstrip(".") + "." + shown
+    if argument := _argument(field):
+        return Annotated[list[str] | None, typer.Argument(metavar=argument, help=text)]
     metavar = ("|".join(map(str, words)) or None) if not listed else f"{words[0]},{words[1]},..." if words else "A,B,..."
     name = f"--{key.replace('_', '-')}"
-    names = f"{name}/--no-{name[2:]}" if kind is bool else name
+    names = f"{name}/--no-{name[2:]}" if kind is bool else name.rstrip("-")
     return Annotated[kind | None, typer.Option(names, metavar=metavar, help=text)]
 
 
@@ -94,7 +104,9 @@ def _given(settings: type[AnalysisSettings], values: dict[str, Any]) -> dict[str
         if value is None:
             continue
         plain = _plain(settings.model_fields[key].annotation)
-        if typing.get_origin(plain) is list:
+        if isinstance(value, list):
+            value = list(value)
+        elif typing.get_origin(plain) is list:
             inner = _plain(typing.get_args(plain)[0])
             parts = [part.strip() for part in value.split(",") if part.strip()]
             value = [_number(inner, part) for part in parts] if inner in (int, float) else parts

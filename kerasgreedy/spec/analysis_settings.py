@@ -165,6 +165,51 @@ class Transfer(AnalysisSettings):
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.02, description="of these trainings; falls to 0 by a cosine")
 
 
+class Explain(AnalysisSettings):
+    """Show which pixels answers rest on, and check that the maps mean something.
+
+    Grad-CAM, integrated gradients and occlusion; each with deletion and insertion curves beside random maps, and with its
+    correlation to the map of a network whose weights stand in another order.
+    """
+
+    name: Literal["explain"] = "explain"
+    images: list[str] = Field(
+        [], description="image files; default: images of the data set", json_schema_extra={"argument": "IMAGE..."}
+    )
+    part: Part = Field("test", description="of the data set, where no files are given")
+    examples: Annotated[int, Field(ge=1, le=64)] = Field(6, description="images of it, drawn by the run's seed")
+    methods: list[Literal["grad_cam", "integrated_gradients", "occlusion"]] = Field(
+        ["grad_cam", "integrated_gradients", "occlusion"], min_length=1, description="of maps"
+    )
+    class_: str | None = Field(None, description="name or number of the class that is explained; default: each image's answer")
+    block: Annotated[int, Field(ge=1)] | None = Field(None, description="whose maps Grad-CAM reads; default: the head's own")
+    steps: Annotated[int, Field(ge=1, le=10_000)] = Field(128, description="of integrated gradients")
+    size: Count | None = Field(None, description="of occluding squares, in pixels; default: a quarter of the image")
+    stride: Count | None = Field(None, description="of occluding squares; default: half their size")
+
+
+class Visualize(AnalysisSettings):
+    """Show filters, what they look for and see, and what the network confuses."""
+
+    name: Literal["visualize"] = "visualize"
+    what: Literal["filters", "maximize", "classes", "activations", "confusion"] = Field(
+        "filters",
+        description="`filters`, kernels of a layer; `maximize`, images that its channels answer to most; `classes`, that the "
+        "logits do; `activations`, its channels for an image; `confusion`, what is taken for what, and the surest mistakes",
+    )
+    layer: str | None = Field(None, description="`component/layer`, as block_1/conv_1; default: the first convolution")
+    count: Annotated[int, Field(ge=1, le=256)] = Field(64, description="pictures, at most")
+    part: Part = Field("test", description="of the data set")
+    examples: Count = Field(10_000, description="images that answers are counted on")
+    image: Annotated[int, Field(ge=0)] = Field(0, description="number of the image of `activations`, from 0")
+    steps: Count = Field(100, description="of gradient ascent")
+    rate: Annotated[float, Field(gt=0, le=1)] = Field(0.05, description="of a step, as a share of the range of pixels")
+    jitter: Annotated[int, Field(ge=0, le=64)] = Field(0, description="pixels that images are shifted by at random in each step")
+    smoothing: Annotated[float, Field(ge=0, le=16)] = Field(
+        0.0, description="deviation of a blur after each step, in pixels; 0: none"
+    )
+
+
 ANALYSES = Door(
     "analyses",
     [
@@ -173,5 +218,7 @@ ANALYSES = Door(
         Choice("kerasgreedy.analysis.connect:ConnectAnalysis", Connect),
         Choice("kerasgreedy.analysis.probe:ProbeAnalysis", Probe),
         Choice("kerasgreedy.analysis.transfer:TransferAnalysis", Transfer),
+        Choice("kerasgreedy.analysis.explain:ExplainAnalysis", Explain),
+        Choice("kerasgreedy.analysis.visualize:VisualizeAnalysis", Visualize),
     ],
 )

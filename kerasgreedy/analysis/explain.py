@@ -1,0 +1,164 @@
+"""`kerasgreedy explain`: which pixels answers rest on, and whether the maps mean something."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import keras
+import numpy as np
+
+from kerasgreedy.analysis.analysis import Analysis, Desk, Table
+from kerasgreedy.analysis.attribution import (
+    curve,
+    grad_cam,
+    integrated_gradients,
+    occlusion,
+    probabilities,
+    random_maps,
+    randomized,
+    rank_correlation,
+    scores,
+)
+from kerasgreedy.analysis.subject import Subject, model_at
+from kerasgreedy.data.augment import whole_image
+from kerasgreedy.data.decode import read_image
+from kerasgreedy.errors import InputError, did_you_mean
+from kerasgreedy.network.build import Network
+from kerasgreedy.network.points import logits_of
+from kerasgreedy.reports.attribution_plot import draw_maps, draw_removal
+from kerasgreedy.reports.tables import percent
+from kerasgreedy.spec.analysis_settings import Explain
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WORDS = {
+    "grad_cam": "Grad-CAM",
+    "integrated_gradients": "integrated gradients",
+    "occlusion": "occlusion",
+    "random": "random maps",
+}
+
+
+class ExplainAnalysis(Analysis[Explain]):
+    """Maps of some images by each method, with deletion, insertion, and the check by weights in another order."""
+
+    subjects: ClassVar[tuple[int, int | None]] = (1, 1)
+
+    def measure(self, subjects: Sequence[Subject], desk: Desk) -> dict[str, Any]:
+        """Figures of each map; the maps themselves go into `maps.npz`."""
+        settings, subject = self.settings, subjects[0]
+        block = subject.parts.depth if settings.block is None else settings.block
+        if not 1 <= block <= subject.parts.depth:
+            raise InputError(f"--block: received {block}; allowed: 1 to {subject.parts.depth}, the depth of the head")
+        images, labels, names = self._images(subject)
+        answers = np.argmax(np.asarray(logits_of(subject.model(images, training=False))), axis=1)
+        classes = answers if settings.class_ is None else np.full(len(images), _class(subject, settings.class_))
+        sure = probabilities(subject.model, images, classes)
+        shuffled, blocks = _shuffled(subject)
+        maps: dict[str, NDArray[Any]] = {}
+        found: dict[str, Any] = {}
+        countdown = desk.countdown("methods", len(settings.methods))
+        for method in settings.methods:
+            maps[method] = self._maps(method, subject.model, subject.parts.network.blocks[block - 1], images, classes)
+            again = self._maps(method, shuffled, blocks[block - 1], images, classes)
+            found[method] = {
+                **self._checked(subject.model, images, classes, maps[method]),
+                "shuffled": rank_correlation(maps[method], again),
+            }
+            if method == "integrated_gradients":
+                risen = scores(subject.model, images, classes) - scores(subject.model, np.zeros_like(images), classes)
+                signed = integrated_gradients(subject.model, images, classes, settings.steps).sum((1, 2, 3))
+                found[method]["completeness_gap"] = float(np.max(np.abs(signed - risen) / np.maximum(np.abs(risen), 1e-12)))
+            countdown.did()
+        found["random"] = self._checked(subject.model, images, classes, random_maps(images, settings.seed))
+        mean, deviation = subject.parts.pipeline.mean, subject.parts.pipeline.deviation
+        self._pixels = np.clip((images * deviation + mean) / 255, 0, 1)
+        self._shown = maps
+        desk.keep("maps", {"images": images, "classes": classes, **maps})
+        about = [
+            {"name": name, "label": _name(subject, label), "class": _name(subject, of), "probability": float(p)}
+            for name, label, of, p in zip(names, labels, classes, sure, strict=True)
+        ]
+        return {"name": subject.name, **subject.facts, "block": block, "images": about, "methods": found}
+
+    def tables(self, found: dict[str, Any]) -> list[Table]:
+        """Images and what is said of them; methods and their checks."""
+        images = [[each["name"], each["label"] or "-", each["class"], percent(each["probability"])] for each in found["images"]]
+        rows = []
+        for method, checks in found["methods"].items():
+            same = f"{checks['shuffled']:.2f}" if "shuffled" in checks else "-"
+            gap = f"{checks['completeness_gap']:.2g}" if "completeness_gap" in checks else "-"
+            rows.append([WORDS[method], f"{np.mean(checks['deletion']):.3f}", f"{np.mean(checks['insertion']):.3f}", same, gap])
+        header = ["map", "area of deletion", "of insertion", "correlation with shuffled weights", "gap to completeness"]
+        title = "probability of the class while important pixels go (small is good) and come (large is good)"
+        return [
+            Table("images", ["image", "label", "class of the maps", "probability, %"], images, found["name"]),
+            Table("explain", header, rows, title),
+        ]
+
+    def figures(self, found: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+        """Images with their maps, and the two curves."""
+        return {
+            "explain": lambda: draw_maps(found, self._pixels, {WORDS[key]: value for key, value in self._shown.items()}),
+            "removal": lambda: draw_removal(found, WORDS),
+        }
+
+    def _images(self, subject: Subject) -> tuple["NDArray[np.float32]", list[int | None], list[str]]:
+        """Images as the network takes them, their labels where they are known, and what they are called."""
+        settings = self.settings
+        if not settings.images:
+            sample = subject.sample(settings.part, settings.examples)
+            names = [f"{settings.part} {i + 1}" for i in range(len(sample.labels))]
+            return sample.images, [int(label) for label in sample.labels], names
+        height, width, channels = subject.parts.network.architecture.input_shape
+        pixels = [whole_image(read_image(str(Path(file)), channels)[None], (height, width)) for file in settings.images]
+        images = np.concatenate([np.asarray(each, np.float32) for each in pixels])
+        pipeline = subject.parts.pipeline
+        return (images - pipeline.mean) / pipeline.deviation, [None] * len(images), [Path(file).name for file in settings.images]
+
+    def _maps(
+        self, method: str, model: keras.Model, block: keras.layers.Layer, images: "NDArray[Any]", classes: "NDArray[Any]"
+    ) -> "NDArray[np.float64]":
+        settings = self.settings
+        if method == "grad_cam":
+            return grad_cam(model, images, classes, block)
+        if method == "integrated_gradients":
+            return np.abs(integrated_gradients(model, images, classes, settings.steps)).sum(-1)
+        side = min(images.shape[1:3])
+        size = settings.size or max(1, side // 4)
+        return occlusion(model, images, classes, size, settings.stride or max(1, size // 2))
+
+    def _checked(
+        self, model: keras.Model, images: "NDArray[Any]", classes: "NDArray[Any]", maps: "NDArray[np.float64]"
+    ) -> dict[str, Any]:
+        """Areas of each image, and the mean curves."""
+        found: dict[str, Any] = {}
+        for kind in ("deletion", "insertion"):
+            each = curve(model, images, classes, maps, kind)
+            found[kind], found[f"{kind}_curve"] = each.mean(1).tolist(), each.mean(0).tolist()
+        return found
+
+
+def _shuffled(subject: Subject) -> tuple[keras.Model, list[keras.Model]]:
+    """The same network with every weight tensor's entries in another order, and its blocks."""
+    network, depth = subject.parts.network, subject.parts.depth
+    other = Network(network.architecture, 0)
+    model = model_at(other, depth)
+    for variable, value in zip(model.variables, randomized(subject.model), strict=True):
+        variable.assign(value)
+    return model, other.blocks
+
+
+def _class(subject: Subject, text: str) -> int:
+    names = list(subject.classes)
+    if text in names:
+        return names.index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    hint = did_you_mean(text, names) or f"; allowed: {', '.join(names[:20])}, or a number below {len(names)}"
+    raise InputError(f"--class: received '{text}'{hint}")
+
+
+def _name(subject: Subject, label: int | None) -> str | None:
+    return None if label is None else subject.classes[int(label)]
