@@ -4,9 +4,12 @@ import csv
 import hashlib
 import io
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import tensorflow as tf
 
 from kerasgreedy.analysis.analysis import Analysis, Desk, Ledger, Table
 from kerasgreedy.analysis.subject import Subject, run_subject
@@ -70,10 +73,15 @@ def analyse(
     place = user_path(out) if out is not None else first / "analyses" / settings.name
     analysis = kind(settings)
     strategy = own_devices("mirrored" if devices else "none", devices).strategy
-    subjects = _named([run_subject(workdir, settings.depth, data) for workdir in workdirs])
+    if strategy.num_replicas_in_sync > 1 and not settings.spreads:
+        raise InputError(f"--devices: received '{devices}'; {settings.name} computes on one device; allowed: 1, or one name")
     try:
-        _prepare(place, _identity(settings, subjects), overwrite)
-        with held(place):
+        with ExitStack() as opened:
+            if isinstance(strategy, tf.distribute.OneDeviceStrategy):
+                opened.enter_context(tf.device(strategy.extended.worker_devices[0]))
+            subjects = _named([run_subject(workdir, settings.depth, data) for workdir in workdirs])
+            _prepare(place, _identity(settings, subjects), overwrite)
+            opened.enter_context(held(place))
             desk = Desk(Ledger(place / LEDGER), strategy, place, (lambda line: None) if quiet else tell)
             found = {"analysis": settings.name, "settings": settings.model_dump(mode="json"), **analysis.measure(subjects, desk)}
             return _written(analysis, found, place)

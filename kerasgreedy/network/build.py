@@ -150,6 +150,11 @@ class Network:
             for variable in layer.variables
         }
 
+    def weight_norm(self, names: Iterable[str]) -> float:
+        """The l2 norm of all trainable weights of some components."""
+        values = [variable.value for name in names for variable in self.component(name).trainable_variables]
+        return float(tf.linalg.global_norm([tf.convert_to_tensor(value) for value in values])) if values else 0.0
+
     def load_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Sets the variables of a component.
 

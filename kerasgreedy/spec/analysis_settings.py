@@ -3,7 +3,7 @@
 Every field is an option of the command of that name, and a keyword in Python.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -16,7 +16,13 @@ BatchNorm: TypeAlias = Literal["moving", "reestimated"]
 
 
 class AnalysisSettings(Named):
-    """What every analysis of runs takes."""
+    """What every analysis of runs takes.
+
+    Attributes:
+        spreads: it works on several devices at once.
+    """
+
+    spreads: ClassVar[bool] = False
 
     depth: Annotated[int, Field(ge=1)] | None = Field(None, description="of the head, from 1; default: the deepest trained one")
     seed: Seed = Field(0, description="of what is drawn at random here")
@@ -35,6 +41,8 @@ class Landscape(OfLoss):
     Directions are random and filter-normalised (Li et al. 2018): each filter has the norm of the weights' filter; biases and
     batch norm stay. Several runs are drawn side by side on one scale.
     """
+
+    spreads: ClassVar[bool] = True
 
     name: Literal["landscape"] = "landscape"
     along: Literal["plane", "line", "between", "path"] = Field(
@@ -210,12 +218,23 @@ class Visualize(AnalysisSettings):
     )
 
 
+class Weights(AnalysisSettings):
+    """Show the norm of the weights over training, and how many are small and large at its end."""
+
+    name: Literal["weights"] = "weights"
+    bins: Annotated[int, Field(ge=3, le=10_000)] = Field(101, description="of the histogram")
+    reach: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="largest weight that the histogram shows; default: 99.9 % of the weights of each run are shown"
+    )
+
+
 ANALYSES = Door(
     "analyses",
     [
         Choice("kerasgreedy.analysis.landscape:LandscapeAnalysis", Landscape),
         Choice("kerasgreedy.analysis.curvature:CurvatureAnalysis", Curvature),
         Choice("kerasgreedy.analysis.connect:ConnectAnalysis", Connect),
+        Choice("kerasgreedy.analysis.weights:WeightsAnalysis", Weights),
         Choice("kerasgreedy.analysis.probe:ProbeAnalysis", Probe),
         Choice("kerasgreedy.analysis.transfer:TransferAnalysis", Transfer),
         Choice("kerasgreedy.analysis.explain:ExplainAnalysis", Explain),

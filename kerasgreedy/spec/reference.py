@@ -1,6 +1,6 @@
 """Writes the reference pages of specs and recipes from the schema, so that they cannot drift.
 
-`python -m kerasgreedy.spec.reference FOLDER` writes `spec.md` and `recipe.md` there.
+`python -m kerasgreedy.spec.reference FOLDER` writes `spec.md`, `recipe.md` and `analyses.md` there.
 """
 
 import sys
@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from kerasgreedy.spec import analysis_settings as A
 from kerasgreedy.spec import block_defaults as B
 from kerasgreedy.spec import dsd as D
 from kerasgreedy.spec import layers as L
@@ -189,6 +190,17 @@ Test data is looked at once, after training.
 """
 
 
+SHARED_OPTIONS = "`--out`, `--devices`, `--overwrite`, `--quiet`, `-q`, `--json`"
+ANALYSES_INTRO = """# Analyses: every option
+
+Generated from the schema. What they are for, and how to read their figures: [see_inside.md](see_inside.md).
+
+`--out` names the folder for the results (default: `analyses/<name>` in the first run folder); `--overwrite` replaces results of other
+settings or weights that are in it; `--devices GPU:1` computes there, and of `landscape` `--devices 2` or `--devices GPU:0,GPU:1` on several, a point on each;
+`--quiet`, `-q` says nothing on the way; `--json` ends standard output with one JSON object, the figures and `files`. Lists are written with commas.
+"""
+
+
 def reference(intro: str, classes: list[type[BaseModel]]) -> str:
     """One page: the introduction and a table for each class."""
     parts = [intro]
@@ -209,6 +221,7 @@ def pages() -> dict[str, str]:
     """File name -> page."""
     layers = list(L.KINDS.all.values())
     return {
+        "analyses.md": _analyses(),
         "spec.md": reference(SPEC_INTRO, [M.ModelSpec, M.Nominal, B.BlockDefaults, B.Threshold, M.Block, M.Head, *layers]),
         "recipe.md": reference(
             RECIPE_INTRO,
@@ -242,6 +255,29 @@ def pages() -> dict[str, str]:
             ],
         ),
     }
+
+
+def _analyses() -> str:
+    """A section for each command that an analysis is."""
+    parts = [ANALYSES_INTRO]
+    for cls in A.ANALYSES.classes:
+        name = str(cls.model_fields["name"].default)
+        schema = cls.model_json_schema()
+        rows = ["| option | value | default | meaning |", "| --- | --- | --- | --- |"]
+        argument = ""
+        for key, field in cls.model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and "argument" in extra:
+                argument = f" [{extra['argument']}]"
+            elif key != "name":
+                default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
+                option = f"--{key.rstrip('_').replace('_', '-')}"
+                rows.append(f"| `{option}` | {_shape(schema['properties'][key])} | {default} | {field.description} |")
+        rows.append(f"| {SHARED_OPTIONS} | | | as of the others, see above |")
+        doc = " ".join((cls.__doc__ or "").split())
+        many = "WORKDIR" if argument else "WORKDIR..."
+        parts.append(f"## `kerasgreedy {name} {many}{argument}`\n\n{doc}\n\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
 
 
 def _title(cls: type[BaseModel]) -> str:

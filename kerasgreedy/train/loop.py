@@ -253,7 +253,8 @@ class Loop:
         position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
         self._keep_weights(phase)
         self.solver.end(sum(values["loss"] for values in train.values()))
-        self._record(phase, "train", train, learning_rate=rate, **self.solver.figures())
+        norm = self.state.network.weight_norm(phase.trains)
+        self._record(phase, "train", train, learning_rate=rate, weight_norm=norm, **self.solver.figures())
         self._record_looks(phase, looks)
         note = ""
         if self._counts():

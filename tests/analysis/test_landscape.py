@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import weights
 from PIL import Image
 
 from kerasgreedy.analysis.analysis import Ledger
@@ -17,7 +18,7 @@ from kerasgreedy.analysis.subject import run_subject
 from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.network.points import Points
-from kerasgreedy.spec.analysis_settings import Curvature, Landscape
+from kerasgreedy.spec.analysis_settings import Curvature, Landscape, Weights
 from kerasgreedy.train.entry_points import evaluate_run
 
 RNG = np.random.default_rng(0)
@@ -251,3 +252,21 @@ def test_the_commands(two_runs, call, tmp_path, monkeypatch):
     ):
         code, out, err = call(command)
         assert code == 2 and message in err and out == "", err
+
+
+def test_weights_of_runs(two_runs, tmp_path):
+    found = analyse(Weights(bins=11, reach=0.25), two_runs, tmp_path / "out", quiet=True)
+    assert [file.name for file in found.files] == ["weights.json", "weights.csv", "weights.png"]
+    for run, workdir in zip(found.figures["runs"], two_runs, strict=True):
+        stored = weights(workdir)
+        names = [name for name in stored if name.endswith("/kernel") and name.startswith(("block_", "head_3/"))]
+        kernels = np.concatenate([stored[name].ravel() for name in names]).astype(np.float64)
+        assert run["weights"] == kernels.size and run["norm"] == pytest.approx(
+            np.linalg.norm(kernels.astype(np.float64)), rel=1e-6
+        )
+        assert run["histogram"] == np.histogram(kernels, np.linspace(-0.25, 0.25, 12))[0].tolist()
+        assert run["above"]["0.5"] == pytest.approx((np.abs(kernels) > 0.5).mean())
+        assert [entry["epoch"] for entry in run["norms"]] == [1, 2, 3, 4]
+        trained = run_subject(workdir).model.trainable_variables
+        norm = np.sqrt(sum(np.square(keras.ops.convert_to_numpy(v), dtype=np.float64).sum() for v in trained))
+        assert run["norms"][-1]["norm"] == pytest.approx(norm, rel=1e-5)

@@ -20,7 +20,7 @@ def test_reference_pages_are_those_of_the_schema(name):
 
 
 def test_every_command_and_option_is_documented():
-    text = (ROOT / "docs/commands.md").read_text()
+    text = "\n".join((ROOT / "docs" / name).read_text() for name in ("commands.md", "analyses.md"))
     for name, command in COMMANDS.items():
         assert f"## `kerasgreedy {name}" in text
         section = text.split(f"## `kerasgreedy {name}")[1].split("\n## ")[0]

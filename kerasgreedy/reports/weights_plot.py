@@ -1,0 +1,32 @@
+"""Norms of weights over training and their histograms, as pictures."""
+
+from typing import Any
+
+import numpy as np
+
+from kerasgreedy.reports.figures import new_figure
+
+
+def draw_weights(found: dict[str, Any]) -> Any:
+    """Left: the norm of what trains, by epoch; right: the share of weights by size, on a logarithmic axis."""
+    figure = new_figure(9.0, 4.0)
+    left, right = figure.subplots(1, 2)
+    edges = np.array(found["edges"])
+    width = edges[1] - edges[0]
+    for index, run in enumerate(found["runs"]):
+        style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":", "-.")[index % 4]}
+        norms = [entry["norm"] for entry in run["norms"]]
+        left.plot(range(1, len(norms) + 1), norms, label=run["name"], **style)
+        density = np.array(run["histogram"]) / (run["weights"] * width)
+        right.stairs(np.where(density > 0, density, np.nan), edges, **style)
+    left.set_xlabel("epoch")
+    left.set_ylabel("norm of the trained weights")
+    left.locator_params(axis="x", integer=True)
+    left.legend(fontsize=8)
+    right.set_yscale("log")
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    right.set_xlabel("weight")
+    right.set_ylabel("density")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure
