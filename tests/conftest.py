@@ -118,6 +118,13 @@ def stop_at(monkeypatch, at: int) -> None:
     monkeypatch.setattr(Reporter, "step", step)
 
 
+# Specs of many layers that show of a walk over all specs what smaller ones do.
+LARGE_SPECS = {
+    "resnet152", "googlenet", "vgg16", "vgg19", "resnet110_cifar", "plain110_cifar", "resnet56_cifar", "plain56_cifar",
+    *(f"{stem}x{k}_cifar" for stem in ("wide56", "plain56") for k in (2, 4, 8)),
+}  # fmt: skip
+
+
 def some(*kept, slow=()):
     """Cases of one kind: some run always, and the others where `make test-slow` asks for them."""
     each = lambda case: case if isinstance(case, tuple) else (case,)  # noqa: E731

@@ -1,7 +1,7 @@
 """Filters that are removed: the smaller network gives what the masked one gives, for every shipped spec and combinator."""
 
 import pytest
-from conftest import some, spec_of
+from conftest import LARGE_SPECS, some, spec_of
 from networks import check_equal
 
 from kerasgreedy.graph.architecture import architecture
@@ -58,16 +58,13 @@ def small(name: str) -> ModelSpec:
 HELD = {"ccnn1_mnist", "ccnn2_mnist", "ccnn1_cifar10", "ccnn2_cifar10", "ccnn3_cifar10", "cnn2_convex_top_cifar10"}
 
 
-LARGE = {"resnet152", "googlenet", "vgg16", "vgg19"}
-
-
 @pytest.mark.parametrize("name", sorted(HELD))
 def test_networks_of_random_features_have_nothing_to_lose(name):
     assert find_coupling(architecture(small(name))).groups == ()
 
 
 @pytest.mark.parametrize("seed", some(0, slow=[1, 2]))
-@pytest.mark.parametrize("name", some(*sorted(set(shipped_files("spec")) - HELD - LARGE), slow=sorted(LARGE)))
+@pytest.mark.parametrize("name", some(*sorted(set(shipped_files("spec")) - HELD - LARGE_SPECS), slow=sorted(LARGE_SPECS)))
 def test_removed_equals_masked_for_every_shipped_spec(name, seed):
     check_equal(small(name), seed)
 
