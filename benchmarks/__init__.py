@@ -9,5 +9,6 @@ ours         this package's side of it; torch_worker, torch_simcnn, torch_train:
 costs        multiply-adds and stored activations, counted and not measured
 figures      medians, spreads, tables, pictures
 convex       its two sides are convex_ours and convex_torch, what they step on convex_problem
+landscape    likewise landscape_ours, landscape_torch and landscape_problem
 throughput, memory, depth, end_to_accuracy, whole_runs    the other scripts
 """

@@ -83,6 +83,20 @@ def test_convex_steps_are_the_same_everywhere_and_are_timed():
     assert list(rows) == names and all(row["gflops"] > 0 for row in rows.values())
 
 
+@needs_torch
+def test_surfaces_are_the_same_everywhere_and_are_timed():
+    from benchmarks.landscape import check, measure
+    from benchmarks.landscape_problem import Problem
+
+    problem = Problem(side=8, channels=2, widths=(3, 4), classes=3, images=20)
+    assert problem.multiply_adds == 64 * 3 * 2 * 9 + 16 * 4 * 3 * 9 + 4 * 3
+    names = ["ours", "model.evaluate", "torch"]
+    found = check(problem, names)
+    assert found["same"] is True and len(set(found["losses"]["ours"])) == 5
+    rows = measure(problem, names, rounds=2, steps=1)["contenders"]
+    assert list(rows) == names and all(row["gflops"] > 0 for row in rows.values())
+
+
 def test_multiply_adds_of_a_convex_step_by_hand():
     """16 patches of 18 numbers, 5 gates, 3 classes."""
     from benchmarks.convex_problem import Problem

@@ -10,7 +10,7 @@ from kerasgreedy.analysis.analysis import Analysis, Desk, Table
 from kerasgreedy.analysis.directions import filter_normalized
 from kerasgreedy.analysis.lanczos import Extremes, hutchinson, lanczos
 from kerasgreedy.analysis.subject import Subject
-from kerasgreedy.network.points import BATCH, Points
+from kerasgreedy.network.points import Points, usual_batch
 from kerasgreedy.reports.curvature_plot import draw_convexity, draw_eigenvalues
 from kerasgreedy.spec.analysis_settings import Curvature
 
@@ -112,7 +112,7 @@ class CurvatureAnalysis(Analysis[Curvature]):
         sample = subject.sample(self.settings.part, self.settings.examples)
         parts = min(self.settings.batches, len(sample.labels))
         share = len(sample.labels) // parts
-        count = math.ceil(share / BATCH)
+        count = math.ceil(share / usual_batch(sample.images))
         batch = share // count
         used = parts * count * batch
         points = Points(subject.model, sample.images[:used], sample.labels[:used], subject.losses, batch)
