@@ -2,8 +2,8 @@
 
     python examples/level_sets.py [--quick]
 
-Four claims of the slides on loss landscapes, each with pairs of trained networks or a closed form. A path is looked for by dynamic
-string sampling (`kerasgreedy.analysis.path_finding.string`); the height is the lowest level at which one was found, by
+Four claims of the slides on loss landscapes, each with pairs of trained networks or a closed form. A path is looked for by
+dynamic string sampling (`kerasgreedy.analysis.path_finding.string`); the height is the lowest level at which one was found, by
 bisection, and the straight line's height stands beside it. A path that was not found is no proof that there is none; the
 closed forms are.
 """

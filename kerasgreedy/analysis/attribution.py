@@ -103,14 +103,17 @@ def integrated_gradients(
     """
     base = np.broadcast_to(np.asarray(baseline, images.dtype), images.shape[1:])
 
+    @tf.function(autograph=False)
+    def slope(point: tf.Tensor, of: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            score = _scores(model, point, of)
+        return tape.gradient(score, point)
+
     def run(x: tf.Tensor, of: tf.Tensor) -> tf.Tensor:
         total = tf.zeros_like(x)
         for step in range(steps):
-            point = base + (step + 0.5) / steps * (x - base)
-            with tf.GradientTape() as tape:
-                tape.watch(point)
-                score = _scores(model, point, of)
-            total += tape.gradient(score, point)
+            total += slope(base + (step + 0.5) / steps * (x - base), of)
         return (x - base) * total / steps
 
     return _in_batches(run, images, classes, graph=False)

@@ -119,7 +119,8 @@ def _prepare(place: Path, identity: dict[str, Any], overwrite: bool) -> None:
         other = next((key for key in identity if there.get(key) != identity[key]), None)
         if other is None:
             return
-        if not overwrite:
+        begun = (place / LEDGER).is_file() or any(place.glob("*.csv"))
+        if begun and not overwrite:
             raise WorkdirError(
                 f"{place}: holds results of other {_other(there, identity, other)}; --out another folder, or --overwrite"
             )

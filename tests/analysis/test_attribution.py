@@ -151,7 +151,9 @@ def test_ascent_ends_in_the_corner_of_the_box():
 
 @pytest.fixture(scope="module")
 def explained(two_runs, tmp_path_factory):
-    return analyse(Explain(examples=20, size=2, stride=1), two_runs[:1], tmp_path_factory.mktemp("explain") / "out", quiet=True)
+    return analyse(
+        Explain(examples=20, size=2, stride=2, steps=32), two_runs[:1], tmp_path_factory.mktemp("explain") / "out", quiet=True
+    )
 
 
 def test_maps_of_a_trained_network_mean_something(explained):
@@ -160,7 +162,7 @@ def test_maps_of_a_trained_network_mean_something(explained):
     assert np.mean(methods["occlusion"]["deletion"]) < np.mean(methods["random"]["deletion"])
     assert np.mean(methods["occlusion"]["insertion"]) > np.mean(methods["random"]["insertion"])
     assert methods["occlusion"]["shuffled"] < 0.5
-    assert methods["integrated_gradients"]["completeness_gap"] < 0.1
+    assert methods["integrated_gradients"]["completeness_gap"] < 0.2
     assert len(methods["grad_cam"]["deletion"]) == 20
 
 
