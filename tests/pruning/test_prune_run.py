@@ -252,6 +252,7 @@ def test_accuracies_around_a_removal_are_those_of_the_networks(pruned, killed):
         assert scores["loss"] == pytest.approx(-logs[range(32), labels].mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_cached_features_and_recomputed_ones_give_the_same_run(two_blocks, tmp_path):
     """Between the rounds, what is cached is older than the network."""
     overrides = ["prune.rounds=2", "prune.fine_tune.epochs=2", "replace_head=null"]
