@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasgreedy.reports.figures import new_figure
+from kerasgreedy.reports.figures import PART_WORDS, new_figure
 
 COLUMNS = 3
 
@@ -27,7 +27,7 @@ def draw_eigenvalues(found: dict[str, Any]) -> Any:
     axes.set_xlabel("eigenvalue of the Hessian")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    figure.suptitle(f"{runs[0]['examples']:,} {found['part']} images; batch norm as in inference", fontsize=9)
+    figure.suptitle(f"{runs[0]['examples']:,} {PART_WORDS[found['part']]} images; batch norm as in inference", fontsize=9)
     return figure
 
 
@@ -53,5 +53,7 @@ def draw_convexity(found: dict[str, Any]) -> Any:
     for axes in panels.flat[len(runs) :]:
         axes.axis("off")
     figure.colorbar(drawn, ax=panels, shrink=0.85, label="|smallest| / largest eigenvalue")
-    figure.suptitle(f"{runs[0]['examples']:,} {found['part']} images; filter-normalised plane, seed {found['seed']}", fontsize=9)
+    figure.suptitle(
+        f"{runs[0]['examples']:,} {PART_WORDS[found['part']]} images; filter-normalised plane, seed {found['seed']}", fontsize=9
+    )
     return figure

@@ -9,6 +9,9 @@ from typing import Any
 from kerasgreedy.errors import printable
 from kerasgreedy.pictures import MADE_BY, plain_matplotlib, write_picture
 
+# What captions call a part of the data.
+PART_WORDS = {"train": "training", "validation": "validation", "test": "test"}
+
 
 def new_figure(width: float, height: float) -> Any:
     """An empty figure of that size in inches; for use in what `write_figure` calls."""

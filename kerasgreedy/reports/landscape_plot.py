@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasgreedy.reports.figures import new_figure, plain_numbers
+from kerasgreedy.reports.figures import PART_WORDS, new_figure, plain_numbers
 from kerasgreedy.reports.tables import percent
 
 COLUMNS = 3
@@ -14,13 +14,12 @@ LEVELS = 14
 # Where the largest loss is so many times the smallest, heights are drawn by their logarithm.
 WIDE = 20.0
 STYLES = ("-", "--")
-WORDS = {"train": "training"}
 
 
 def caption(found: dict[str, Any], part: str | None = None) -> str:
     """What was looked at, in a line."""
     parts = [part] if part else found["parts"]
-    images = " and ".join(f"{found['runs'][0][each]['examples']:,} {WORDS.get(each, each)} images" for each in parts)
+    images = " and ".join(f"{found['runs'][0][each]['examples']:,} {PART_WORDS[each]} images" for each in parts)
     statistics = "moving averages of training" if found["statistics"] == "moving" else "re-estimated at each point"
     return f"{images}; batch norm: {statistics}" + ("" if found["along"] in ("between", "path") else f"; seed {found['seed']}")
 

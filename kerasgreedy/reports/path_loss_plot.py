@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasgreedy.reports.figures import new_figure, plain_numbers
+from kerasgreedy.reports.figures import PART_WORDS, new_figure, plain_numbers
 
 
 def draw_path_loss(found: dict[str, Any]) -> Any:
@@ -18,7 +18,7 @@ def draw_path_loss(found: dict[str, Any]) -> Any:
         ways += np.linspace(start, end, len(piece)).tolist()
         losses += piece
     words = "string of beads" if found["form"] == "string" else "curve"
-    axes.plot(ways, np.array(losses, float), "-", color="C0", label=f"{words}, {found['part']} images")
+    axes.plot(ways, np.array(losses, float), "-", color="C0", label=f"{words}, {PART_WORDS[found['part']]} images")
     if found["form"] == "string":
         beads = [found["losses"][0][0], *(piece[-1] for piece in found["losses"])]
         axes.plot(found["places"], np.array(beads, float), "o", color="C0", markersize=4)
@@ -33,5 +33,5 @@ def draw_path_loss(found: dict[str, Any]) -> Any:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     statistics = "re-estimated at each point" if found["statistics"] == "reestimated" else "moving averages of training"
-    figure.suptitle(f"{found['examples']:,} {found['part']} images; batch norm: {statistics}", fontsize=9)
+    figure.suptitle(f"{found['examples']:,} {PART_WORDS[found['part']]} images; batch norm: {statistics}", fontsize=9)
     return figure
