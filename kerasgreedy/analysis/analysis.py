@@ -38,10 +38,13 @@ class Ledger:
     """What a measurement has found so far, a line for each key; what is there is not measured again.
 
     A line that a kill tore is dropped. Without a path, it is kept in memory.
+
+    Args:
+        first: called once before the first new result is stored.
     """
 
-    def __init__(self, path: Path | None = None):
-        self._path = path
+    def __init__(self, path: Path | None = None, first: Callable[[], None] | None = None):
+        self._path, self._first = path, first
         self._known: dict[str, Any] = {}
         if path is None:
             return
@@ -54,6 +57,12 @@ class Ledger:
         if whole != content:
             write_atomically(path, whole)
 
+    def begin(self) -> None:
+        """Says that something is about to be stored."""
+        if self._first is not None:
+            self._first()
+            self._first = None
+
     def __contains__(self, key: str) -> bool:
         return key in self._known
 
@@ -62,6 +71,7 @@ class Ledger:
 
     def put(self, found: dict[str, Any]) -> None:
         """Adds some results; plain data."""
+        self.begin()
         text = "".join(as_json([key, value]) + "\n" for key, value in found.items())
         if self._path is not None:
             with open(self._path, "ab") as file:
@@ -79,17 +89,23 @@ class Desk:
         ledger: results that outlive a kill.
         strategy: devices.
         folder: for arrays that belong to the results (directions); None where nothing is stored.
-        tell: takes a line of progress.
+        tell: takes a line of progress; None: nobody listens.
     """
 
     ledger: Ledger
     strategy: tf.distribute.Strategy
     folder: Path | None = None
-    tell: Callable[[str], None] = lambda line: None
+    tell: Callable[[str], None] | None = None
+
+    def say(self, line: str) -> None:
+        """A line of progress."""
+        if self.tell is not None:
+            self.tell(line)
 
     def keep(self, name: str, arrays: "Mapping[str, NDArray[Any]]") -> None:
         """Stores arrays beside the results, as `<name>.npz`."""
         if self.folder is not None:
+            self.ledger.begin()
             write_arrays(self.folder, name, arrays)
 
     def countdown(self, what: str, total: int) -> Countdown:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# Images that climb together.
+CHUNK = 16
+
+
 def maximize(
     model: keras.Model,
     shape: Sequence[int],
@@ -46,28 +50,37 @@ def maximize(
         the images (channels, height, width, channels of images), and K of each at the end.
 
     Raises:
-        InputError: the layer has no such channel, or the score does not depend on the image.
+        InputError: the layer has no such channel, the score does not depend on the image, or the blur is wider than it.
     """
     bottom, top = (np.broadcast_to(np.asarray(v, np.float32), shape).copy() for v in (low, high))
+    if smoothing and round(3 * smoothing) > min(shape[:2]):
+        most = min(shape[:2]) / 3
+        raise InputError(f"smoothing: received {smoothing:g}; allowed: up to {most:.3g}, a third of the image's shorter side")
     span = top - bottom
     rng = np.random.default_rng(seed)
     noise = rng.uniform(-0.05, 0.05, (len(channels), *shape)).astype(np.float32)
-    x = tf.constant((bottom + top) / 2 + noise * span)
-    of = tf.constant(list(channels), tf.int32)
-    call = tf.function(lambda images: _climb(model, layer, images, of), autograph=False)
-    for _ in range(steps):
-        shift = rng.integers(-jitter, jitter + 1, 2).tolist() if jitter else [0, 0]
-        rolled = tf.roll(x, shift, (1, 2))
-        _, slope = call(rolled)
-        largest = tf.reduce_max(tf.abs(slope), axis=(1, 2, 3), keepdims=True)
-        moved = rolled + rate * span * tf.math.divide_no_nan(slope, largest)
-        x = tf.roll(moved, [-shift[0], -shift[1]], (1, 2))
-        x = tf.clip_by_value(_blurred(x, smoothing) if smoothing else x, bottom, top)
-    return x.numpy(), np.asarray(call(x)[0], np.float64)
+    shifts = rng.integers(-jitter, jitter + 1, (steps, 2)).tolist()
+    call = tf.function(lambda images, of: _climb(model, layer, images, of, max(channels)), autograph=False)
+    images, heights = [], []
+    for start in range(0, len(channels), CHUNK):
+        of = tf.constant(list(channels)[start : start + CHUNK], tf.int32)
+        x = tf.constant((bottom + top) / 2 + noise[start : start + CHUNK] * span)
+        for shift in shifts:
+            rolled = tf.roll(x, shift, (1, 2))
+            _, slope = call(rolled, of)
+            largest = tf.reduce_max(tf.abs(slope), axis=(1, 2, 3), keepdims=True)
+            moved = rolled + rate * span * tf.math.divide_no_nan(slope, largest)
+            x = tf.roll(moved, [-shift[0], -shift[1]], (1, 2))
+            x = tf.clip_by_value(_blurred(x, smoothing) if smoothing else x, bottom, top)
+        images.append(x.numpy())
+        heights.append(np.asarray(call(x, of)[0], np.float64))
+    return np.concatenate(images), np.concatenate(heights)
 
 
-def _climb(model: keras.Model, layer: keras.layers.Layer | None, images: tf.Tensor, of: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """K of each image, and its gradient."""
+def _climb(
+    model: keras.Model, layer: keras.layers.Layer | None, images: tf.Tensor, of: tf.Tensor, last: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """K of each image, and its gradient; `last` is the largest channel that is asked for."""
     seen: list[tf.Tensor] = []
 
     def look(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -78,11 +91,14 @@ def _climb(model: keras.Model, layer: keras.layers.Layer | None, images: tf.Tens
         tape.watch(images)
         with tapped({layer: look} if layer is not None else {}):
             outputs = model(images, training=False)
+        if layer is not None and not seen:
+            raise InputError(f"layer '{layer.name}' is not called by {model.name}")
         values = logits_of(outputs) if layer is None else seen[-1]
         if len(values.shape) == 4:
             values = tf.reduce_mean(values, axis=(1, 2))
-        count = values.shape[-1]
-        found = tf.gather(values, tf.minimum(of, count - 1), axis=1, batch_dims=1)
+        if last >= values.shape[-1]:
+            raise InputError(f"channel: received {last}; allowed: 0 to {values.shape[-1] - 1}")
+        found = tf.gather(values, of, axis=1, batch_dims=1)
     slope = tape.gradient(found, images)
     if slope is None:
         raise InputError("the score does not depend on the image")

@@ -25,19 +25,20 @@ class ConnectAnalysis(Analysis[Connect]):
         settings = self.settings
         first, start, end = pair(subjects)
         sample = first.sample(settings.part, settings.examples)
+        desk.keep("images", {"rows": sample.rows})
         points = Points(first.model, sample.images, sample.labels, first.losses)
-        fitted = points if settings.statistics == "reestimated" else None
+        fitted = points if points.has_batch_norm else None
         sight = Sight(points, fitted, settings.points)
         memory = Memory(desk.ledger, desk.folder)
         straight = memory.of("piece/0/1", lambda: sight.along(start, end))
         level = settings.level if settings.level is not None else 2 * max(straight[0], straight[-1])
         if settings.form == "string":
-            path = string(sight, start, end, level, settings.beads, settings.steps, settings.learning_rate, memory, desk.tell)
+            path = string(sight, start, end, level, settings.beads, settings.steps, settings.learning_rate, memory, desk.say)
         else:
             countdown = desk.countdown("steps", settings.steps)
             path = bezier(
                 sight, start, end, level, settings.steps, settings.learning_rate, settings.seed, memory,
-                lambda step: countdown.did(),
+                lambda step: countdown.did(), countdown.known,
             )  # fmt: skip
         aside = first.sample("test", settings.examples)
         test = Sight(Points(first.model, aside.images, aside.labels, first.losses), fitted, settings.points)
@@ -48,7 +49,7 @@ class ConnectAnalysis(Analysis[Connect]):
             "to": {"name": subjects[1].name, **subjects[1].facts},
             "part": settings.part,
             "examples": points.examples,
-            "statistics": settings.statistics,
+            "statistics": "reestimated",
             "level": level,
             "ends": [straight[0], straight[-1]],
             "straight": _plain(straight),

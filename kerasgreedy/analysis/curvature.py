@@ -9,7 +9,9 @@ import numpy as np
 from kerasgreedy.analysis.analysis import Analysis, Desk, Table
 from kerasgreedy.analysis.directions import filter_normalized
 from kerasgreedy.analysis.lanczos import Extremes, hutchinson, lanczos
+from kerasgreedy.analysis.landscape import plain
 from kerasgreedy.analysis.subject import Subject
+from kerasgreedy.errors import Diverged
 from kerasgreedy.network.points import Points, usual_batch
 from kerasgreedy.reports.curvature_plot import draw_convexity, draw_eigenvalues
 from kerasgreedy.spec.analysis_settings import Curvature
@@ -41,6 +43,10 @@ def trace(
 ) -> tuple[float, float]:
     """The Hessian's trace at theta and its standard error, see `hutchinson`; arguments as of `eigenvalues`."""
     return hutchinson(lambda vector: points.hessian_product(theta, vector, batches), points.parameters.size, draws, seed)
+
+
+# A Ritz value is never below the smallest eigenvalue: one that is negative beyond rounding proves that this one is.
+ROUNDING = 1e-5
 
 
 class CurvatureAnalysis(Analysis[Curvature]):
@@ -84,16 +90,16 @@ class CurvatureAnalysis(Analysis[Curvature]):
         found_tables = [Table("curvature", header, rows, title)]
         planes = [run for run in found["runs"] if "plane" in run]
         if planes:
-            shares = [
-                [run["name"], str(len(run["plane"]["axis"]) ** 2), f"{run['plane']['negative_share']:.3f}",
-                 f"{run['plane']['mean_ratio']:.3g}"]
-                for run in planes
-            ]  # fmt: skip
+            shares = []
+            for run in planes:
+                plane = run["plane"]
+                figures = [f"{plane['negative_share']:.3f}", f"{plane['mean_ratio']:.3g}"]
+                shares.append([run["name"], str(len(plane["axis"]) ** 2), str(plane["converged"]), *figures])
             words = "how convex the loss is on a filter-normalised plane"
             found_tables.append(
                 Table(
                     "convexity",
-                    ["network", "points", "share with a negative eigenvalue", "mean |smallest| / largest"],
+                    ["network", "points", "converged", "share with a negative eigenvalue", "mean |smallest| / largest"],
                     shares,
                     words,
                 )
@@ -136,23 +142,31 @@ class CurvatureAnalysis(Analysis[Curvature]):
         axis = np.linspace(-settings.span, settings.span, settings.surface)
         shape = (settings.surface, settings.surface)
         largest, smallest = np.zeros(shape), np.zeros(shape)
-        errors = np.zeros(shape)
+        converged = np.zeros(shape, bool)
         for i, j in np.ndindex(shape):
             key = f"{place}/{i}/{j}"
             known = key in desk.ledger
             if not known:
                 point = theta + (axis[i] * directions[0] + axis[j] * directions[1]).astype(theta.dtype)
-                ends = eigenvalues(points, point, settings.steps, settings.tolerance, settings.seed)
-                desk.ledger.put({key: [ends.largest, ends.smallest, ends.smallest_error]})
-            largest[i, j], smallest[i, j], errors[i, j] = desk.ledger[key]
+                try:
+                    ends = eigenvalues(points, point, settings.steps, settings.tolerance, settings.seed)
+                    desk.ledger.put({key: [ends.largest, ends.smallest, ends.converged]})
+                except Diverged:
+                    desk.ledger.put({key: None})
+            largest[i, j], smallest[i, j], converged[i, j] = desk.ledger[key] or (np.nan, np.nan, False)
             (countdown.known if known else countdown.did)(1)
+        known_points = np.isfinite(smallest)
+        if not known_points.any():
+            raise Diverged("the curvature is finite nowhere on the plane; --span less")
         ratio = np.abs(np.minimum(smallest, 0)) / np.maximum(np.abs(largest), 1e-30)
         plane = {
             "axis": axis.tolist(),
-            "largest": largest.tolist(),
-            "smallest": smallest.tolist(),
-            "negative_share": float(np.mean(smallest + errors < 0)),
-            "mean_ratio": float(ratio.mean()),
+            "largest": plain(largest),
+            "smallest": plain(smallest),
+            "negative_share": float(np.mean(smallest[known_points] < -ROUNDING * np.abs(largest[known_points]))),
+            "mean_ratio": float(ratio[known_points].mean()),
+            "converged": int(converged.sum()),
+            "not_finite": int((~known_points).sum()),
         }
         return {"plane": plane}
 

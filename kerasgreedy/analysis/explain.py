@@ -40,6 +40,10 @@ WORDS = {
 }
 
 
+# Integrated gradients: what sums may miss of the rise of a logit, and steps at most.
+COMPLETE, MOST_STEPS = 1e-3, 4096
+
+
 class ExplainAnalysis(Analysis[Explain]):
     """Maps of some images by each method, with deletion, insertion, and the check by weights in another order."""
 
@@ -55,9 +59,13 @@ class ExplainAnalysis(Analysis[Explain]):
         answers = np.argmax(np.asarray(logits_of(subject.model(images, training=False))), axis=1)
         classes = answers if settings.class_ is None else np.full(len(images), _class(subject, settings.class_))
         sure = probabilities(subject.model, images, classes)
-        shuffled, blocks = _shuffled(subject)
+        shuffled, blocks = _shuffled(subject, settings.seed)
         maps: dict[str, NDArray[Any]] = {}
         found: dict[str, Any] = {}
+        side = min(images.shape[1:3])
+        if settings.size is not None and settings.size > side:
+            raise InputError(f"--size: received {settings.size}; allowed: 1 to {side}, the side of the images")
+        self._gap: float | None = None
         countdown = desk.countdown("methods", len(settings.methods))
         for method in settings.methods:
             maps[method] = self._maps(method, subject.model, subject.parts.network.blocks[block - 1], images, classes)
@@ -67,9 +75,7 @@ class ExplainAnalysis(Analysis[Explain]):
                 "shuffled": rank_correlation(maps[method], again),
             }
             if method == "integrated_gradients":
-                risen = scores(subject.model, images, classes) - scores(subject.model, np.zeros_like(images), classes)
-                signed = integrated_gradients(subject.model, images, classes, settings.steps).sum((1, 2, 3))
-                found[method]["completeness_gap"] = float(np.max(np.abs(signed - risen) / np.maximum(np.abs(risen), 1e-12)))
+                found[method] |= {"completeness_gap": self._gap, "steps": self._steps}
             countdown.did()
         found["random"] = self._checked(subject.model, images, classes, random_maps(images, settings.seed))
         mean, deviation = subject.parts.pipeline.mean, subject.parts.pipeline.deviation
@@ -109,7 +115,7 @@ class ExplainAnalysis(Analysis[Explain]):
         settings = self.settings
         if not settings.images:
             sample = subject.sample(settings.part, settings.examples)
-            names = [f"{settings.part} {i + 1}" for i in range(len(sample.labels))]
+            names = [f"{settings.part} {row}" for row in sample.rows]
             return sample.images, [int(label) for label in sample.labels], names
         height, width, channels = subject.parts.network.architecture.input_shape
         pixels = [whole_image(read_image(str(Path(file)), channels)[None], (height, width)) for file in settings.images]
@@ -124,10 +130,24 @@ class ExplainAnalysis(Analysis[Explain]):
         if method == "grad_cam":
             return grad_cam(model, images, classes, block)
         if method == "integrated_gradients":
-            return np.abs(integrated_gradients(model, images, classes, settings.steps)).sum(-1)
+            return self._integrated(model, images, classes)
         side = min(images.shape[1:3])
         size = settings.size or max(1, side // 4)
         return occlusion(model, images, classes, size, settings.stride or max(1, size // 2))
+
+    def _integrated(self, model: keras.Model, images: "NDArray[Any]", classes: "NDArray[Any]") -> "NDArray[np.float64]":
+        """Sizes by pixel; steps are doubled until the sums are the rise of the logit to 1e-3 of the largest rise, or too many."""
+        rise = scores(model, images, classes) - scores(model, np.zeros_like(images), classes)
+        steps = self.settings.steps
+        while True:
+            signed = integrated_gradients(model, images, classes, steps)
+            gap = float(np.abs(signed.sum((1, 2, 3)) - rise).max() / max(float(np.abs(rise).max()), 1e-12))
+            if gap <= COMPLETE or 2 * steps > MOST_STEPS:
+                break
+            steps *= 2
+        if self._gap is None:
+            self._gap, self._steps = gap, steps
+        return np.abs(signed).sum(-1)
 
     def _checked(
         self, model: keras.Model, images: "NDArray[Any]", classes: "NDArray[Any]", maps: "NDArray[np.float64]"
@@ -140,12 +160,12 @@ class ExplainAnalysis(Analysis[Explain]):
         return found
 
 
-def _shuffled(subject: Subject) -> tuple[keras.Model, list[keras.Model]]:
+def _shuffled(subject: Subject, seed: int) -> tuple[keras.Model, list[keras.Model]]:
     """The same network with every weight tensor's entries in another order, and its blocks."""
     network, depth = subject.parts.network, subject.parts.depth
     other = Network(network.architecture, 0)
     model = model_at(other, depth)
-    for variable, value in zip(model.variables, randomized(subject.model), strict=True):
+    for variable, value in zip(model.variables, randomized(subject.model, seed), strict=True):
         variable.assign(value)
     return model, other.blocks
 

@@ -54,8 +54,9 @@ def lanczos(product: Product, size: int, steps: int, seed: int, tolerance: float
     beside: list[float] = []
     while True:
         count = len(diagonal)
-        image = np.asarray(product(basis[count]), np.float64)
-        diagonal.append(float(image @ basis[count]))
+        # In the type of the basis: else NumPy would convert all of it at every step.
+        image = np.asarray(product(basis[count]), dtype)
+        diagonal.append(float(np.dot(image.astype(np.float64), basis[count].astype(np.float64))))
         known = basis[: count + 1]
         for _ in range(2):
             image = image - known.T @ (known @ image)

@@ -1,5 +1,7 @@
 """The loss on lines and planes in the space of weights (Li et al. 2018)."""
 
+import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,6 +87,14 @@ class Way:
     axes: list[list[float]]
     facts: dict[str, Any]
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the points: a loss that was measured at others is not taken for one of these."""
+        digest = hashlib.sha256(str(self.axes).encode())
+        for vector in (self.theta, *self.directions):
+            digest.update(np.ascontiguousarray(vector).tobytes())
+        return digest.hexdigest()[:16]
+
 
 class LandscapeAnalysis(Analysis[Landscape]):
     """`kerasgreedy landscape`."""
@@ -94,6 +104,7 @@ class LandscapeAnalysis(Analysis[Landscape]):
     def measure(self, subjects: Sequence[Subject], desk: Desk) -> dict[str, Any]:
         """Losses and accuracies on the line or plane of each network."""
         settings = self.settings
+        _check_one_scale(subjects)
         ways = [_between(subjects, settings)] if settings.along == "between" else [self._way(each) for each in subjects]
         for number, way in enumerate(ways):
             desk.keep(f"directions_{number}", {"theta": way.theta, **{f"d{i}": d for i, d in enumerate(way.directions, start=1)}})
@@ -106,14 +117,14 @@ class LandscapeAnalysis(Analysis[Landscape]):
             sides: dict[str, Any] = {}
             for part in parts:
                 points = fitted if fitted and part == "train" else self._points(way, part, desk)
-                place = f"{number}/{part}"
+                place = f"{number}/{way.digest}/{part}"
                 losses, right = surface(
                     points, way.theta, way.directions, way.axes, fitted, desk.ledger, place, countdown.did, countdown.known
                 )
                 sides[part] = {
                     "examples": points.examples,
-                    "losses": _plain(losses),
-                    "accuracies": _plain(right),
+                    "losses": plain(losses),
+                    "accuracies": plain(right),
                     "not_finite": int(np.isnan(losses).sum()),
                 }
             record: dict[str, Any] = {"name": way.subject.name, **way.subject.facts, **way.facts, "axes": way.axes}
@@ -142,6 +153,7 @@ class LandscapeAnalysis(Analysis[Landscape]):
 
     def _points(self, way: Way, part: Part, desk: Desk) -> Points:
         sample = way.subject.sample(part, self.settings.examples)
+        desk.keep(f"images_{way.subject.name.replace('/', '_')}_{part}", {"rows": sample.rows})
         return Points(way.subject.model, sample.images, sample.labels, way.subject.losses, strategy=desk.strategy)
 
     def _way(self, subject: Subject) -> Way:
@@ -156,11 +168,28 @@ class LandscapeAnalysis(Analysis[Landscape]):
         return Way(subject, theta, directions, [axis] * count, {"directions": "random, filter-normalised"})
 
 
+def _check_one_scale(subjects: Sequence[Subject]) -> None:
+    """Refuses losses of several kinds, which no scale fits."""
+    words = {}
+    for subject in subjects:
+        if subject.run is not None:
+            head = subject.run.network.architecture.heads[subject.run.depth - 1].name
+            words[subject.run.network.objective(head).words] = subject.name
+    if len(words) > 1:
+        kinds = " and ".join(f"{name} in {kind}" for kind, name in words.items())
+        raise InputError(f"the losses are of several kinds ({kinds}) and share no scale; look at each by itself")
+
+
 def _between(subjects: Sequence[Subject], settings: Landscape) -> Way:
     first, theta, other = pair(subjects)
-    # Both ends are points of the line.
-    inner = min(max(1, round((settings.points - 1) / (1 + 2 * settings.reach))), settings.points - 1)
-    axis = ((np.arange(settings.points) - (settings.points - 1 - inner) // 2) / inner).tolist()
+    reach = settings.reach
+    # Three even pieces, so that both ends are points of the line.
+    inner = max(1, round((settings.points - 1) / (1 + 2 * reach)))
+    outer = settings.points - 1 - inner
+    before = np.linspace(-reach, 0, outer // 2 + 1)[:-1]
+    behind = np.linspace(1, 1 + reach, outer - outer // 2 + 1)[1:]
+    parts = [before, np.linspace(0, 1, inner + 1), behind]
+    axis = np.concatenate(parts).tolist()
     return Way(first, theta, [other - theta], [axis], {"to": subjects[1].name})
 
 
@@ -172,6 +201,12 @@ def pair(subjects: Sequence[Subject]) -> tuple[Subject, "NDArray[Any]", "NDArray
     """
     if len(subjects) != 2:
         raise InputError(f"a line between networks needs two, the first at 0 and the second at 1; received {len(subjects)}")
+    for what, one, two in zip(FUNCTION, *(_function(subject) for subject in subjects), strict=True):
+        if one != two:
+            raise InputError(
+                f"{subjects[0].name} and {subjects[1].name} differ in their {what}: the same weights would be other functions; "
+                "allowed: runs of the same spec on the same data, with the same objective, at the same depth"
+            )
     own, others = (Parameters(subject.model) for subject in subjects)
     shapes, other_shapes = ([tensor.shape for tensor in each.tensors] for each in (own, others))
     if shapes != other_shapes:
@@ -181,6 +216,22 @@ def pair(subjects: Sequence[Subject]) -> tuple[Subject, "NDArray[Any]", "NDArray
             "same depth"
         )
     return subjects[0], own.read(), others.read()
+
+
+# What has to be the same for weights to mean the same.
+FUNCTION = ("layers", "objective", "data set", "depth")
+
+
+def _function(subject: Subject) -> tuple[Any, ...]:
+    if subject.run is None:
+        return (None,) * len(FUNCTION)
+    run = subject.run
+    arch = run.network.architecture
+    components = [*arch.blocks[: run.depth], arch.heads[run.depth - 1]]
+    layers = [(component.input_shape, component.output_shape, component.nodes) for component in components]
+    objective = run.network.objective(components[-1].name)
+    data = run.job.data
+    return layers, (objective.words, objective.settings), (data.dataset, data.fingerprint, data.class_names), run.depth
 
 
 def _path(subject: Subject, parameters: Parameters, settings: Landscape) -> Way:
@@ -207,8 +258,8 @@ def _at(run: dict[str, Any], losses: "NDArray[np.float64]", place: float) -> str
     return f"{losses[index]:.4f}" if near and np.isfinite(losses[index]) else "-"
 
 
-def _plain(values: "NDArray[np.float64]") -> Any:
+def plain(values: "NDArray[np.float64]") -> Any:
     """Nested lists, None for what is not finite."""
     if values.ndim:
-        return [_plain(row) for row in values]
+        return [plain(row) for row in values]
     return _finite(float(values))

@@ -49,6 +49,7 @@ class Memory:
         if file is not None and name in self._ledger and file.is_file():
             return np.load(file)["theta"], _read(self._ledger[name])
         theta, loss = found()
+        self._ledger.begin()
         if self._folder is not None:
             write_arrays(self._folder, name, {"theta": theta})
         self._ledger.put({name: _kept(loss)})
@@ -64,6 +65,7 @@ class Memory:
 
     def keep_bend(self, theta: "NDArray[Any]", velocity: "NDArray[Any]", step: int) -> None:
         """Replaces it."""
+        self._ledger.begin()
         if self._folder is not None:
             write_arrays(self._folder, "bend", {"theta": theta, "velocity": velocity, "step": np.array(step)})
 
@@ -215,6 +217,7 @@ def bezier(
     seed: int = 0,
     memory: Memory | None = None,
     did: Callable[[int], None] = lambda step: None,
+    known: Callable[[int], None] = lambda steps: None,
 ) -> Path:
     """A quadratic Bezier curve (Garipov et al. 2018, section 3): (1 - t)^2 start + 2 t (1 - t) bend + t^2 end.
 
@@ -226,7 +229,7 @@ def bezier(
         rate: its step size.
         seed: of the t.
         memory: the bend is kept there from time to time.
-        did: told of each step.
+        did, known: told of each step, and of how many were there.
 
     Returns:
         the two ends and, between them, as many places of the curve as the sight has less two.
@@ -237,6 +240,7 @@ def bezier(
     def place(t: float) -> "NDArray[Any]":
         return np.asarray((1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end, start.dtype)
 
+    known(first)
     every = max(1, steps // KEPT)
     for step in range(first, steps):
         t = float(np.random.default_rng((seed, step)).random())

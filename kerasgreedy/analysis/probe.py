@@ -1,5 +1,6 @@
 """`kerasgreedy probe`: separability by depth (greedy paper, Figures 3 and 5)."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -8,9 +9,16 @@ import numpy as np
 from kerasgreedy.analysis.analysis import Analysis, Desk, Table
 from kerasgreedy.analysis.separability import answers, cnn_head, features, fit, linear_separability
 from kerasgreedy.analysis.subject import Sample, Subject
+from kerasgreedy.plan.preparation import Job
 from kerasgreedy.reports.separability_plot import draw_separability
 from kerasgreedy.reports.tables import percent
 from kerasgreedy.spec.analysis_settings import Probe
+
+
+def _but_for_the_seed(job: Job) -> str:
+    """The same for runs whose spec and recipe say the same, seed aside."""
+    recipe = job.recipe.model_copy(update={"seed": 0})
+    return hashlib.sha256(f"{job.spec.model_dump_json()}{recipe.model_dump_json()}".encode()).hexdigest()[:16]
 
 
 class ProbeAnalysis(Analysis[Probe]):
@@ -44,7 +52,13 @@ class ProbeAnalysis(Analysis[Probe]):
                     (countdown.known if known else countdown.did)(1)
                 rows.append(row)
             job = subject.parts.job
-            entry = {"name": subject.name, **subject.facts, "spec": job.spec.name, "recipe": job.recipe.name}
+            entry = {
+                "name": subject.name,
+                **subject.facts,
+                "spec": job.spec.name,
+                "recipe": job.recipe.name,
+                "group": _but_for_the_seed(job),
+            }
             runs.append({**entry, "seed": job.recipe.seed, "train": len(train.labels), "test": len(test.labels), "depths": rows})
         return {"kinds": list(settings.kinds), "pool": settings.pool, "runs": runs}
 

@@ -9,20 +9,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
+from kerasgreedy import __version__
 from kerasgreedy.analysis.analysis import Analysis, Desk, Ledger, Table
 from kerasgreedy.analysis.subject import Subject, run_subject
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.errors import InputError, WorkdirError, tell
-from kerasgreedy.files import storage_error, user_path, write_atomically
+from kerasgreedy.files import user_path, write_atomically, writing_fault
 from kerasgreedy.reports.figures import write_figure
 from kerasgreedy.runs.devices import own_devices
-from kerasgreedy.runs.holding import held
+from kerasgreedy.runs.holding import held, out_of_memory_said
 from kerasgreedy.spec.analysis_settings import ANALYSES, AnalysisSettings
 from kerasgreedy.strict_json import as_json, read_json
 
 ABOUT, LEDGER = "analysis.json", "measured.jsonl"
+# All that an analysis writes into its folder.
+MADE = ("*.json", "*.jsonl", "*.csv", "*.png", "*.npz")
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,25 @@ def analyse(
     if strategy.num_replicas_in_sync > 1 and not settings.spreads:
         raise InputError(f"--devices: received '{devices}'; {settings.name} computes on one device; allowed: 1, or one name")
     try:
+        _check_place(place)
         with ExitStack() as opened:
             if isinstance(strategy, tf.distribute.OneDeviceStrategy):
                 opened.enter_context(tf.device(strategy.extended.worker_devices[0]))
             subjects = _named([run_subject(workdir, settings.depth, data) for workdir in workdirs])
-            _prepare(place, _identity(settings, subjects), overwrite)
-            opened.enter_context(held(place))
-            desk = Desk(Ledger(place / LEDGER), strategy, place, (lambda line: None) if quiet else tell)
+            place.mkdir(parents=True, exist_ok=True)
+            # Before anything in it is looked at: another process may be at work there.
+            opened.enter_context(held(place, "is analysing into"))
+            opened.enter_context(out_of_memory_said(place))
+            identity = _identity(settings, subjects)
+            _make_way(place, identity, overwrite)
+            # Written with the first result: what fails before leaves nothing that would stand in the way.
+            ledger = Ledger(place / LEDGER, lambda: write_atomically(place / ABOUT, as_json(identity, indent=1).encode()))
+            desk = Desk(ledger, strategy, place, None if quiet else tell)
             found = {"analysis": settings.name, "settings": settings.model_dump(mode="json"), **analysis.measure(subjects, desk)}
+            ledger.begin()
             return _written(analysis, found, place)
     except OSError as error:
-        raise storage_error(place, error) from None
+        raise WorkdirError(f"{place}: {writing_fault(error) or f'cannot be written ({error})'}") from None
 
 
 def _named(subjects: list[Subject]) -> list[Subject]:
@@ -98,37 +110,51 @@ def _named(subjects: list[Subject]) -> list[Subject]:
 
 
 def _identity(settings: AnalysisSettings, subjects: Sequence[Subject]) -> dict[str, Any]:
-    """What results depend on."""
-    images = [subject.run.job.data.fingerprint if subject.run else None for subject in subjects]
+    """What results depend on. The images of a run are those that it began with, or it cannot be opened."""
+    images = [subject.parts.job.data.fingerprint for subject in subjects]
     return {
         "settings": settings.model_dump(mode="json"),
         "weights": [subject.digest for subject in subjects],
         "data": [hashlib.sha256(str(print_).encode()).hexdigest() for print_ in images],
+        "versions": {"kerasgreedy": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
     }
 
 
-def _prepare(place: Path, identity: dict[str, Any], overwrite: bool) -> None:
-    """Makes the folder, or sees that it holds the beginning of the same.
+def _check_place(place: Path) -> None:
+    """Refuses a folder of something else."""
+    if place.exists() and (not place.is_dir() or (any(place.iterdir()) and not _is_ours(place))):
+        raise WorkdirError(f"{place}: is there and holds no results of an analysis; --out another folder")
+
+
+def _is_ours(place: Path) -> bool:
+    return (place / ABOUT).is_file() or not any(path.name != ".lock" for path in place.iterdir())
+
+
+def _make_way(place: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    """Sees that a folder holds the beginning of the same, or nothing; removes what was written there before, if asked to.
 
     Raises:
         WorkdirError: it holds something else.
     """
     about = place / ABOUT
-    if about.is_file():
+    if not about.is_file():
+        return
+    try:
         there = read_json(about)
-        other = next((key for key in identity if there.get(key) != identity[key]), None)
-        if other is None:
-            return
-        begun = (place / LEDGER).is_file() or any(place.glob("*.csv"))
-        if begun and not overwrite:
-            raise WorkdirError(
-                f"{place}: holds results of other {_other(there, identity, other)}; --out another folder, or --overwrite"
-            )
-        (place / LEDGER).unlink(missing_ok=True)
-    elif place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise WorkdirError(f"{place}: is there and holds no results of an analysis; --out another folder")
-    place.mkdir(parents=True, exist_ok=True)
-    write_atomically(about, as_json(identity, indent=1).encode())
+    except WorkdirError:
+        if not overwrite:
+            raise
+        there = {}
+    other = next((key for key in identity if there.get(key) != identity[key]), None)
+    if other is None:
+        return
+    if not overwrite:
+        raise WorkdirError(
+            f"{place}: holds results of other {_other(there, identity, other)}; --out another folder, or --overwrite"
+        )
+    made = [name for pattern in MADE for name in place.glob(pattern)]
+    for path in made:
+        path.unlink(missing_ok=True)
 
 
 def _other(there: dict[str, Any], identity: dict[str, Any], key: str) -> str:

@@ -103,7 +103,7 @@ def few_shot(
     """
     mean = train[0].mean(0, np.float64)
     scale = float(np.sqrt(np.square(train[0] - mean).mean())) or 1.0
-    x, z = ((side[0] - mean) / scale for side in (train, test))
+    x, z = ((np.asarray(side[0], np.float32) - mean.astype(np.float32)) / np.float32(scale) for side in (train, test))
     pca = PCA(min(components, *x.shape), random_state=seed).fit(x)
     classifier = LogisticRegression(solver="saga", max_iter=ITERATIONS, tol=1e-3, random_state=seed)
     with warnings.catch_warnings(record=True) as heard:

@@ -33,12 +33,14 @@ class Sample:
 
     Attributes:
         images, labels: (n, height, width, channels) float32 and (n,) int32.
+        rows: (n,) which images of the part they are.
         part: of the data set.
         of: images of the whole part.
     """
 
     images: "NDArray[Any]"
     labels: "NDArray[Any]"
+    rows: "NDArray[np.int64]"
     part: str
     of: int
 
@@ -88,12 +90,29 @@ class Subject:
         if not there:
             held = ", ".join(name for name, rows in pipeline.parts.items() if len(rows))
             raise InputError(f"part '{part}' holds no images; allowed: {held}")
-        images, labels = [], []
+        found: list[tuple[Any, ...]] = []
         with pipeline.named_failures():
-            for some, of, weights in pipeline.evaluation(part, min(BATCH, there), min(examples, there)).as_numpy_iterator():
-                images.append(some[weights > 0])
-                labels.append(of[weights > 0])
-        return Sample(np.concatenate(images), np.concatenate(labels), part, there)
+            for rows, images, labels in pipeline.view(part, None, min(BATCH, there), min(examples, there)).as_numpy_iterator():
+                real = rows >= 0  # the last batch is filled up
+                found.append((images[real], labels[real], rows[real]))
+        images, labels, rows = (np.concatenate(each) for each in zip(*found, strict=True))
+        return Sample(images, labels, rows, part, there)
+
+    def image(self, part: Part, number: int) -> Sample:
+        """One image of a run's data, by its place in the part from 0.
+
+        Raises:
+            InputError: there is no such image.
+        """
+        pipeline = self.parts.pipeline
+        there = len(pipeline.parts[part])
+        if not 0 <= number < there:
+            raise InputError(f"image: received {number}; allowed: 0 to {there - 1} of part '{part}'")
+        with pipeline.named_failures():
+            for rows, images, labels in pipeline.view(part, None, min(BATCH, there)).as_numpy_iterator():
+                if (own := rows == number).any():
+                    return Sample(images[own], labels[own], rows[own], part, there)
+        raise InputError(f"image {number} of part '{part}' is not among those that can be read")
 
     @property
     def parts(self) -> RunParts:
@@ -157,7 +176,7 @@ def run_subject(workdir: str | Path, depth: int | None = None, data: ImageArrays
 def kept_points(subject: Subject, parameters: Parameters) -> list[tuple[int, "NDArray[Any]"]]:
     """(epochs done, weights (size,)) along the last phase that kept some, the weights as they are now at the end.
 
-    Components that this phase did not train are as they are now.
+    Components that this phase did not train are as they are now; heads at other depths do not matter.
 
     Raises:
         InputError: nothing was kept, or of another network only.
@@ -170,13 +189,13 @@ def kept_points(subject: Subject, parameters: Parameters) -> list[tuple[int, "ND
     now, found = parameters.read(), []
     for files in reversed(kept_files(folder).values()):
         for epoch, path in files:
-            arrays = read_kept(path)
+            arrays = {key: value for key, value in read_kept(path).items() if key in variables}
             theta = now.copy()
             for tensor, variable in zip(parameters.tensors, subject.model.trainable_variables, strict=True):
                 value = arrays.get(names[id(variable)])
                 if value is not None and value.shape == tensor.shape:
                     theta[tensor.start : tensor.stop] = value.reshape(-1)
-            if set(arrays) <= set(variables) and all(tuple(variables[k].shape) == v.shape for k, v in arrays.items()):
+            if arrays and all(tuple(variables[key].shape) == value.shape for key, value in arrays.items()):
                 found.append((epoch, theta))
         if found:
             break

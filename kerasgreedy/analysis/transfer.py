@@ -66,10 +66,16 @@ class Target:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    @property
-    def everything(self) -> "NDArray[Any]":
-        """All rows."""
-        return np.arange(len(self.labels))
+    @functools.cached_property
+    def asked(self) -> "NDArray[Any]":
+        """The rows that some division has, ascending."""
+        return np.unique(np.concatenate([rows for split in self.splits for rows in split]))
+
+    def sides(self, x: "NDArray[Any]") -> "Iterator[tuple[Any, Any]]":
+        """((features, labels) that train, likewise that test) of each division, of features (asked rows, d)."""
+        for split in self.splits:
+            train, test = ((x[np.searchsorted(self.asked, rows)], self.labels[rows]) for rows in split)
+            yield train, test
 
 
 class TransferAnalysis(Analysis[Transfer]):
@@ -81,8 +87,13 @@ class TransferAnalysis(Analysis[Transfer]):
         """[mean, deviation over splits] of accuracies."""
         settings = self.settings
         trained = ("scratch", "tuned") if settings.tuned_splits else ()
-        each = 1 + sum(2 * subject.parts.depth + len(trained) for subject in subjects)
+        each = 1 + sum(2 * subject.parts.depth + len(trained) * settings.tuned_splits for subject in subjects)
         countdown = desk.countdown("classifiers, by depth", each)
+        shallow = min(subject.parts.depth for subject in subjects)
+        if settings.tuned_splits and settings.tuned_blocks > shallow:
+            raise InputError(
+                f"--tuned-blocks: received {settings.tuned_blocks}; allowed: 1 to {shallow}, the blocks of the network"
+            )
         targets = [self._target(subject) for subject in subjects]
         pixels = self._scores("pixels", desk, countdown, targets[0], _pixels, [0])[0]
         runs = []
@@ -95,17 +106,19 @@ class TransferAnalysis(Analysis[Transfer]):
                     row[key] = found[row["depth"]]
             entry: dict[str, Any] = {"name": subject.name, **subject.facts, "depths": rows}
             for key in trained:
-                place = f"{target.digest}/{number}/{key}"
-                known = place in desk.ledger
-                if not known:
-                    some = target.splits[: settings.tuned_splits]
-                    desk.ledger.put({place: [self._whole(subject, key, split, target) for split in some]})
-                entry[key] = _spread(desk.ledger[place])
-                (countdown.known if known else countdown.did)(1)
+                scores = []
+                for i, split in enumerate(target.splits[: settings.tuned_splits]):
+                    place = f"{target.digest}/{number}/{key}/{i}"
+                    known = place in desk.ledger
+                    if not known:
+                        desk.ledger.put({place: self._whole(subject, key, split, target)})
+                    scores.append(desk.ledger[place])
+                    (countdown.known if known else countdown.did)(1)
+                entry[key] = _spread(scores)
             runs.append(entry)
         first = targets[0]
         about = {"classes": len(first.classes), "images": len(first.labels), "tested": len(first.splits[0][1])}
-        chosen = {"per_class": settings.per_class, "splits": settings.splits, "tuned_blocks": settings.tuned_blocks}
+        chosen = {key: getattr(settings, key) for key in ("per_class", "splits", "tuned_blocks", "tuned_splits")}
         return {"dataset": settings.data, **about, **chosen, "pixels": pixels, "runs": runs}
 
     def tables(self, found: dict[str, Any]) -> list[Table]:
@@ -156,7 +169,7 @@ class TransferAnalysis(Analysis[Transfer]):
         return found
 
     def _features(self, network: Network, depths: list[int], target: Target) -> dict[int, "NDArray[Any]"]:
-        parts = [features(network, depths, images, self.settings.pool) for images in target.chunks(target.everything)]
+        parts = [features(network, depths, images, self.settings.pool) for images in target.chunks(target.asked)]
         return {depth: np.concatenate([part[depth] for part in parts]) for depth in depths}
 
     def _scores(
@@ -176,9 +189,8 @@ class TransferAnalysis(Analysis[Transfer]):
             known = key in desk.ledger
             if not known:
                 flat = flat or made(target)
-                x, y = flat[depth], target.labels
-                sides = [((x[a], y[a]), (x[b], y[b])) for a, b in target.splits]
-                each = [few_shot(*side, self.settings.components, self.settings.seed) for side in sides]
+                sides = target.sides(flat[depth])
+                each = [few_shot(train, test, self.settings.components, self.settings.seed) for train, test in sides]
                 desk.ledger.put({key: [[score["accuracy"] for score in each], all(score["converged"] for score in each)]})
             scores, converged = desk.ledger[key]
             found[depth] = [*_spread(scores), converged]
@@ -227,7 +239,7 @@ def _images(data: Data, shape: Sequence[int]) -> tuple["NDArray[np.uint8]", "NDA
 
 
 def _pixels(target: Target) -> dict[int, "NDArray[Any]"]:
-    images = target.prepared(target.everything)
+    images = target.prepared(target.asked)
     return {0: images.reshape(len(images), -1)}
 
 

@@ -116,9 +116,7 @@ class VisualizeAnalysis(Analysis[Visualize]):
     def _activations(self, subject: Subject) -> dict[str, Any]:
         """Channels of a layer for one image."""
         place, layer = self._layer(subject)
-        sample = subject.sample(self.settings.part, self.settings.image + 1)
-        if len(sample.labels) <= self.settings.image:
-            raise InputError(f"--image: received {self.settings.image}; allowed: 0 to {sample.of - 1}")
+        sample = subject.image(self.settings.part, self.settings.image)
         seen: list[Any] = []
 
         def look(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -126,14 +124,14 @@ class VisualizeAnalysis(Analysis[Visualize]):
             return seen[-1]
 
         with tapped({layer: look}):
-            subject.model(sample.images[-1:], training=False)
+            subject.model(sample.images, training=False)
         maps = np.asarray(seen[-1])[0]
         strength = np.abs(maps).mean((0, 1))
         order = np.argsort(-strength, kind="stable")[: self.settings.count]
         shown = np.moveaxis(maps[..., order], -1, 0)[..., None]
         low, high = shown.min((1, 2, 3), keepdims=True), shown.max((1, 2, 3), keepdims=True)
         self._pictures = (shown - low) / np.where(high > low, high - low, 1)
-        label = subject.classes[int(sample.labels[-1])]
+        label = subject.classes[int(sample.labels[0])]
         title = f"{subject.name}, {place}: channels for a {label}, the strongest first, each from its least to its most"
         return _sheet(title, [str(number) for number in order], {"mean size": strength[order]})
 

@@ -78,8 +78,9 @@ def _kernels(subject: Subject) -> Any:
 
 def _norms(subject: Subject) -> list[dict[str, Any]]:
     """Epochs done over all phases, and the norm of what the phase trained; none of runs of older versions."""
+    heads = [head.name for head in subject.parts.network.architecture.heads[: subject.parts.depth]]
     found: dict[tuple[int, int], float] = {}
     for record in read_metrics(subject.parts.folder.path):
-        if record["split"] == "train" and "weight_norm" in record:
+        if record["split"] == "train" and "weight_norm" in record and record.get("head") in heads:
             found[record["phase"], record["epoch"]] = record["weight_norm"]
     return [{"phase": phase, "epoch": epoch, "norm": norm} for (phase, epoch), norm in sorted(found.items())]

@@ -63,6 +63,7 @@ class Points:
         rows = range(0, self.examples, size)
         self._batches = [(tf.constant(images[i : i + size], dtype), tf.constant(labels[i : i + size])) for i in rows]
         self._norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+        self._trained_norms = [layer for layer in self._norms if layer.trainable]
         self._places = {id(variable): i for i, variable in enumerate(model.non_trainable_variables)}
         self._evaluate = tf.function(self._everywhere, autograph=False)
         self._slope = tf.function(self._gradient, autograph=False)
@@ -138,9 +139,14 @@ class Points:
     def statistics(self, theta: Any) -> list["NDArray[Any]"]:
         """What the non-trainable variables are at theta when batch norm is re-estimated on this sample.
 
-        Every batch norm normalises by its batch while it is looked at, all else runs in inference mode; what is kept is the
-        mean and the variance over all of the sample.
+        Every batch norm that trains normalises by its batch while it is looked at, all else runs in inference mode; what is kept
+        is the mean and the variance over all of the sample. Those that are frozen keep theirs.
+
+        Raises:
+            InputError: one of them is called more than once.
         """
+        if not self._trained_norms:
+            return [keras.ops.convert_to_numpy(value) for value in self._frozen(None)]
         theta = tf.constant(theta, self.parameters.dtype)
         sums: Any = None
         for images, labels in self._batches:
@@ -149,7 +155,7 @@ class Points:
             own = [(n * m, n * (v + m * m)) for m, v in seen]
             sums = own if sums is None else [(a + c, b + d) for (a, b), (c, d) in zip(sums, own, strict=True)]
         values = self._frozen(None)
-        for layer, (first, second) in zip(self._norms, sums, strict=True):
+        for layer, (first, second) in zip(self._trained_norms, sums, strict=True):
             mean = first / self.examples
             values[self._places[id(layer.moving_mean)]] = mean.astype(self.parameters.dtype)
             variance = np.maximum(second / self.examples - mean * mean, 0.0)
@@ -179,7 +185,7 @@ class Points:
         return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float64))])
 
     def _gradient(self, theta: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, by_batch: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.GradientTape() as tape, tapped(dict.fromkeys(self._norms if by_batch else (), _by_batch)):
+        with tf.GradientTape() as tape, tapped(dict.fromkeys(self._trained_norms if by_batch else (), _by_batch)):
             tape.watch(theta)
             outputs, _ = self._model.stateless_call(self.parameters.split(theta), self._frozen(None), images, training=False)
             loss = tf.reduce_sum(self._losses(outputs, labels))
@@ -194,17 +200,21 @@ class Points:
         return tf.zeros_like(theta) if product is None else product
 
     def _seen(self, theta: tf.Tensor, images: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """(mean, variance) that each batch norm took of this batch."""
-        # From moving values of zero, what they move to is (1 - momentum) times the batch's.
-        values = self._frozen(None)
-        for layer in self._norms:
-            for moving in (layer.moving_mean, layer.moving_variance):
-                values[self._places[id(moving)]] = tf.zeros(moving.shape, moving.dtype)
-        with tapped(dict.fromkeys(self._norms, _by_batch)):
-            _, moved = self._model.stateless_call(self.parameters.split(theta), values, images, training=False)
-        own = [[moved[self._places[id(v)]] for v in (layer.moving_mean, layer.moving_variance)] for layer in self._norms]
-        share = [1 - layer.momentum for layer in self._norms]
-        return [(mean / part, variance / part) for (mean, variance), part in zip(own, share, strict=True)]
+        """(mean, variance) of what each batch norm that trains is given, when each normalises by this batch."""
+        seen: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+
+        def look(call: Callable[..., Any], inputs: Any, training: Any = None, mask: Any = None) -> Any:
+            layer = call.__self__  # type: ignore[attr-defined]
+            if id(layer) in seen:
+                message = f"batch norm '{layer.name}' is called more than once: its statistics cannot be re-estimated"
+                raise InputError(f"{message}; allowed: moving ones")
+            axes = [axis for axis in range(len(inputs.shape)) if axis != layer.axis % len(inputs.shape)]
+            seen[id(layer)] = tf.nn.moments(tf.cast(inputs, self.parameters.dtype), axes)
+            return call(inputs, training=True, mask=mask)
+
+        with tapped(dict.fromkeys(self._trained_norms, look)):
+            self._model.stateless_call(self.parameters.split(theta), self._frozen(None), images, training=False)
+        return [seen[id(layer)] for layer in self._trained_norms]
 
 
 def _by_batch(call: Callable[..., Any], inputs: Any, training: Any = None, mask: Any = None) -> Any:

@@ -23,10 +23,10 @@ class Countdown:
 
     Args:
         total: pieces of about the same length.
-        tell: takes a line; where standard error is a terminal, the line is written over instead.
+        tell: takes a line; where standard error is a terminal, the line is written over instead. None: nothing is said.
     """
 
-    def __init__(self, what: str, total: int, tell: Callable[[str], None]):
+    def __init__(self, what: str, total: int, tell: Callable[[str], None] | None):
         self._what, self._total, self._tell = what, total, tell
         self._done = self._timed = 0
         self._began = self._told = time.monotonic()
@@ -42,6 +42,8 @@ class Countdown:
         self._done += pieces
         self._timed += pieces
         now = time.monotonic()
+        if self._tell is None:
+            return
         if self._done < self._total and now - self._told < (TERMINAL_SECONDS if self._over else LINE_SECONDS):
             return
         self._told = now

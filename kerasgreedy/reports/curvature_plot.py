@@ -40,9 +40,9 @@ def draw_convexity(found: dict[str, Any]) -> Any:
     panels = figure.subplots(rows, columns, squeeze=False)
     maps = []
     for run in runs:
-        largest, smallest = (np.array(run["plane"][key]) for key in ("largest", "smallest"))
+        largest, smallest = (np.array(run["plane"][key], float) for key in ("largest", "smallest"))
         maps.append(np.minimum(np.abs(np.minimum(smallest, 0)) / np.maximum(np.abs(largest), 1e-30), 1.0))
-    top = max(float(ratio.max()) for ratio in maps) or 1.0
+    top = max(float(np.nanmax(ratio)) for ratio in maps) or 1.0
     drawn = None
     for run, ratio, axes in zip(runs, maps, panels.flat, strict=False):
         axis = run["plane"]["axis"]

@@ -32,6 +32,6 @@ def draw_path_loss(found: dict[str, Any]) -> Any:
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    statistics = "re-estimated at each point" if found["statistics"] == "reestimated" else "moving averages of training"
-    figure.suptitle(f"{found['examples']:,} {PART_WORDS[found['part']]} images; batch norm: {statistics}", fontsize=9)
+    images = f"{found['examples']:,} {PART_WORDS[found['part']]} images"
+    figure.suptitle(f"{images}; batch norm: re-estimated at each point", fontsize=9)
     return figure

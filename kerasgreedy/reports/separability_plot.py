@@ -13,19 +13,17 @@ MARKERS = "osD^v<>pP*"
 def draw_separability(found: dict[str, Any]) -> Any:
     """Test accuracy against depth, a panel for each classifier; runs that differ in seed alone are one line with their range."""
     kinds = found["kinds"]
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for run in found["runs"]:
-        groups.setdefault((run["spec"], run["recipe"]), []).append(run)
-    alone = len(groups) == len(found["runs"])
+        groups.setdefault(f"{run['group']} {len(run['depths'])}", []).append(run)
     figure = new_figure(max(5.6, 4.2 * len(kinds)), 4.4)
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for axes, kind in zip(panels, kinds, strict=True):
-        for index, ((spec, recipe), runs) in enumerate(groups.items()):
-            least = min(len(run["depths"]) for run in runs)
-            values = 100 * np.array([[row[kind]["test"] for row in run["depths"][:least]] for run in runs])
-            depths = range(least)
+        for index, runs in enumerate(groups.values()):
+            values = 100 * np.array([[row[kind]["test"] for row in run["depths"]] for run in runs])
+            depths = range(values.shape[1])
             style = {"marker": MARKERS[index % len(MARKERS)], "color": f"C{index % 10}", "markersize": 4}
-            words = str(runs[0]["name"]) if alone else f"{spec}, {recipe} ({len(runs)})"
+            words = str(runs[0]["name"]) if len(runs) == 1 else f"{runs[0]['name']} and {len(runs) - 1} more seed(s)"
             axes.plot(depths, values.mean(0), label=words, **style)
             if len(runs) > 1:
                 axes.fill_between(depths, values.min(0), values.max(0), color=f"C{index % 10}", alpha=0.2, linewidth=0)

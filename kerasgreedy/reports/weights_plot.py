@@ -15,8 +15,16 @@ def draw_weights(found: dict[str, Any]) -> Any:
     width = edges[1] - edges[0]
     for index, run in enumerate(found["runs"]):
         style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":", "-.")[index % 4]}
-        norms = [entry["norm"] for entry in run["norms"]]
-        left.plot(range(1, len(norms) + 1), norms, label=run["name"], **style)
+        # Phases train different weights: the line is broken between them.
+        places: list[float] = []
+        norms: list[float] = []
+        for place, entry in enumerate(run["norms"], start=1):
+            if norms and entry["phase"] != run["norms"][place - 2]["phase"]:
+                places.append(place - 0.5)
+                norms.append(np.nan)
+            places.append(place)
+            norms.append(entry["norm"])
+        left.plot(places, norms, label=run["name"], **style)
         density = np.array(run["histogram"]) / (run["weights"] * width)
         right.stairs(np.where(density > 0, density, np.nan), edges, **style)
     left.set_xlabel("epoch")

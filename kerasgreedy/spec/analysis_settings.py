@@ -12,6 +12,8 @@ from kerasgreedy.spec.strict import Count, fault, faults
 
 Part: TypeAlias = Literal["train", "validation", "test"]
 Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**31)]
+# Option -> another one, and the values of that with which it acts; None: any that is neither empty nor 0.
+ActsWith: TypeAlias = dict[str, tuple[str, tuple[str, ...] | None]]
 BatchNorm: TypeAlias = Literal["moving", "reestimated"]
 
 
@@ -20,12 +22,27 @@ class AnalysisSettings(Named):
 
     Attributes:
         spreads: it works on several devices at once.
+        acts_with: options that act only beside others.
     """
 
     spreads: ClassVar[bool] = False
+    acts_with: ClassVar[ActsWith] = {}
 
     depth: Annotated[int, Field(ge=1)] | None = Field(None, description="of the head, from 1; default: the deepest trained one")
     seed: Seed = Field(0, description="of what is drawn at random here")
+
+    @model_validator(mode="after")
+    def _all_act(self) -> "AnalysisSettings":
+        """Refuses what was said and would be ignored."""
+        for key in sorted(self.model_fields_set & set(self.acts_with)):
+            other, values = self.acts_with[key]
+            there = getattr(self, other)
+            acts = bool(there) if values is None else bool(set(there if isinstance(there, list) else [there]) & set(values))
+            if not acts:
+                option = f"--{other.rstrip('_').replace('_', '-')}"
+                needed = f"{option} {' or '.join(values)}" if values else option
+                raise faults(self.name, [fault(f"acts with {needed} only; leave it out", getattr(self, key), (key,))])
+        return self
 
 
 class OfLoss(AnalysisSettings):
@@ -44,6 +61,8 @@ class Landscape(OfLoss):
 
     spreads: ClassVar[bool] = True
 
+    acts_with: ClassVar[ActsWith] = {"seed": ("along", ("plane", "line"))}
+
     name: Literal["landscape"] = "landscape"
     along: Literal["plane", "line", "between", "path"] = Field(
         "plane",
@@ -61,6 +80,13 @@ class Landscape(OfLoss):
         description="statistics: `moving`, as trained, or `reestimated` on training images at each point. Default: reestimated "
         "for `between`, else moving",
     )
+
+    @model_validator(mode="after")
+    def _has_statistics(self) -> "Landscape":
+        if self.along == "between" and self.batch_norm == "moving":
+            message = "received moving; between two networks there are no moving statistics of the weights; allowed: reestimated"
+            raise faults("landscape", [fault(message, self.batch_norm, ("batch_norm",))])
+        return self
 
     @model_validator(mode="after")
     def _has_a_centre(self) -> "Landscape":
@@ -83,6 +109,8 @@ class Landscape(OfLoss):
 class Curvature(OfLoss):
     """Measure the Hessian of the loss: largest and smallest eigenvalue, trace, and how convex the loss is around."""
 
+    acts_with: ClassVar[ActsWith] = {"span": ("surface", None)}
+
     name: Literal["curvature"] = "curvature"
     steps: Annotated[int, Field(ge=2, le=1000)] = Field(40, description="products with the Hessian, at most, for eigenvalues")
     tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -93,12 +121,18 @@ class Curvature(OfLoss):
         1, description="parts of the images; each is measured by itself, and mean and spread are given"
     )
     surface: Annotated[int, Field(ge=0, le=101)] = Field(
-        0, description="also eigenvalues on a plane of so many points a side: the share of it that is convex; 0: not"
+        0,
+        description="also eigenvalues on a plane of so many points a side (odd): the share of it that is convex; 0: not",
     )
     span: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="of that plane, see landscape")
 
     @model_validator(mode="after")
     def _enough(self) -> "Curvature":
+        if self.surface and (self.surface < 3 or self.surface % 2 == 0):
+            message = (
+                f"received {self.surface}; allowed: 0, or an odd number from 3, so that the network itself is one of the points"
+            )
+            raise faults("curvature", [fault(message, self.surface, ("surface",))])
         if self.examples < self.batches:
             raise faults(
                 "curvature", [fault(f"received {self.examples}; allowed: batches ({self.batches}) or more", at=("examples",))]
@@ -113,6 +147,11 @@ class Connect(OfLoss):
     both halves are looked at likewise. `bezier`: Garipov et al. (2018): one bend in between, trained for a low mean loss.
     """
 
+    acts_with: ClassVar[ActsWith] = {
+        "seed": ("form", ("bezier",)),
+        "beads": ("form", ("string",)),
+    }
+
     name: Literal["connect"] = "connect"
     form: Literal["string", "bezier"] = Field("string", description="of the path")
     level: float | None = Field(None, description="the loss that the path may reach; default: twice that of the higher end")
@@ -120,12 +159,6 @@ class Connect(OfLoss):
     steps: Count = Field(200, description="of descent: for each bead at most, or of the bend in all")
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.01, description="of the descent, with momentum 0.9")
     points: Annotated[int, Field(ge=3, le=201)] = Field(11, description="at which each piece of the path is measured")
-    batch_norm: BatchNorm | None = Field(None, description="as of landscape; default: reestimated")
-
-    @property
-    def statistics(self) -> BatchNorm:
-        """As asked for, or the default."""
-        return self.batch_norm or "reestimated"
 
 
 class Probe(AnalysisSettings):
@@ -134,6 +167,12 @@ class Probe(AnalysisSettings):
     Linear separability and CNN-p separability of the greedy paper, section 4.2. Fitted on training images, measured on test
     images; the blocks stay.
     """
+
+    acts_with: ClassVar[ActsWith] = {
+        "pool": ("kinds", ("linear",)),
+        "c": ("kinds", ("linear",)),
+        **dict.fromkeys(("width", "epochs", "learning_rate", "seed"), ("kinds", ("cnn1", "cnn2"))),
+    }
 
     name: Literal["probe"] = "probe"
     kinds: list[Literal["linear", "cnn1", "cnn2"]] = Field(
@@ -157,6 +196,8 @@ class Transfer(AnalysisSettings):
     components, all others test it; mean accuracy over the classes and its deviation over random splits.
     """
 
+    acts_with: ClassVar[ActsWith] = dict.fromkeys(("tuned_blocks", "epochs", "learning_rate"), ("tuned_splits", None))
+
     name: Literal["transfer"] = "transfer"
     data: str = Field(min_length=1, description="data set, as a recipe's `data.dataset`; any classes and image sizes")
     data_dir: str | None = Field(None, description="as a recipe's `data.data_dir`")
@@ -172,6 +213,13 @@ class Transfer(AnalysisSettings):
     epochs: Count = Field(60, description="of these trainings")
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.02, description="of these trainings; falls to 0 by a cosine")
 
+    @model_validator(mode="after")
+    def _has_these_splits(self) -> "Transfer":
+        if self.tuned_splits > self.splits:
+            message = f"received {self.tuned_splits}; allowed: 0 to the number of splits ({self.splits})"
+            raise faults("transfer", [fault(message, self.tuned_splits, ("tuned_splits",))])
+        return self
+
 
 class Explain(AnalysisSettings):
     """Show which pixels answers rest on, and check that the maps mean something.
@@ -179,6 +227,13 @@ class Explain(AnalysisSettings):
     Grad-CAM, integrated gradients and occlusion; each with deletion and insertion curves beside random maps, and with its
     correlation to the map of a network whose weights stand in another order.
     """
+
+    acts_with: ClassVar[ActsWith] = {
+        "block": ("methods", ("grad_cam",)),
+        "steps": ("methods", ("integrated_gradients",)),
+        "size": ("methods", ("occlusion",)),
+        "stride": ("methods", ("occlusion",)),
+    }
 
     name: Literal["explain"] = "explain"
     images: list[str] = Field(
@@ -191,13 +246,33 @@ class Explain(AnalysisSettings):
     )
     class_: str | None = Field(None, description="name or number of the class that is explained; default: each image's answer")
     block: Annotated[int, Field(ge=1)] | None = Field(None, description="whose maps Grad-CAM reads; default: the head's own")
-    steps: Annotated[int, Field(ge=1, le=10_000)] = Field(128, description="of integrated gradients")
+    steps: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        128, description="of integrated gradients, at first: doubled until they are complete to 1e-3"
+    )
     size: Count | None = Field(None, description="of occluding squares, in pixels; default: a quarter of the image")
     stride: Count | None = Field(None, description="of occluding squares; default: half their size")
+
+    @model_validator(mode="after")
+    def _of_these_images(self) -> "Explain":
+        stray = sorted({"part", "examples"} & self.model_fields_set) if self.images else []
+        if stray:
+            raise faults("explain", [fault("acts without image files only; leave it out", getattr(self, stray[0]), (stray[0],))])
+        if self.size and self.stride and self.stride > self.size:
+            message = f"received {self.stride}; allowed: 1 to the size ({self.size}), or pixels between squares are never covered"
+            raise faults("explain", [fault(message, self.stride, ("stride",))])
+        return self
 
 
 class Visualize(AnalysisSettings):
     """Show filters, what they look for and see, and what the network confuses."""
+
+    acts_with: ClassVar[ActsWith] = {
+        "layer": ("what", ("filters", "maximize", "activations")),
+        "part": ("what", ("activations", "confusion")),
+        "examples": ("what", ("confusion",)),
+        "image": ("what", ("activations",)),
+        **dict.fromkeys(("steps", "rate", "jitter", "smoothing", "seed"), ("what", ("maximize", "classes"))),
+    }
 
     name: Literal["visualize"] = "visualize"
     what: Literal["filters", "maximize", "classes", "activations", "confusion"] = Field(

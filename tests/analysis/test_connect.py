@@ -133,6 +133,13 @@ def test_a_way_between_two_runs(two_runs, tmp_path):
     assert again.figures == figures
 
 
+def test_a_curve_that_is_overwritten_begins_anew(two_runs, tmp_path):
+    first, second = (Connect(form="bezier", examples=30, points=3, steps=6, seed=seed, learning_rate=0.1) for seed in (0, 7))
+    analyse(first, two_runs, tmp_path / "out", quiet=True)
+    over = analyse(second, two_runs, tmp_path / "out", overwrite=True, quiet=True).figures
+    assert over == analyse(second, two_runs, tmp_path / "fresh", quiet=True).figures
+
+
 def test_the_command(two_runs, call, tmp_path, monkeypatch, finished):
     monkeypatch.chdir(tmp_path)
     one, two = two_runs
@@ -147,5 +154,5 @@ def test_the_command(two_runs, call, tmp_path, monkeypatch, finished):
 def test_networks_of_other_shapes_have_no_line(two_runs):
     one = run_subject(two_runs[0])
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    with pytest.raises(InputError, match=r"have other weights .* there is no line between them"):
+    with pytest.raises(InputError, match="differ in their layers"):
         ConnectAnalysis(Connect()).measure([one, Subject("other", model)], None)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import tensorflow as tf
 from conftest import weights
 from PIL import Image
+from pydantic import ValidationError
 
 from kerasgreedy.analysis.analysis import Ledger
 from kerasgreedy.analysis.curvature import eigenvalues, trace
@@ -18,8 +21,19 @@ from kerasgreedy.analysis.subject import run_subject
 from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.network.points import Points
-from kerasgreedy.spec.analysis_settings import Curvature, Landscape, Weights
-from kerasgreedy.train.entry_points import evaluate_run
+from kerasgreedy.runs.holding import held
+from kerasgreedy.spec.analysis_settings import (
+    ANALYSES,
+    Connect,
+    Curvature,
+    Explain,
+    Landscape,
+    Probe,
+    Transfer,
+    Visualize,
+    Weights,
+)
+from kerasgreedy.train.entry_points import evaluate_run, train_spec
 
 RNG = np.random.default_rng(0)
 
@@ -174,25 +188,62 @@ def test_results_of_other_settings_or_weights_stay(two_runs, tmp_path):
 
 
 def test_the_line_between_two_runs(two_runs, tmp_path):
-    """At both ends the runs themselves, batch norm re-estimated; in between the mean of the weights."""
-    found = analyse(Landscape(along="between", points=9, batch_norm="moving"), two_runs, tmp_path / "a", quiet=True).figures
+    """At both ends the runs themselves, in between the mean of the weights; batch norm re-estimated on training images."""
+    found = analyse(Landscape(along="between", points=9), two_runs, tmp_path / "a", quiet=True).figures
     (run,) = found["runs"]
     axis = run["axes"][0]
-    assert 0.0 in axis and 1.0 in axis and axis[0] < 0 and axis[-1] > 1 and found["parts"] == ["train", "test"]
+    np.testing.assert_allclose([axis[0], axis[-1]], [-0.5, 1.5])
+    assert 0.0 in axis and 1.0 in axis and 0.5 in axis
+    assert found["parts"] == ["train", "test"] and found["statistics"] == "reestimated"
     one = run_subject(two_runs[0])
-    sample = one.sample("train", 1000)
-    points = Points(one.model, sample.images, sample.labels, one.losses)
-    theta, other = points.parameters.read(), Parameters(run_subject(two_runs[1]).model).read()
+    train, test = one.sample("train", 1000), one.sample("test", 1000)
+    points = {part: Points(one.model, s.images, s.labels, one.losses) for part, s in (("train", train), ("test", test))}
+    theta, other = points["train"].parameters.read(), Parameters(run_subject(two_runs[1]).model).read()
     for place in (0.0, 0.5, 1.0):
-        if place in axis:
-            expected = points.evaluate([theta + np.float32(place) * (other - theta)])[0][0]
-            assert run["train"]["losses"][axis.index(place)] == pytest.approx(expected, rel=1e-5)
-    fitted = analyse(Landscape(along="between", points=9), two_runs, tmp_path / "b", quiet=True).figures
-    assert fitted["statistics"] == "reestimated"
-    expected = points.evaluate([other], [points.statistics(other)])[0][0]
-    assert fitted["runs"][0]["train"]["losses"][axis.index(1.0)] == pytest.approx(expected, rel=1e-5)
+        at = theta + np.float32(place) * (other - theta)
+        statistics = points["train"].statistics(at)
+        for part in ("train", "test"):
+            expected = points[part].evaluate([at], [statistics])[0][0]
+            assert run[part]["losses"][axis.index(place)] == pytest.approx(expected, rel=1e-4)
+    # The end is the second run with its own statistics re-estimated, near what it is evaluated to.
+    second = run_subject(two_runs[1])
+    own = Points(second.model, train.images, train.labels, second.losses)
+    expected = own.evaluate([other], [own.statistics(other)])[0][0]
+    assert run["train"]["losses"][axis.index(1.0)] == pytest.approx(expected, rel=1e-4)
     with pytest.raises(InputError, match="needs two, the first at 0 and the second at 1; received 1"):
         analyse(Landscape(along="between"), two_runs[:1], tmp_path / "c", quiet=True)
+    assert not list((tmp_path / "c").iterdir())  # nothing is left that would stand in the way
+
+
+@pytest.mark.parametrize("points", [3, 5, 11, 51])
+def test_axes_between_reach_as_far_as_asked(two_runs, points):
+    from kerasgreedy.analysis.landscape import _between
+
+    subjects = [run_subject(run) for run in two_runs]
+    for span in (0.2, 0.5, 3.0):
+        (axis,) = _between(subjects, Landscape(along="between", points=points, span=span)).axes
+        assert len(axis) == points and axis == sorted(axis) and {0.0, 1.0} <= set(axis)
+        if points > 10:
+            np.testing.assert_allclose([axis[0], axis[-1]], [-span, 1 + span])
+
+
+@pytest.mark.parametrize("words", ["objective", "layers", "data set"])
+def test_weights_that_mean_something_else_have_no_line(two_runs, tmp_path, words):
+    """Shapes alone are not enough."""
+    changes = {"objective": "training.objective=squared_error", "layers": "blocks.0.activation=tanh"}
+    change = changes.get(words, f"data.dataset=npz:{tmp_path / 'other.npz'}")
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 8, 8), np.uint8), np.arange(60, dtype=np.uint8) % 10
+    np.savez(tmp_path / "other.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    few = ["training.epochs=1", "training.batch_size=8", "data.train_examples=40", "data.validation=5", "data.test_examples=20"]
+    base = two_runs[0].parent
+    sets = [change, "strategy=end_to_end", *few]
+    train_spec(base / "tiny.yaml", base / "fast.yaml", sets, tmp_path / "other", quiet=True)
+    expected = "of several kinds" if words == "objective" else f"differ in their {words}"
+    with pytest.raises(InputError, match=expected):
+        analyse(Landscape(along="between"), [two_runs[0], tmp_path / "other"], tmp_path / "line", quiet=True)
+    with pytest.raises(InputError, match=f"differ in their {words}"):
+        analyse(Connect(), [two_runs[0], tmp_path / "other"], tmp_path / "connect", quiet=True)
 
 
 def test_the_path_of_training(two_runs, tmp_path):
@@ -204,6 +255,67 @@ def test_the_path_of_training(two_runs, tmp_path):
     for axis, places in zip(run["axes"], np.array(run["path"])[:, 1:].T, strict=True):
         margin = 0.2 * np.ptp(places)
         np.testing.assert_allclose([axis[0], axis[-1]], [places.min() - margin, places.max() + margin])
+
+
+def test_a_path_that_changed_is_measured_anew(two_runs, tmp_path):
+    """Fewer kept points make other axes: losses of the old places are not those of the new ones."""
+    run = tmp_path / "run"
+    shutil.copytree(two_runs[0], run)
+    settings = Landscape(along="path", points=3, examples=30)
+    analyse(settings, [run], tmp_path / "out", quiet=True)
+    for epoch in (1, 2):
+        (run / f"kept/phase_000_epoch_{epoch:06d}.safetensors").unlink()
+    (run / "kept/phase_000_epoch_000000.safetensors").unlink()
+    again = analyse(settings, [run], tmp_path / "out", quiet=True).figures
+    fresh = analyse(settings, [run], tmp_path / "fresh", quiet=True).figures
+    assert again == fresh
+
+
+def test_a_folder_in_use_is_left_alone(two_runs, tmp_path):
+    """A second process, even with --overwrite, neither deletes nor renames what the first one measures."""
+    out = tmp_path / "out"
+    analyse(Landscape(along="line", points=3, examples=20), two_runs[:1], out, quiet=True)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with held(out), pytest.raises(WorkdirError, match="another process is analysing into this folder"):
+        analyse(Landscape(along="line", points=5, examples=20), two_runs[:1], out, overwrite=True, quiet=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_overwriting_leaves_nothing_of_before(two_runs, tmp_path):
+    out = tmp_path / "out"
+    analyse(Landscape(points=3, examples=20), two_runs[:1], out, quiet=True)
+    assert (out / "surface.png").is_file()
+    analyse(Landscape(along="line", points=3, examples=20), two_runs[:1], out, overwrite=True, quiet=True)
+    assert not (out / "surface.png").exists()
+    (out / "analysis.json").write_text("{")
+    with pytest.raises(WorkdirError, match="damaged"):
+        analyse(Landscape(along="line", points=3, examples=20), two_runs[:1], out, quiet=True)
+    analyse(Landscape(along="line", points=3, examples=20), two_runs[:1], out, overwrite=True, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "needed"),
+    [
+        (Landscape, {"along": "path", "seed": 1}, "--along plane or line"),
+        (Curvature, {"span": 2.0}, "--surface"),
+        (Connect, {"form": "bezier", "beads": 5}, "--form string"),
+        (Probe, {"width": 3}, "--kinds cnn1 or cnn2"),
+        (Transfer, {"data": "digits", "epochs": 3}, "--tuned-splits"),
+        (Explain, {"methods": ["occlusion"], "steps": 3}, "--methods integrated_gradients"),
+        (Visualize, {"what": "classes", "layer": "block_1/conv_1"}, "--what filters or maximize or activations"),
+    ],
+)
+def test_options_that_cannot_act_are_refused(settings, given, needed):
+    with pytest.raises(ValidationError, match=f"acts with {needed} only"):
+        settings.model_validate(given)
+
+
+def test_every_condition_names_fields_and_their_values():
+    for cls in ANALYSES.classes:
+        for key, (other, values) in cls.acts_with.items():
+            assert {key, other} <= set(cls.model_fields)
+            allowed = set(re.findall(r"'(\w+)'", str(cls.model_fields[other].annotation)))
+            assert values is None or set(values) < allowed, (cls, key)
 
 
 def test_a_run_that_kept_nothing_has_no_path(finished, tmp_path):

@@ -115,6 +115,28 @@ def test_statistics_are_those_of_the_sample(model):
     assert keras.ops.convert_to_numpy(norm.moving_mean).tolist() == [0.0] * 4
 
 
+def test_frozen_and_shared_batch_norm():
+    """What is frozen keeps its statistics; one that is called twice has two of each and is refused; any momentum will do."""
+    x = images = keras.Input((6, 6, 2))
+    frozen = keras.layers.BatchNormalization(trainable=False)
+    free = keras.layers.BatchNormalization(momentum=1.0)
+    x = free(keras.layers.Conv2D(3, 3)(frozen(x)))
+    model = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    frozen.moving_mean.assign([5.0, -3.0])
+    points = Points(model, IMAGES, LABELS)
+    found = points.statistics(points.parameters.read())
+    places = {id(variable): i for i, variable in enumerate(model.non_trainable_variables)}
+    assert found[places[id(frozen.moving_mean)]].tolist() == [5.0, -3.0]
+    given = np.asarray(model.layers[2](frozen(IMAGES.astype(np.float32), training=False)), np.float64)
+    np.testing.assert_allclose(found[places[id(free.moving_mean)]], given.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(found[places[id(free.moving_variance)]], given.var((0, 1, 2)), rtol=1e-4)
+    norm = keras.layers.BatchNormalization()
+    twice = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(norm(keras.ops.relu(norm(images))))))
+    points = Points(twice, IMAGES, LABELS)
+    with pytest.raises(InputError, match="is called more than once"):
+        points.statistics(points.parameters.read())
+
+
 def test_two_devices_give_the_same():
     model = smooth()
     one, two = Points(model, IMAGES, LABELS, batch_size=7), Points(model, IMAGES, LABELS, batch_size=7, strategy=two_devices())
