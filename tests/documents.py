@@ -40,6 +40,8 @@ NOT_RUN = {
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install --quiet '.[test]' &&"): "the same",
     ("performance.md", "python -m benchmarks.throughput --check"): "PyTorch; tests/test_benchmarks.py does it where that is",
     ("performance.md", "python -m benchmarks.throughput --spec"): "PyTorch; options are read",
+    ("performance.md", "python -m benchmarks.convex --check"): "the same; options are read",
+    ("performance.md", "python -m benchmarks.landscape --json"): "PyTorch; tests/test_benchmarks.py does it where that is",
     ("performance.md", "python -m benchmarks.memory --spec"): "PyTorch; options are read",
     ("performance.md", "python -m benchmarks.depth --k 1"): "peaks of fresh processes, minutes; options are read",
     ("performance.md", "python -m benchmarks.end_to_accuracy --data"): "PyTorch; options are read",

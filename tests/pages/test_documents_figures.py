@@ -54,6 +54,8 @@ def test_page_performance(page):
             page, line, "--spec", "small.yaml", "--ways", ways, "--batch", "2", "--stored", "8", "--rounds", "1", "--steps", "1"
         )
     rooms(page)
+    options_of(page, "python -m benchmarks.convex")
+    options_of(page, "python -m benchmarks.landscape")
     page.commands("kerasgreedy train simcnn_k3_cifar")
     options_of(page, "python -m benchmarks.end_to_accuracy")
     options_of(page, "python -m benchmarks.whole_runs")
