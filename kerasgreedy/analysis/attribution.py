@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from kerasgreedy.errors import InputError, did_you_mean
-from kerasgreedy.network.points import logits_of
+from kerasgreedy.network.points import check_classes, logits_of
 from kerasgreedy.network.taps import tapped
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def grad_cam(
         maps = tf.nn.relu(tf.reduce_sum(weights * seen[-1], axis=-1, keepdims=True))
         return tf.image.resize(maps, x.shape[1:3])[..., 0]
 
-    return _in_batches(run, images, classes)
+    return _in_batches(model, run, images, classes)
 
 
 def integrated_gradients(
@@ -101,6 +101,8 @@ def integrated_gradients(
     Returns:
         (n, height, width, channels); its sum over an image tends to score(x) - score(x0) with rising steps.
     """
+    if steps < 1:
+        raise InputError(f"steps: received {steps}; allowed: 1 or more")
     base = np.broadcast_to(np.asarray(baseline, images.dtype), images.shape[1:])
 
     @tf.function(autograph=False)
@@ -116,7 +118,7 @@ def integrated_gradients(
             total += slope(base + (step + 0.5) / steps * (x - base), of)
         return (x - base) * total / steps
 
-    return _in_batches(run, images, classes, graph=False)
+    return _in_batches(model, run, images, classes, graph=False)
 
 
 def occlusion(
@@ -215,7 +217,7 @@ def rank_correlation(one: Maps, two: Maps) -> float:
 
 def scores(model: keras.Model, images: "NDArray[Any]", classes: ArrayLike) -> Maps:
     """The logit of its class for each image, (n,)."""
-    return _in_batches(lambda x, of: _scores(model, x, of), images, classes)
+    return _in_batches(model, lambda x, of: _scores(model, x, of), images, classes)
 
 
 def probabilities(model: keras.Model, images: "NDArray[Any]", classes: ArrayLike) -> Maps:
@@ -224,14 +226,17 @@ def probabilities(model: keras.Model, images: "NDArray[Any]", classes: ArrayLike
     def run(x: tf.Tensor, of: tf.Tensor) -> tf.Tensor:
         return tf.gather(tf.nn.softmax(logits_of(model(x, training=False))), of, axis=1, batch_dims=1)
 
-    return _in_batches(run, images, classes)
+    return _in_batches(model, run, images, classes)
 
 
 def _scores(model: keras.Model, x: tf.Tensor, of: tf.Tensor) -> tf.Tensor:
     return tf.gather(logits_of(model(x, training=False)), of, axis=1, batch_dims=1)
 
 
-def _in_batches(run: Callable[..., tf.Tensor], images: "NDArray[Any]", classes: ArrayLike, graph: bool = True) -> Maps:
+def _in_batches(
+    model: keras.Model, run: Callable[..., tf.Tensor], images: "NDArray[Any]", classes: ArrayLike, graph: bool = True
+) -> Maps:
+    check_classes(model, classes, "classes")
     of = np.asarray(classes, np.int32)
     if of.shape != (len(images),):
         raise InputError(f"received {len(images)} images and classes {of.shape}; allowed: one class for each image")

@@ -55,6 +55,8 @@ class Points:
         if len(images) != len(labels) or not len(labels):
             raise InputError(f"received {len(images)} images and {len(labels)} labels; allowed: as many of both, one or more")
         self.parameters = Parameters(model)
+        if losses is cross_entropy:
+            check_classes(model, labels, "labels")
         self.examples = len(labels)
         self._model, self._losses = model, losses
         self._strategy = strategy or tf.distribute.get_strategy()
@@ -237,3 +239,20 @@ def _fused(call: Callable[..., Any], inputs: Any, training: Any = None, mask: An
 def logits_of(outputs: Any) -> tf.Tensor:
     """The first, or only, output of a model."""
     return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+
+
+def check_classes(model: keras.Model, classes: Any, what: str) -> None:
+    """Refuses numbers that name no output of a model; TensorFlow would give nan, or the fault of an operation.
+
+    Raises:
+        InputError: they are no whole numbers (n,), or some are out of range.
+    """
+    numbers = np.asarray(classes)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise InputError(f"{what}: received {numbers.dtype} {numbers.shape}; allowed: whole numbers (n,), a class for each image")
+    try:
+        most = logits_of(model.output).shape[-1]
+    except (AttributeError, ValueError):  # subclassed: not known before it is called
+        return
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < most):
+        raise InputError(f"{what}: received {numbers.min()} to {numbers.max()}; allowed: 0 to {most - 1}")

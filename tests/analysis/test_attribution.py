@@ -70,6 +70,16 @@ def test_grad_cam_brings_maps_to_the_size_of_the_images():
         grad_cam(model, np.ones((2, 8, 8, 1), np.float32), [0])
 
 
+def test_classes_that_are_not_there_are_refused():
+    for classes, received in (([0, 1, 4], "0 to 4"), ([-1, 0, 0], "-1 to 0"), ([0.5, 1, 2], "float64"), (np.eye(3), "float64")):
+        with pytest.raises(InputError, match=f"classes: received {received}"):
+            scores(by_means(), IMAGES, classes)
+    with pytest.raises(InputError, match="labels: received 0 to 7; allowed: 0 to 3"):
+        Points(by_means(), IMAGES, np.array([0, 1, 7]))
+    with pytest.raises(InputError, match="steps: received 0"):
+        integrated_gradients(by_means(), IMAGES, [0, 1, 2], steps=0)
+
+
 def test_integrated_gradients():
     """Of a linear model (x - x0) w exactly; of any, they add up to the rise of the score."""
     linear = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3)])
