@@ -2,6 +2,7 @@
 
 import io
 import os
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,22 @@ def write_arrays(folder: Path, name: str, arrays: "Mapping[str, NDArray[Any]]") 
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
     write_atomically(folder / f"{name}.npz", content.getvalue())
+
+
+def read_arrays(folder: Path, name: str) -> "dict[str, NDArray[Any]] | None":
+    """What `write_arrays` wrote; None where there is no such file.
+
+    Raises:
+        WorkdirError: the file is damaged.
+    """
+    file = folder / f"{name}.npz"
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
+        raise WorkdirError(f"{file}: damaged ({error}); --overwrite begins anew") from None
 
 
 class Analysis(ABC, Generic[S]):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasgreedy.analysis.analysis import Ledger, write_arrays
+from kerasgreedy.analysis.analysis import Ledger, read_arrays, write_arrays
 from kerasgreedy.errors import Diverged
 from kerasgreedy.network.points import Points
 
@@ -45,9 +45,9 @@ class Memory:
 
     def point(self, name: str, found: Callable[[], tuple["NDArray[Any]", float]]) -> tuple["NDArray[Any]", float]:
         """A point and its loss."""
-        file = self._folder / f"{name}.npz" if self._folder else None
-        if file is not None and name in self._ledger and file.is_file():
-            return np.load(file)["theta"], _read(self._ledger[name])
+        stored = read_arrays(self._folder, name) if self._folder and name in self._ledger else None
+        if stored is not None:
+            return stored["theta"], _read(self._ledger[name])
         theta, loss = found()
         self._ledger.begin()
         if self._folder is not None:
@@ -57,10 +57,9 @@ class Memory:
 
     def bend(self) -> tuple["NDArray[Any]", "NDArray[Any]", int] | None:
         """Bend, velocity and steps done."""
-        file = self._folder / "bend.npz" if self._folder else None
-        if file is None or not file.is_file():
+        stored = read_arrays(self._folder, "bend") if self._folder else None
+        if stored is None:
             return None
-        stored = np.load(file)
         return stored["theta"], stored["velocity"], int(stored["step"])
 
     def keep_bend(self, theta: "NDArray[Any]", velocity: "NDArray[Any]", step: int) -> None:

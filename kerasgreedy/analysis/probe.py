@@ -12,7 +12,7 @@ from kerasgreedy.analysis.subject import Sample, Subject
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.reports.separability_plot import draw_separability
 from kerasgreedy.reports.tables import percent
-from kerasgreedy.spec.analysis_settings import Probe
+from kerasgreedy.spec.analysis_settings import Separability
 
 
 def _but_for_the_seed(job: Job) -> str:
@@ -21,7 +21,7 @@ def _but_for_the_seed(job: Job) -> str:
     return hashlib.sha256(f"{job.spec.model_dump_json()}{recipe.model_dump_json()}".encode()).hexdigest()[:16]
 
 
-class ProbeAnalysis(Analysis[Probe]):
+class ProbeAnalysis(Analysis[Separability]):
     """Linear and CNN-p separability at each depth of each run."""
 
     subjects: ClassVar[tuple[int, int | None]] = (1, None)

@@ -10,13 +10,13 @@ from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.reports.weights_plot import draw_weights
-from kerasgreedy.spec.analysis_settings import Weights
+from kerasgreedy.spec.analysis_settings import WeightSizes
 
 # Shares of weights are given below the first and above the others of these sizes.
 SMALL, LARGE = 0.001, (0.1, 0.5)
 
 
-class WeightsAnalysis(Analysis[Weights]):
+class WeightsAnalysis(Analysis[WeightSizes]):
     """Norms by epoch from `metrics.jsonl`, histograms of the weights that have filters: no biases, no batch norm."""
 
     subjects: ClassVar[tuple[int, int | None]] = (1, None)

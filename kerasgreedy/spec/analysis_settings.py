@@ -161,7 +161,7 @@ class Connect(OfLoss):
     points: Annotated[int, Field(ge=3, le=201)] = Field(11, description="at which each piece of the path is measured")
 
 
-class Probe(AnalysisSettings):
+class Separability(AnalysisSettings):
     """Measure at every depth how well classes can be told apart: by a linear classifier, and by small CNNs.
 
     Linear separability and CNN-p separability of the greedy paper, section 4.2. Fitted on training images, measured on test
@@ -293,7 +293,7 @@ class Visualize(AnalysisSettings):
     )
 
 
-class Weights(AnalysisSettings):
+class WeightSizes(AnalysisSettings):
     """Show the norm of the weights over training, and how many are small and large at its end."""
 
     name: Literal["weights"] = "weights"
@@ -309,8 +309,8 @@ ANALYSES = Door(
         Choice("kerasgreedy.analysis.landscape:LandscapeAnalysis", Landscape),
         Choice("kerasgreedy.analysis.curvature:CurvatureAnalysis", Curvature),
         Choice("kerasgreedy.analysis.connect:ConnectAnalysis", Connect),
-        Choice("kerasgreedy.analysis.weights:WeightsAnalysis", Weights),
-        Choice("kerasgreedy.analysis.probe:ProbeAnalysis", Probe),
+        Choice("kerasgreedy.analysis.weights:WeightsAnalysis", WeightSizes),
+        Choice("kerasgreedy.analysis.probe:ProbeAnalysis", Separability),
         Choice("kerasgreedy.analysis.transfer:TransferAnalysis", Transfer),
         Choice("kerasgreedy.analysis.explain:ExplainAnalysis", Explain),
         Choice("kerasgreedy.analysis.visualize:VisualizeAnalysis", Visualize),

@@ -28,10 +28,10 @@ from kerasgreedy.spec.analysis_settings import (
     Curvature,
     Explain,
     Landscape,
-    Probe,
+    Separability,
     Transfer,
     Visualize,
-    Weights,
+    WeightSizes,
 )
 from kerasgreedy.train.entry_points import evaluate_run, train_spec
 
@@ -299,7 +299,7 @@ def test_overwriting_leaves_nothing_of_before(two_runs, tmp_path):
         (Landscape, {"along": "path", "seed": 1}, "--along plane or line"),
         (Curvature, {"span": 2.0}, "--surface"),
         (Connect, {"form": "bezier", "beads": 5}, "--form string"),
-        (Probe, {"width": 3}, "--kinds cnn1 or cnn2"),
+        (Separability, {"width": 3}, "--kinds cnn1 or cnn2"),
         (Transfer, {"data": "digits", "epochs": 3}, "--tuned-splits"),
         (Explain, {"methods": ["occlusion"], "steps": 3}, "--methods integrated_gradients"),
         (Visualize, {"what": "classes", "layer": "block_1/conv_1"}, "--what filters or maximize or activations"),
@@ -367,7 +367,7 @@ def test_the_commands(two_runs, call, tmp_path, monkeypatch):
 
 
 def test_weights_of_runs(two_runs, tmp_path):
-    found = analyse(Weights(bins=11, reach=0.25), two_runs, tmp_path / "out", quiet=True)
+    found = analyse(WeightSizes(bins=11, reach=0.25), two_runs, tmp_path / "out", quiet=True)
     assert [file.name for file in found.files] == ["weights.json", "weights.csv", "weights.png"]
     for run, workdir in zip(found.figures["runs"], two_runs, strict=True):
         stored = weights(workdir)

@@ -13,7 +13,7 @@ from kerasgreedy.analysis.separability import answers, cnn_head, few_shot, fit, 
 from kerasgreedy.analysis.subject import run_subject
 from kerasgreedy.errors import InputError
 from kerasgreedy.graph.rules import adaptive_windows
-from kerasgreedy.spec.analysis_settings import Probe, Transfer
+from kerasgreedy.spec.analysis_settings import Separability, Transfer
 
 
 def pooled(maps, side=2):
@@ -32,7 +32,7 @@ def outputs(subject, images, depth):
 
 @pytest.fixture(scope="module")
 def probed(two_runs, tmp_path_factory):
-    settings = Probe(examples=120, kinds=["linear", "cnn1"], epochs=1, width=4)
+    settings = Separability(examples=120, kinds=["linear", "cnn1"], epochs=1, width=4)
     return analyse(settings, two_runs, tmp_path_factory.mktemp("probe") / "out", quiet=True)
 
 
