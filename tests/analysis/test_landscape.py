@@ -382,3 +382,15 @@ def test_weights_of_runs(two_runs, tmp_path):
         trained = run_subject(workdir).model.trainable_variables
         norm = np.sqrt(sum(np.square(keras.ops.convert_to_numpy(v), dtype=np.float64).sum() for v in trained))
         assert run["norms"][-1]["norm"] == pytest.approx(norm, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_path_where_heads_at_all_depths_trained_together(two_runs, tmp_path):
+    """Kept files hold every head; those at other depths do not matter, and a smaller depth has its path too."""
+    base = two_runs[0].parent
+    sets = ["strategy=deep_supervision", "keep_checkpoints=3", "training.epochs=2", "training.keep=last"]
+    train_spec(base / "tiny.yaml", base / "fast.yaml", sets, tmp_path / "run", quiet=True)
+    for depth in (2, 3):
+        settings = Landscape(along="path", points=3, examples=20, depth=depth)
+        found = analyse(settings, [tmp_path / "run"], tmp_path / str(depth), quiet=True).figures
+        assert [place[0] for place in found["runs"][0]["path"]] == [0, 1, 2]
