@@ -74,6 +74,9 @@ def draw_planes(found: dict[str, Any]) -> Any:
             shares = run["variance"]
             axes.set_xlabel(f"first direction, {percent(shares[0])} % of the path")
             axes.set_ylabel(f"second, {percent(shares[1]) if len(shares) > 1 else '0'} %")
+        else:
+            axes.set_xlabel("first direction", fontsize=8)
+            axes.set_ylabel("second direction", fontsize=8)
         axes.plot(0, 0, "+", color="black", markersize=9, markeredgewidth=1.6)
         axes.set_title(_name(run, found), fontsize=9)
         axes.tick_params(labelsize=8)
@@ -102,6 +105,8 @@ def draw_surfaces(found: dict[str, Any]) -> Any:
         axes = figure.add_subplot(rows, columns, index + 1, projection="3d")
         across, up = np.meshgrid(*run["axes"], indexing="ij")
         axes.plot_surface(across, up, height, cmap="viridis", vmin=low, vmax=high, rcount=60, ccount=60, linewidth=0)
+        axes.set_xlabel("first direction", fontsize=8)
+        axes.set_ylabel("second", fontsize=8)
         axes.set_zlim(low, high if high > low else low + 1)
         axes.set_zlabel("log10 of the loss" if wide else "loss", fontsize=8)
         axes.set_title(_name(run, found), fontsize=9)
