@@ -28,6 +28,11 @@ def as_json(value: Any, indent: int | None = None) -> str:
         raise Diverged(f"{place} is not a finite number; nothing was written") from None
 
 
+def finite(value: float) -> float | None:
+    """A figure that JSON can hold: None in the place of what is not finite."""
+    return value if math.isfinite(value) else None
+
+
 def _not_finite(value: Any, place: str = "") -> str | None:
     """The first figure in plain data that is not finite, as `depths.0.loss = nan`."""
     if isinstance(value, float) and not math.isfinite(value):

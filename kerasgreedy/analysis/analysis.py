@@ -109,6 +109,14 @@ class Desk:
             self.ledger.begin()
             write_arrays(self.folder, name, arrays)
 
+    def measured(self, key: str, countdown: Countdown, measure: Callable[[], Any]) -> Any:
+        """One piece of work: what the ledger has under the key, or what is measured now and goes there; plain data."""
+        known = key in self.ledger
+        if not known:
+            self.ledger.put({key: measure()})
+        (countdown.known if known else countdown.did)(1)
+        return self.ledger[key]
+
     def countdown(self, what: str, total: int) -> Countdown:
         """Progress of `total` equal pieces of work."""
         return Countdown(what, total, self.tell)

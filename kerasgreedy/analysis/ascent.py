@@ -1,6 +1,6 @@
 """Images that a filter or a class answers to most: gradient ascent inside the box of pixels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.points import logits_of
-from kerasgreedy.network.taps import tapped
+from kerasgreedy.network.taps import noting, tapped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,14 +82,9 @@ def _climb(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """K of each image, and its gradient; `last` is the largest channel that is asked for."""
     seen: list[tf.Tensor] = []
-
-    def look(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        seen.append(call(*args, **kwargs))
-        return seen[-1]
-
     with tf.GradientTape() as tape:
         tape.watch(images)
-        with tapped({layer: look} if layer is not None else {}):
+        with tapped({layer: noting(seen)} if layer is not None else {}):
             outputs = model(images, training=False)
         if layer is not None and not seen:
             raise InputError(f"layer '{layer.name}' is not called by {model.name}")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from kerasgreedy.errors import InputError, did_you_mean
+from kerasgreedy.analysis.subject import class_index
+from kerasgreedy.errors import InputError
 from kerasgreedy.network.build import Network
 from kerasgreedy.nn.gated import GatedPatches, RectifiedMean
 from kerasgreedy.runs.open_run import open_job, trained_network
@@ -50,7 +51,7 @@ def class_filters_of(
     head = network.architecture.heads[depth - 1].name
     filters = effective_filters(network, head)
     names = list(job.data.class_names)
-    index = _index(names, class_)
+    index = 0 if class_ is None else class_index(names, class_)
     size, channels = filters.shape[0], filters.shape[2]
     norms = np.sqrt(np.square(filters).sum((0, 1, 2)))
     order = np.argsort(-norms[:, index], kind="stable")[:count]
@@ -88,14 +89,3 @@ def effective_filters(network: Network, head: str) -> "NDArray[np.float64]":
     if isinstance(first, RectifiedMean):
         return keras.ops.convert_to_numpy(first.kernel).astype(np.float64)[..., None] * weights
     raise InputError(f"{head} does not end in gated_conv with class_separable: true, whose filters this is about")
-
-
-def _index(names: list[str], class_: str | None) -> int:
-    if class_ is None:
-        return 0
-    if class_ in names:
-        return names.index(class_)
-    if class_.isdecimal() and int(class_) < len(names):
-        return int(class_)
-    hint = did_you_mean(class_, names) or f"; allowed: {', '.join(names[:20])}, or a number below {len(names)}"
-    raise InputError(f"class: received '{class_}'{hint}")

@@ -13,6 +13,7 @@ from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.network.points import Points
 from kerasgreedy.reports.path_loss_plot import draw_path_loss
 from kerasgreedy.spec.analysis_settings import Connect
+from kerasgreedy.strict_json import finite
 
 
 class ConnectAnalysis(Analysis[Connect]):
@@ -52,17 +53,17 @@ class ConnectAnalysis(Analysis[Connect]):
             "statistics": "reestimated",
             "level": level,
             "ends": [straight[0], straight[-1]],
-            "straight": _plain(straight),
-            "straight_height": _plain([max(straight)])[0],
+            "straight": [finite(loss) for loss in straight],
+            "straight_height": finite(max(straight)),
             "connected": path.connected,
-            "height": _plain([path.height])[0],
+            "height": finite(path.height),
             "beads": len(path.beads),
             "length": length[-1] / float(np.linalg.norm(np.asarray(end, np.float64) - start) or 1.0),
             "places": [place / (length[-1] or 1.0) for place in length],
-            "losses": [_plain(piece) for piece in path.losses],
-            "test": _plain(
-                [memory.of(f"test/{len(path.beads)}/{i}", partial(test.loss, bead)) for i, bead in enumerate(path.beads)]
-            ),
+            "losses": [[finite(loss) for loss in piece] for piece in path.losses],
+            "test": [
+                finite(memory.of(f"test/{len(path.beads)}/{i}", partial(test.loss, bead))) for i, bead in enumerate(path.beads)
+            ],
         }
 
     def tables(self, found: dict[str, Any]) -> list[Table]:
@@ -86,10 +87,6 @@ def _lengths(path: Path) -> list[float]:
         float(np.linalg.norm(np.asarray(two, np.float64) - one)) for one, two in zip(path.beads, path.beads[1:], strict=False)
     ]
     return [0.0, *np.cumsum(steps).tolist()]
-
-
-def _plain(values: Sequence[float]) -> list[float | None]:
-    return [value if np.isfinite(value) else None for value in values]
 
 
 def _text(value: float | None) -> str:

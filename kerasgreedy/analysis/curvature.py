@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from kerasgreedy.analysis.landscape import plain
 from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.errors import Diverged
 from kerasgreedy.network.points import Points, usual_batch
+from kerasgreedy.reports.countdown import Countdown
 from kerasgreedy.reports.curvature_plot import draw_convexity, draw_eigenvalues
 from kerasgreedy.spec.analysis_settings import Curvature
 
@@ -65,12 +67,7 @@ class CurvatureAnalysis(Analysis[Curvature]):
             theta = points.parameters.read()
             parts = []
             for part, rows in enumerate(slices):
-                key = f"{number}/part/{part}"
-                known = key in desk.ledger
-                if not known:
-                    desk.ledger.put({key: self._at(points, theta, rows)})
-                parts.append(desk.ledger[key])
-                (countdown.known if known else countdown.did)(1)
+                parts.append(desk.measured(f"{number}/part/{part}", countdown, partial(self._at, points, theta, rows)))
             entry = {"name": subject.name, **subject.facts, "examples": points.examples, "parts": parts, **_summary(parts)}
             if settings.surface:
                 entry |= self._surface(points, theta, desk, f"{number}/plane", countdown)
@@ -136,7 +133,16 @@ class CurvatureAnalysis(Analysis[Curvature]):
                 found["trace_error"] = None
         return found
 
-    def _surface(self, points: Points, theta: "NDArray[Any]", desk: Desk, place: str, countdown: Any) -> dict[str, Any]:
+    def _ends(self, points: Points, theta: "NDArray[Any]") -> list[Any] | None:
+        """[largest, smallest, converged] at a point; None where the loss or a product is not finite."""
+        settings = self.settings
+        try:
+            ends = eigenvalues(points, theta, settings.steps, settings.tolerance, settings.seed)
+        except Diverged:
+            return None
+        return [ends.largest, ends.smallest, ends.converged]
+
+    def _surface(self, points: Points, theta: "NDArray[Any]", desk: Desk, place: str, countdown: Countdown) -> dict[str, Any]:
         settings = self.settings
         directions = [filter_normalized(points.parameters, theta, settings.seed, number) for number in range(2)]
         axis = np.linspace(-settings.span, settings.span, settings.surface)
@@ -144,17 +150,9 @@ class CurvatureAnalysis(Analysis[Curvature]):
         largest, smallest = np.zeros(shape), np.zeros(shape)
         converged = np.zeros(shape, bool)
         for i, j in np.ndindex(shape):
-            key = f"{place}/{i}/{j}"
-            known = key in desk.ledger
-            if not known:
-                point = theta + (axis[i] * directions[0] + axis[j] * directions[1]).astype(theta.dtype)
-                try:
-                    ends = eigenvalues(points, point, settings.steps, settings.tolerance, settings.seed)
-                    desk.ledger.put({key: [ends.largest, ends.smallest, ends.converged]})
-                except Diverged:
-                    desk.ledger.put({key: None})
-            largest[i, j], smallest[i, j], converged[i, j] = desk.ledger[key] or (np.nan, np.nan, False)
-            (countdown.known if known else countdown.did)(1)
+            point = theta + (axis[i] * directions[0] + axis[j] * directions[1]).astype(theta.dtype)
+            found = desk.measured(f"{place}/{i}/{j}", countdown, partial(self._ends, points, point))
+            largest[i, j], smallest[i, j], converged[i, j] = found or (np.nan, np.nan, False)
         known_points = np.isfinite(smallest)
         if not known_points.any():
             raise Diverged("the curvature is finite nowhere on the plane; --span less")

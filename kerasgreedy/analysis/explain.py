@@ -19,10 +19,10 @@ from kerasgreedy.analysis.attribution import (
     rank_correlation,
     scores,
 )
-from kerasgreedy.analysis.subject import Subject, model_at
+from kerasgreedy.analysis.subject import Subject, class_index, model_at
 from kerasgreedy.data.augment import whole_image
 from kerasgreedy.data.decode import read_image
-from kerasgreedy.errors import InputError, did_you_mean
+from kerasgreedy.errors import InputError
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.points import logits_of
 from kerasgreedy.reports.attribution_plot import draw_maps, draw_removal
@@ -57,7 +57,9 @@ class ExplainAnalysis(Analysis[Explain]):
             raise InputError(f"--block: received {block}; allowed: 1 to {subject.parts.depth}, the depth of the head")
         images, labels, names = self._images(subject)
         answers = np.argmax(np.asarray(logits_of(subject.model(images, training=False))), axis=1)
-        classes = answers if settings.class_ is None else np.full(len(images), _class(subject, settings.class_))
+        classes = (
+            answers if settings.class_ is None else np.full(len(images), class_index(subject.classes, settings.class_, "--class"))
+        )
         sure = probabilities(subject.model, images, classes)
         shuffled, blocks = _shuffled(subject, settings.seed)
         maps: dict[str, NDArray[Any]] = {}
@@ -78,8 +80,7 @@ class ExplainAnalysis(Analysis[Explain]):
                 found[method] |= {"completeness_gap": self._gap, "steps": self._steps}
             countdown.did()
         found["random"] = self._checked(subject.model, images, classes, random_maps(images, settings.seed))
-        mean, deviation = subject.parts.pipeline.mean, subject.parts.pipeline.deviation
-        self._pixels = np.clip((images * deviation + mean) / 255, 0, 1)
+        self._pixels = subject.pixels(images)
         self._shown = maps
         desk.keep("maps", {"images": images, "classes": classes, **maps})
         about = [
@@ -168,16 +169,6 @@ def _shuffled(subject: Subject, seed: int) -> tuple[keras.Model, list[keras.Mode
     for variable, value in zip(model.variables, randomized(subject.model, seed), strict=True):
         variable.assign(value)
     return model, other.blocks
-
-
-def _class(subject: Subject, text: str) -> int:
-    names = list(subject.classes)
-    if text in names:
-        return names.index(text)
-    if text.isdecimal() and int(text) < len(names):
-        return int(text)
-    hint = did_you_mean(text, names) or f"; allowed: {', '.join(names[:20])}, or a number below {len(names)}"
-    raise InputError(f"--class: received '{text}'{hint}")
 
 
 def _name(subject: Subject, label: int | None) -> str | None:

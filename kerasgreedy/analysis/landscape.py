@@ -18,6 +18,7 @@ from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.network.points import Points
 from kerasgreedy.reports.landscape_plot import draw_lines, draw_planes, draw_surfaces
 from kerasgreedy.spec.analysis_settings import Landscape
+from kerasgreedy.strict_json import finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,14 +57,10 @@ def surface(
     for some in _groups(open_, points.devices):
         at = [theta + sum(axes[i][j] * directions[i] for i, j in enumerate(index)) for index in some]
         values = points.evaluate(at, [fitted.statistics(point) for point in at] if fitted else None)
-        ledger.put({names[index]: [_finite(loss), right] for index, (loss, right) in zip(some, values, strict=True)})
+        ledger.put({names[index]: [finite(loss), right] for index, (loss, right) in zip(some, values, strict=True)})
         did(len(some))
     found = np.array([[math.nan if value is None else value for value in ledger[name]] for name in names.values()])
     return found[:, 0].reshape(shape), found[:, 1].reshape(shape)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -262,4 +259,4 @@ def plain(values: "NDArray[np.float64]") -> Any:
     """Nested lists, None for what is not finite."""
     if values.ndim:
         return [plain(row) for row in values]
-    return _finite(float(values))
+    return finite(float(values))

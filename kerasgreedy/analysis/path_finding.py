@@ -13,6 +13,7 @@ import numpy as np
 from kerasgreedy.analysis.analysis import Ledger, read_arrays, write_arrays
 from kerasgreedy.errors import Diverged
 from kerasgreedy.network.points import Points
+from kerasgreedy.strict_json import finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class Memory:
         """Losses; what is not finite is infinite."""
         if key not in self._ledger:
             value = found()
-            self._ledger.put({key: [_kept(v) for v in value] if isinstance(value, list) else _kept(value)})
+            self._ledger.put({key: [finite(v) for v in value] if isinstance(value, list) else finite(value)})
         value = self._ledger[key]
         return [_read(v) for v in value] if isinstance(value, list) else _read(value)
 
@@ -52,7 +53,7 @@ class Memory:
         self._ledger.begin()
         if self._folder is not None:
             write_arrays(self._folder, name, {"theta": theta})
-        self._ledger.put({name: _kept(loss)})
+        self._ledger.put({name: finite(loss)})
         return theta, loss
 
     def bend(self) -> tuple["NDArray[Any]", "NDArray[Any]", int] | None:
@@ -67,10 +68,6 @@ class Memory:
         self._ledger.begin()
         if self._folder is not None:
             write_arrays(self._folder, "bend", {"theta": theta, "velocity": velocity, "step": np.array(step)})
-
-
-def _kept(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _read(value: float | None) -> float:

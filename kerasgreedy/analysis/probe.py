@@ -1,7 +1,9 @@
 """`kerasgreedy probe`: separability by depth (greedy paper, Figures 3 and 5)."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,21 +37,16 @@ class ProbeAnalysis(Analysis[Separability]):
         for number, (subject, own) in enumerate(zip(subjects, depths, strict=True)):
             train = subject.sample("train", settings.examples)
             test = subject.sample("test", settings.test_examples or 10**9)
-            flat: dict[str, Any] | None = None
+            flat = functools.cache(partial(self._flat, subject, own, train, test))
             rows = []
             for depth in own:
                 row: dict[str, Any] = {"depth": depth}
                 for kind in settings.kinds:
-                    key = f"{number}/{depth}/{kind}"
-                    known = key in desk.ledger
-                    if not known and kind == "linear":
-                        flat = flat or self._flat(subject, own, train, test)
-                        sides = [(flat[side][depth], sample.labels) for side, sample in (("train", train), ("test", test))]
-                        desk.ledger.put({key: linear_separability(sides[0], sides[1], settings.c)})
-                    elif not known:
-                        desk.ledger.put({key: self._cnn(subject, depth, int(kind[-1]), train, test)})
-                    row[kind] = desk.ledger[key]
-                    (countdown.known if known else countdown.did)(1)
+                    if kind == "linear":
+                        fitted = partial(self._linear, flat, depth, train, test)
+                    else:
+                        fitted = partial(self._cnn, subject, depth, int(kind[-1]), train, test)
+                    row[kind] = desk.measured(f"{number}/{depth}/{kind}", countdown, fitted)
                 rows.append(row)
             job = subject.parts.job
             entry = {
@@ -84,6 +81,10 @@ class ProbeAnalysis(Analysis[Separability]):
     def _flat(self, subject: Subject, depths: Sequence[int], train: Sample, test: Sample) -> dict[str, Any]:
         network, pool = subject.parts.network, self.settings.pool
         return {side: features(network, depths, s.images, pool) for side, s in (("train", train), ("test", test))}
+
+    def _linear(self, flat: Callable[[], dict[str, Any]], depth: int, train: Sample, test: Sample) -> dict[str, Any]:
+        sides = flat()
+        return linear_separability((sides["train"][depth], train.labels), (sides["test"][depth], test.labels), self.settings.c)
 
     def _cnn(self, subject: Subject, depth: int, layers: int, train: Sample, test: Sample) -> dict[str, Any]:
         settings, network = self.settings, subject.parts.network

@@ -75,11 +75,17 @@ def linear_separability(
     """
     scaler = StandardScaler().fit(train[0])
     classifier = OneVsRestClassifier(LogisticRegression(C=c, max_iter=ITERATIONS))
+    converged = _fitted(classifier, scaler.transform(train[0]), train[1])
+    scores = {name: float(classifier.score(scaler.transform(x), y)) for name, (x, y) in (("train", train), ("test", test))}
+    return {**scores, "converged": converged}
+
+
+def _fitted(classifier: Any, x: "NDArray[Any]", y: "NDArray[Any]") -> bool:
+    """Fits a classifier of scikit-learn; whether it says that it has converged."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(scaler.transform(train[0]), train[1])
-    scores = {name: float(classifier.score(scaler.transform(x), y)) for name, (x, y) in (("train", train), ("test", test))}
-    return {**scores, "converged": not any(issubclass(each.category, ConvergenceWarning) for each in heard)}
+        classifier.fit(x, y)
+    return not any(issubclass(each.category, ConvergenceWarning) for each in heard)
 
 
 def few_shot(
@@ -90,7 +96,7 @@ def few_shot(
 ) -> dict[str, Any]:
     """Mean over the classes of the accuracy of multinomial logistic regression by SAGA on principal components.
 
-    Greedy paper, section C.3: scikit-learn's defaults, the components fitted on the training side. Features are centred and
+    Greedy paper, section C.3: scikit-learn's penalty, the components fitted on the training side. Features are centred and
     divided by one common deviation before, so that the penalty means the same at every depth.
 
     Args:
@@ -106,10 +112,7 @@ def few_shot(
     x, z = ((np.asarray(side[0], np.float32) - mean.astype(np.float32)) / np.float32(scale) for side in (train, test))
     pca = PCA(min(components, *x.shape), random_state=seed).fit(x)
     classifier = LogisticRegression(solver="saga", max_iter=ITERATIONS, tol=1e-3, random_state=seed)
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(pca.transform(x), train[1])
-    converged = not any(issubclass(each.category, ConvergenceWarning) for each in heard)
+    converged = _fitted(classifier, pca.transform(x), train[1])
     accuracy = per_class(classifier.predict(pca.transform(z)), test[1])
     return {"accuracy": accuracy, "components": int(pca.n_components_), "converged": converged}
 
@@ -139,13 +142,11 @@ def fit(
     rate: float,
     seed: int,
     frozen: Callable[[tf.Tensor], tf.Tensor] = lambda x: x,
-    did: Callable[[int], None] = lambda epoch: None,
 ) -> None:
     """Trains a model for cross entropy: SGD, momentum 0.9, weight decay 5e-4, batches of 128, a cosine to 0.
 
     Args:
         frozen: what images pass before they come to the model; it stays.
-        did: told of each epoch.
     """
     images, labels = train
     batch = min(BATCH, len(labels))
@@ -168,7 +169,6 @@ def fit(
         order = np.random.default_rng((seed, epoch)).permutation(len(labels))[: steps * batch].reshape(steps, batch)
         for rows in order:
             step(tf.constant(images[rows]), tf.constant(labels[rows]))
-        did(epoch + 1)
 
 
 def answers(

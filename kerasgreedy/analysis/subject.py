@@ -1,6 +1,7 @@
 """What an analysis looks at: any Keras model with its loss, and for a run its images."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Part, Pipeline
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.network.build import FLOAT32, Network
 from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.network.points import Losses, cross_entropy
@@ -43,10 +44,6 @@ class Sample:
     rows: "NDArray[np.int64]"
     part: str
     of: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the record of an analysis."""
-        return {"part": self.part, "examples": len(self.labels), "of": self.of}
 
 
 @dataclass(frozen=True)
@@ -97,6 +94,11 @@ class Subject:
                 found.append((images[real], labels[real], rows[real]))
         images, labels, rows = (np.concatenate(each) for each in zip(*found, strict=True))
         return Sample(images, labels, rows, part, there)
+
+    def pixels(self, images: "NDArray[Any]") -> "NDArray[Any]":
+        """Normalised images as pictures, from 0 to 1."""
+        pipeline = self.parts.pipeline
+        return np.clip((images * pipeline.deviation + pipeline.mean) / 255, 0, 1)
 
     def image(self, part: Part, number: int) -> Sample:
         """One image of a run's data, by its place in the part from 0.
@@ -171,6 +173,21 @@ def run_subject(workdir: str | Path, depth: int | None = None, data: ImageArrays
 
     parts = RunParts(folder, job, network, open_pipeline(job, data, folder), depth)
     return Subject(folder.path.name, model_at(network, depth), losses, tuple(job.data.class_names), parts)
+
+
+def class_index(names: Sequence[str], text: str, what: str = "class") -> int:
+    """The class that a name or a number means.
+
+    Raises:
+        InputError: there is none; begins with `what`.
+    """
+    known = list(names)
+    if text in known:
+        return known.index(text)
+    if text.isdecimal() and int(text) < len(known):
+        return int(text)
+    hint = did_you_mean(text, known) or f"; allowed: {', '.join(known[:20])}, or a number below {len(known)}"
+    raise InputError(f"{what}: received '{text}'{hint}")
 
 
 def kept_points(subject: Subject, parameters: Parameters) -> list[tuple[int, "NDArray[Any]"]]:

@@ -109,11 +109,7 @@ class TransferAnalysis(Analysis[Transfer]):
                 scores = []
                 for i, split in enumerate(target.splits[: settings.tuned_splits]):
                     place = f"{target.digest}/{number}/{key}/{i}"
-                    known = place in desk.ledger
-                    if not known:
-                        desk.ledger.put({place: self._whole(subject, key, split, target)})
-                    scores.append(desk.ledger[place])
-                    (countdown.known if known else countdown.did)(1)
+                    scores.append(desk.measured(place, countdown, partial(self._whole, subject, key, split, target)))
                 entry[key] = _spread(scores)
             runs.append(entry)
         first = targets[0]
@@ -182,20 +178,19 @@ class TransferAnalysis(Analysis[Transfer]):
         depths: list[int],
     ) -> dict[int, list[Any]]:
         """Depth -> [mean, deviation, whether all converged]; features are made where something is missing."""
-        flat: dict[int, NDArray[Any]] | None = None
+        flat = functools.cache(partial(made, target))
         found = {}
         for depth in depths:
-            key = f"{target.digest}/{place}/{depth}"
-            known = key in desk.ledger
-            if not known:
-                flat = flat or made(target)
-                sides = target.sides(flat[depth])
-                each = [few_shot(train, test, self.settings.components, self.settings.seed) for train, test in sides]
-                desk.ledger.put({key: [[score["accuracy"] for score in each], all(score["converged"] for score in each)]})
-            scores, converged = desk.ledger[key]
+            few = partial(self._few_shots, flat, depth, target)
+            scores, converged = desk.measured(f"{target.digest}/{place}/{depth}", countdown, few)
             found[depth] = [*_spread(scores), converged]
-            (countdown.known if known else countdown.did)(1)
         return found
+
+    def _few_shots(self, flat: Callable[[], dict[int, "NDArray[Any]"]], depth: int, target: Target) -> list[Any]:
+        """[accuracies of the divisions, whether all converged]."""
+        sides = target.sides(flat()[depth])
+        each = [few_shot(train, test, self.settings.components, self.settings.seed) for train, test in sides]
+        return [[score["accuracy"] for score in each], all(score["converged"] for score in each)]
 
     def _whole(self, subject: Subject, key: str, split: Any, target: Target) -> float:
         """Accuracy of the network with a new linear head, trained from scratch or with its last blocks tuned."""

@@ -13,7 +13,7 @@ from kerasgreedy.analysis.attribution import CONVOLUTIONS
 from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.network.points import logits_of
-from kerasgreedy.network.taps import tapped
+from kerasgreedy.network.taps import noting, tapped
 from kerasgreedy.reports.pictures_plot import draw_confusion, draw_sheet
 from kerasgreedy.reports.tables import percent
 from kerasgreedy.spec.analysis_settings import Visualize
@@ -110,7 +110,7 @@ class VisualizeAnalysis(Analysis[Visualize]):
             subject.model, shape, chosen, low, high, layer, settings.steps, settings.rate, settings.jitter, settings.smoothing,
             settings.seed,
         )  # fmt: skip
-        self._pictures = np.clip((images * pipeline.deviation + pipeline.mean) / 255, 0, 1)
+        self._pictures = subject.pixels(images)
         return images, heights
 
     def _activations(self, subject: Subject) -> dict[str, Any]:
@@ -118,12 +118,7 @@ class VisualizeAnalysis(Analysis[Visualize]):
         place, layer = self._layer(subject)
         sample = subject.image(self.settings.part, self.settings.image)
         seen: list[Any] = []
-
-        def look(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            seen.append(call(*args, **kwargs))
-            return seen[-1]
-
-        with tapped({layer: look}):
+        with tapped({layer: noting(seen)}):
             subject.model(sample.images, training=False)
         maps = np.asarray(seen[-1])[0]
         strength = np.abs(maps).mean((0, 1))
@@ -147,8 +142,7 @@ class VisualizeAnalysis(Analysis[Visualize]):
         np.add.at(counts, (labels, given), 1)
         wrong = np.flatnonzero(given != labels)
         worst = wrong[np.argsort(-sure[wrong, given[wrong]], kind="stable")][: self.settings.count]
-        pipeline = subject.parts.pipeline
-        self._pictures = np.clip((sample.images[worst] * pipeline.deviation + pipeline.mean) / 255, 0, 1)
+        self._pictures = subject.pixels(sample.images[worst])
         texts = [f"{names[given[i]]} {100 * sure[i, given[i]]:.0f} %\nis {names[labels[i]]}" for i in worst]
         return {
             "part": sample.part,

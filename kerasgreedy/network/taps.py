@@ -26,5 +26,15 @@ def tapped(taps: Mapping[keras.layers.Layer, Tap]) -> Iterator[None]:
             del layer.__dict__["call"]
 
 
+def noting(seen: list[Any]) -> Tap:
+    """A tap that adds what the layer gives to `seen` and changes nothing."""
+
+    def look(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        seen.append(call(*args, **kwargs))
+        return seen[-1]
+
+    return look
+
+
 def _through(tap: Tap, call: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: tap(call, *args, **kwargs)
