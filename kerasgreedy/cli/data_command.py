@@ -71,6 +71,8 @@ def show(
     write_sheet(seen, path, overwrite)
     if seen.info.skipped:
         tell(skipped_notice(seen.info.skipped))
+    if seen.info.passed_over.count:
+        tell(seen.info.passed_over.words)
     if as_json:
         output.put_json({**seen.as_dict(), "output": str(path)})
     else:

@@ -68,7 +68,7 @@ def _shapes(parts: dict[str, Any], most: int = 4) -> str:
 
 def predict(
     exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="An exported version, or a folder of versions: the newest.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG or BMP files, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option("--top", min=1, help="Classes shown for each image.")] = 3,
     as_json: Json = False,
 ) -> None:

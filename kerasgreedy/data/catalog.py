@@ -1,22 +1,22 @@
 """What is known of a data set before its images are read. Imports no TensorFlow: `plan` and `validate` use it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from kerasgreedy.data.folders import describe_folder
 from kerasgreedy.data.idx import STEMS, idx_files, idx_folder, idx_shape
-from kerasgreedy.data.info import DataInfo, common_size
+from kerasgreedy.data.info import DataInfo, Known, common_size
 from kerasgreedy.data.named import FORMS, NAMED, VARIANT_TEST, VARIANT_TRAIN, NamedSet, kind_of
 from kerasgreedy.data.prepared import describe_copy, tfds_folders, tfds_missing, tfds_root
 from kerasgreedy.errors import DataError, did_you_mean
 from kerasgreedy.spec.recipe import Data
 
 
-def describe(data: Data, skipped: Collection[str] | None = None) -> DataInfo:
+def describe(data: Data, known: Known | None = None) -> DataInfo:
     """Looks a data set up without reading its images.
 
     Args:
-        skipped: files of a folder that are known to be unreadable and are left out.
+        known: of a folder that a run has begun with.
 
     Raises:
         DataError: unknown name, missing folder or files, or no prepared copy whose facts could be read.
@@ -25,7 +25,7 @@ def describe(data: Data, skipped: Collection[str] | None = None) -> DataInfo:
     if data.dataset in NAMED:
         return _describe_named(data.dataset, NAMED[data.dataset], data)
     if kind == "folder" and rest:
-        return describe_folder(rest, data, skipped)
+        return describe_folder(rest, data, known or Known())
     if kind in _FORMS and rest:
         return _FORMS[kind](rest, data)
     hint = did_you_mean(data.dataset, NAMED)
@@ -46,6 +46,8 @@ def inapplicable(data: Data, dataset: str) -> tuple[str, str] | None:
     for key, given in (("scale", data.scale != "auto"), ("channel_axis", data.channel_axis is not None)):
         if given and kind not in ("npz", "arrays"):
             return key, f"is for npz:PATH and for arrays of a program's own, and '{dataset}' is neither; leave it out"
+    if data.test is not None and kind != "folder":
+        return "test", f"is for a folder:PATH without test images of its own; '{dataset}' has some: leave it out"
     if data.corrupt == "skip" and kind != "folder":
         return "corrupt", f"received 'skip', which is for the files of folder:PATH; '{dataset}' has none: leave it out"
     if kind in ("embedded", "folder", "npz"):

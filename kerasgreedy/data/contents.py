@@ -8,14 +8,15 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from kerasgreedy.data.catalog import tfds_name
-from kerasgreedy.data.folders import folder_files, relative
+from kerasgreedy.data.folders import open_folder
 from kerasgreedy.data.idx import idx_files
+from kerasgreedy.data.info import Known
 from kerasgreedy.data.named import kind_of
 from kerasgreedy.data.prepared import tfds_folders
 from kerasgreedy.errors import DataError, tell
@@ -31,11 +32,11 @@ _THREADS, _AT_ONCE = 8, 64
 _QUIET_SECONDS, _TELL_SECONDS = 3.0, 30.0
 
 
-def data_files(data: Data, skipped: Collection[str] = ()) -> dict[str, str]:
+def data_files(data: Data, known: Known | None = None) -> dict[str, str]:
     """The files that a data set is read from.
 
     Args:
-        skipped: files of a folder that are left out.
+        known: of a folder that a run has begun with.
 
     Returns:
         name (within the folder of the data set) -> path; empty where the images come with a package.
@@ -45,8 +46,7 @@ def data_files(data: Data, skipped: Collection[str] = ()) -> dict[str, str]:
     """
     kind, place = kind_of(data.dataset)
     if kind == "folder":
-        splits, _ = folder_files(place, skipped)
-        return {relative(file): file for files in splits.values() for file, _ in files}
+        return {file.name: file.path for file in open_folder(place, data, known or Known()).files}
     if kind == "npz":
         path = user_path(place)
         return {path.name: str(path)}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from kerasgreedy.data.folders import IMAGE_FORMATS, unreadable_image
 from kerasgreedy.data.idx import idx_shape, open_idx
+from kerasgreedy.data.image_kinds import IMAGE_FORMATS, turns, unreadable_image
 from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import DataError
 from kerasgreedy.files import open_regular
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def read_image(file: str, channels: int) -> "NDArray[np.uint8]":
+def read_image(file: str, channels: int, upright: bool = True) -> "NDArray[np.uint8]":
     """The one decoder of training and of `predict`: an image file as (height, width, channels) uint8.
 
     Of an animation it is the first picture; what is transparent has the colour that is stored for it.
 
     Args:
         channels: 1 (luminance) or 3.
+        upright: turned as its EXIF data say, as cameras store pictures.
 
     Raises:
         DataError: naming the file.
@@ -35,14 +36,19 @@ def read_image(file: str, channels: int) -> "NDArray[np.uint8]":
         with open_regular(file) as content, Image.open(content, formats=IMAGE_FORMATS) as image:
             if image.format == "PNG":
                 _check_end(content)
+            way = turns(image) if upright else None
             image.load()
             image.info.pop("transparency", None)  # Pillow would warn that it is passed over
             picture: Image.Image = image
+            if image.mode == "F" or (image.format == "TIFF" and image.mode == "I"):
+                raise OSError("its pixels are of 32 bits; allowed: 8 or 16 a channel")
             if image.mode.startswith("I"):  # 16 bits; `convert` alone would cut them off at 255
                 picture = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
             mode = "L" if channels == 1 else "RGB"
             if picture.mode != mode:
                 picture = picture.convert(mode)
+            if way is not None:
+                picture = picture.transpose(way)
             return np.asarray(picture).reshape(picture.height, picture.width, channels)
     except MemoryError:
         raise

@@ -11,9 +11,9 @@ from kerasgreedy.data.arrays import ImageArrays, channels_last, check_classes, c
 from kerasgreedy.data.augment import whole_image
 from kerasgreedy.data.decode import read_idx, read_image
 from kerasgreedy.data.fetch import open_copy
-from kerasgreedy.data.folders import folder_files, relative
+from kerasgreedy.data.folders import ImageFile, open_folder
 from kerasgreedy.data.idx import idx_files
-from kerasgreedy.data.info import DataInfo
+from kerasgreedy.data.info import DataInfo, Known
 from kerasgreedy.data.named import kind_of
 from kerasgreedy.data.npz import read_npz
 from kerasgreedy.data.scale import to_bytes
@@ -73,18 +73,17 @@ def _checked(train: Split, test: Split, info: DataInfo) -> tuple[Split, Split]:
     return train, test
 
 
-def unreadable(data: Data, channels: int) -> tuple[str, ...]:
-    """The files of a folder that cannot be decoded, as `train/cat/1.jpg`.
+def without_unreadable(data: Data, channels: int) -> Known:
+    """Decodes all files of a folder, for `data.corrupt: skip`; those that cannot be are to be left out.
 
     Args:
         data: the recipe's data section; its data set is a folder.
         channels: of the network's input.
     """
-    splits, _ = folder_files(kind_of(data.dataset)[1])
-    files = [file for split in splits.values() for file, _ in split]
+    files = open_folder(kind_of(data.dataset)[1], data, Known()).files
     with ThreadPoolExecutor() as pool:
-        good = pool.map(lambda file: _is_readable(file, channels), files)
-        return tuple(relative(file) for file, whole in zip(files, good, strict=True) if not whole)
+        good = pool.map(lambda file: _is_readable(file.path, channels), files)
+        return Known(tuple(file.name for file, whole in zip(files, good, strict=True) if not whole))
 
 
 def _is_readable(file: str, channels: int) -> bool:
@@ -130,25 +129,26 @@ def _idx_or_copy(name: str, data: Data) -> ImageArrays:
 
 
 def _folder(place: str, data: Data, info: DataInfo, size: tuple[int, int], channels: int) -> tuple[Split, Split]:
-    splits, _ = folder_files(place, info.skipped or ())
+    splits = open_folder(place, data, info.known).splits
     if _fits_memory(splits, data, size, channels):
         train, test = (_decode_all(files, info, size, channels) for files in splits.values())
         return train, test
-    return FileSplit(splits["train"], channels), FileSplit(splits["test"], channels)
+    streamed = [FileSplit([(file.path, file.label) for file in files], channels, info.known.upright) for files in splits.values()]
+    return streamed[0], streamed[1]
 
 
-def _fits_memory(splits: dict[str, list[tuple[str, int]]], data: Data, size: tuple[int, int], channels: int) -> bool:
+def _fits_memory(splits: dict[str, list[ImageFile]], data: Data, size: tuple[int, int], channels: int) -> bool:
     """Whether a folder is decoded once and held; what is cut at random needs files at their own size."""
     if data.augment.random_resized_crop or data.test_resize is not None:
         return False
     return sum(map(len, splits.values())) * size[0] * size[1] * channels <= IN_MEMORY_BYTES
 
 
-def _decode_all(files: Sequence[tuple[str, int]], info: DataInfo, size: tuple[int, int], channels: int) -> ArraySplit:
+def _decode_all(files: Sequence[ImageFile], info: DataInfo, size: tuple[int, int], channels: int) -> ArraySplit:
     images = np.empty((len(files), *size, channels), np.uint8)
 
     def decode(index: int) -> None:
-        image = read_image(files[index][0], channels)
+        image = read_image(files[index].path, channels, info.known.upright)
         images[index] = image if image.shape[:2] == size else resize(image)
 
     spec = tf.TensorSpec((None, None, channels), tf.uint8)
@@ -156,7 +156,7 @@ def _decode_all(files: Sequence[tuple[str, int]], info: DataInfo, size: tuple[in
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(decode, range(len(files))):
             pass
-    return ArraySplit(images, np.array([label for _, label in files]), info.classes, info.dataset)
+    return ArraySplit(images, np.array([file.label for file in files]), info.classes, info.dataset)
 
 
 def _tfds(data: Data, info: DataInfo, size: tuple[int, int], channels: int) -> tuple[Split, Split]:

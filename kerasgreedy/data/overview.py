@@ -9,7 +9,7 @@ import numpy as np
 from kerasgreedy.data.catalog import describe, inapplicable
 from kerasgreedy.data.fetch import fetch
 from kerasgreedy.data.info import DataInfo
-from kerasgreedy.data.loaders import open_data, unreadable
+from kerasgreedy.data.loaders import open_data, without_unreadable
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.data.splits import ArraySplit, PictureSplit, Split, TfdsSplit
 from kerasgreedy.errors import DataError, InputError
@@ -72,6 +72,7 @@ class Overview:
             "deviation": [round(float(value), 3) for value in self.deviation],
             "origin": info.origin,
             "skipped": list(info.skipped or ()),
+            "passed_over": info.passed_over.counts,
         }
 
 
@@ -111,7 +112,7 @@ def overview(recipe: Recipe) -> Overview:
     height, width = wanted or info.image_shape[:2]
     size, channels = (height or USUAL_SIDE, width or USUAL_SIDE), info.image_shape[2]
     if data.corrupt == "skip":
-        info = describe(data, unreadable(data, channels))
+        info = describe(data, without_unreadable(data, channels))
     train, test = open_data(data, info, size, channels)
     # Figures of the pixels are wanted however the recipe normalises, and of all training images.
     whole = data.model_copy(update={"normalize": "per_channel", "validation": 0, "train_examples": None, "test_examples": None})

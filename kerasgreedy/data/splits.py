@@ -105,13 +105,19 @@ class ArraySplit(Split):
 class FileSplit(Split):
     """Image files that are decoded anew each time, at their own size.
 
+    Args:
+        files: path and label of each.
+        channels: 1 or 3.
+        upright: see `read_image`.
+
     Attributes:
         fault: of a file that could not be decoded, which ended the batches.
     """
 
     uniform = False
 
-    def __init__(self, files: Sequence[tuple[str, int]], channels: int):
+    def __init__(self, files: Sequence[tuple[str, int]], channels: int, upright: bool = True):
+        self.upright = upright
         self.fault: DataError | None = None
         self.files = [file for file, _ in files]
         self.labels = np.array([label for _, label in files], np.int32)
@@ -134,7 +140,7 @@ class FileSplit(Split):
 
     def _decode(self, index: "NDArray[np.int64]") -> "NDArray[np.uint8]":
         try:
-            return read_image(self.files[int(index)], self.channels)
+            return read_image(self.files[int(index)], self.channels, self.upright)
         except DataError as error:
             self.fault = self.fault or error
             raise

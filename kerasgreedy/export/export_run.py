@@ -172,7 +172,7 @@ def _endpoints(job: Job, network: Network, answer: Answer, settings: Export) -> 
     height, width, channels = network.architecture.input_shape
     if channels not in (1, 3):
         raise InputError(f"the network takes images of {channels} channels; image files have 1 or 3")
-    preprocessing = Preprocessing((height, width), channels, job.recipe.data.test_resize)
+    preprocessing = Preprocessing((height, width), channels, job.recipe.data.test_resize, job.data.known.upright)
     free = FreeSize(job.spec, network) if settings.free_size else None
     return Endpoints(network, answer, job.data.class_names, preprocessing, settings.top_k, free)
 

@@ -20,11 +20,13 @@ class Preprocessing:
         size: height and width of the result.
         channels: 1 (luminance) or 3; the decoder converts.
         shorter: the shorter side is resized to it and the centre cut out; None: the whole image is resized.
+        upright: JPEG pictures are turned as their EXIF data say.
     """
 
     size: tuple[int, int]
     channels: int
     shorter: int | None = None
+    upright: bool = True
 
     def __call__(self, image_bytes: tf.Tensor) -> tf.Tensor:
         """Decodes and resizes a batch of files.
@@ -47,7 +49,7 @@ class Preprocessing:
              tf.debugging.assert_less_equal(tf.reduce_prod(sides), tf.constant(MOST_PIXELS, tf.int64), message)]
         ):  # fmt: skip
             content = tf.identity(content)
-        image = decode_file(content, self.channels)
+        image = decode_file(content, self.channels, self.upright)
         if self.shorter:
             return tf.ensure_shape(center_cut(image, self.shorter, self.size), (*self.size, self.channels))
         return whole_image(image, self.size)
@@ -56,7 +58,7 @@ class Preprocessing:
     def words(self) -> str:
         """For people."""
         height, width = self.size
-        colour = "luminance" if self.channels == 1 else "RGB"
+        colour = ("JPEG turned as its EXIF says, " if self.upright else "") + ("luminance" if self.channels == 1 else "RGB")
         if self.shorter:
             return f"{colour}, shorter side resized to {self.shorter} (antialiased), centre {height}x{width} cut out"
         return f"{colour}, resized to {height}x{width} (bilinear, antialiased), rounded"

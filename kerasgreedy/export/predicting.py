@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from kerasgreedy.data.decode import read_image
-from kerasgreedy.data.folders import IMAGE_ENDINGS
+from kerasgreedy.data.image_kinds import IMAGE_ENDINGS
 from kerasgreedy.errors import DataError, InputError, WorkdirError
 from kerasgreedy.export.card import CARD, read_card
 from kerasgreedy.export.checksums import FACTS, check_files

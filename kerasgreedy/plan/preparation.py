@@ -1,11 +1,11 @@
 """Spec, recipe and data set fitted together: all that training needs to know. Imports no TensorFlow."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kerasgreedy.data.catalog import describe, inapplicable
-from kerasgreedy.data.info import DataInfo
+from kerasgreedy.data.info import DataInfo, Known
 from kerasgreedy.errors import DataError, InputError, PlanError, Problem, ShapeError, SpecError, dotted
 from kerasgreedy.files import user_path
 from kerasgreedy.graph.architecture import Architecture, architecture
@@ -62,14 +62,14 @@ def prepare(
     spec: Document[ModelSpec],
     recipe: Document[Recipe],
     info: DataInfo | None = None,
-    skipped: Collection[str] | None = None,
+    known: Known | None = None,
     begins: bool = True,
 ) -> Job:
     """Fits spec, recipe and data set together and compiles the plan.
 
     Args:
         info: facts of the data, when the caller brings its own.
-        skipped: files of a folder that are known to be unreadable and are left out, see `DataInfo`.
+        known: of a folder that the run has begun with.
         begins: the run does not exist yet, and the one that it starts from has to be there.
 
     Raises:
@@ -79,7 +79,7 @@ def prepare(
     try:
         recipe = _absolute(recipe)
         start = recipe.value.start_from
-        info = info or describe(recipe.value.data, skipped)
+        info = info or describe(recipe.value.data, known)
     except InputError as error:
         raise DataError(f"{recipe.locate(('data', 'dataset'))}: data.dataset: {error}") from None
     if begins and start and not (user_path(start) / "run.json").is_file():

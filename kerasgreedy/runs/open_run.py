@@ -11,8 +11,8 @@ import tensorflow as tf
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.contents import check_contents, data_files, stamped
 from kerasgreedy.data.fetch import fetch
-from kerasgreedy.data.info import DataInfo
-from kerasgreedy.data.loaders import open_data, prepare_arrays, unreadable
+from kerasgreedy.data.info import DataInfo, Known
+from kerasgreedy.data.loaders import open_data, prepare_arrays, without_unreadable
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, tell
 from kerasgreedy.network.build import Network, NetworkFacts
@@ -34,7 +34,7 @@ def start_job(documents: tuple[Document[ModelSpec], Document[Recipe]], data: Ima
     if data is None and fetch(job.recipe.data):
         job = prepare(*documents)  # the names of the classes are known now
     if data is None and job.recipe.data.corrupt == "skip":
-        job = prepare(*documents, skipped=unreadable(job.recipe.data, job.architecture.input_shape[-1]))
+        job = prepare(*documents, known=without_unreadable(job.recipe.data, job.architecture.input_shape[-1]))
     return job
 
 
@@ -54,7 +54,7 @@ def open_job(folder: Workdir, data: ImageArrays | None, check_data: bool = False
     if facts.get("arrays") and data is None:
         raise DataError(f"{folder.path}: this run was trained on arrays of its caller; give them again")
     # Files that were left out stay out, even if they can be read by now: the examples are those that the run began with.
-    job = prepare(spec, recipe, _info(recipe, data), _skipped(facts["data"]), begins=False)
+    job = prepare(spec, recipe, _info(recipe, data), _known(facts["data"]), begins=False)
     job = replace(job, by_class=splits_by_class(facts["data"]))
     now = json.loads(json.dumps(data_facts(job)))
     for key, value in facts["data"].items():
@@ -72,13 +72,13 @@ def open_job(folder: Workdir, data: ImageArrays | None, check_data: bool = False
 
 def noted_contents(job: Job) -> str | None:
     """The contents of the data set's files as text, for `data_files.json`; None where it has no files of its own."""
-    files = data_files(job.recipe.data, job.data.skipped or ())
+    files = data_files(job.recipe.data, job.data.known)
     return as_json(stamped(files)) if files else None
 
 
 def _check_contents(folder: Workdir, job: Job, everything: bool) -> None:
     stamps = folder.data_files()
-    files = data_files(job.recipe.data, job.data.skipped or ())
+    files = data_files(job.recipe.data, job.data.known)
     if stamps is not None:
         try:
             check_contents(files, stamps, everything)
@@ -88,15 +88,17 @@ def _check_contents(folder: Workdir, job: Job, everything: bool) -> None:
         raise InputError(f"{folder.path}: {DATA_FILES} is missing, so that there is nothing to check the data against")
 
 
-def _skipped(facts: dict[str, Any]) -> tuple[str, ...] | None:
-    names = facts.get("skipped")
-    return tuple(map(str, names)) if isinstance(names, list) else None
+def _known(facts: dict[str, Any]) -> Known:
+    """What a run knows of its folder; those of versions before do not say how they read files."""
+    names, reading = facts.get("skipped"), facts.get("reading", 1)
+    return Known(tuple(map(str, names)) if isinstance(names, list) else None, reading)
 
 
 def data_facts(job: Job) -> dict[str, Any]:
     """What `run.json` says of the data."""
     images = {"train_images": job.train_images, "validation_images": job.validation_images, "test_images": job.test_images}
-    return {**vars(job.data), **images, "split": BY_CLASS if job.by_class else "random"}
+    known = {key: value for key, value in vars(job.data).items() if key != "passed_over"}
+    return {**known, **images, "split": BY_CLASS if job.by_class else "random"}
 
 
 def open_pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = None) -> Pipeline:

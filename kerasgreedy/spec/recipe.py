@@ -47,6 +47,12 @@ class Data(Strict):
     )
     data_dir: str | None = Field(None, description="where the idx files or the prepared TFDS copies of named sets lie")
     download: bool = Field(False, description="let TFDS download and prepare what is not there")
+    test: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="of `folder:PATH` without a folder `test`: the share of each class that is for testing, at least one image; "
+        "which ones follows from their names and `test_seed`, and stands in `run.json`",
+    )
+    test_seed: NonNegativeInt = Field(0, description="draws other test images; not the seed of training, so that runs share them")
     corrupt: Literal["error", "skip"] = Field(
         "error", description="a file of `folder:PATH` that cannot be read stops the run, or is left out and counted"
     )

@@ -270,6 +270,8 @@ def _train(
     reporter = Reporter(job.phases, len(pipeline.parts["train"]), quiet)
     if job.data.skipped and here.chief:
         reporter.warn(skipped_notice(job.data.skipped))
+    if job.data.passed_over.count and here.chief:
+        reporter.warn(f"{job.data.dataset}: {job.data.passed_over.words}")
     if here.chief:
         for notice in pipeline.notices:
             reporter.warn(notice)

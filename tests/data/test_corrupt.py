@@ -8,7 +8,7 @@ from conftest import some
 from PIL import Image
 
 from kerasgreedy.data.catalog import describe
-from kerasgreedy.data.loaders import open_data, unreadable
+from kerasgreedy.data.loaders import open_data, without_unreadable
 from kerasgreedy.data.splits import ArraySplit, FileSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Augment, Data
@@ -38,8 +38,8 @@ def folder(tmp_path):
 def test_what_cannot_be_read_is_found_and_left_out(folder, augment, kind):
     data = Data(dataset=f"folder:{folder}", corrupt="skip", augment=augment)
     assert describe(data).train_examples == 16  # before it was looked for them
-    found = unreadable(data, 3)
-    assert sorted(found) == sorted(BAD)
+    found = without_unreadable(data, 3)
+    assert sorted(found.skipped or ()) == sorted(BAD)
     info = describe(data, found)
     assert (info.train_examples, info.test_examples, info.image_shape) == (14, 5, (8, 8, 3))
     assert sorted(info.skipped) == sorted(BAD)

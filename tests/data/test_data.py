@@ -13,7 +13,8 @@ from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop
 from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.decode import read_idx
-from kerasgreedy.data.folders import folder_files
+from kerasgreedy.data.folders import open_folder
+from kerasgreedy.data.info import Known
 from kerasgreedy.data.loaders import open_data, prepare_arrays
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit, FileSplit
@@ -186,8 +187,9 @@ def test_labels_follow_the_training_classes(tmp_path):
     make_folder(tmp_path)
     for name in ("cat", "dog"):
         (tmp_path / "test" / name / "note.txt").write_text("not an image")
-    files, names = folder_files(str(tmp_path))
-    assert names == ("cat", "dog") and [label for _, label in files["test"]] == [0, 0, 1, 1]
+    folder = open_folder(str(tmp_path), Data(dataset="folder"), Known())
+    files, names = folder.splits, folder.class_names
+    assert names == ("cat", "dog") and [file.label for file in files["test"]] == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,8 @@ def test_hidden_files_and_folders_are_no_data(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "train/.cache").mkdir()
     (tmp_path / "train/cat/._0.png").write_bytes(b"x")
-    files, names = folder_files(str(tmp_path))
+    folder = open_folder(str(tmp_path), Data(dataset="folder"), Known())
+    files, names = folder.splits, folder.class_names
     assert names == ("cat", "dog") and len(files["train"]) == 8
 
 

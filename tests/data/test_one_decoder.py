@@ -14,7 +14,8 @@ from PIL import Image
 from kerasgreedy.data import loaders as opening
 from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.decode import read_image
-from kerasgreedy.data.loaders import open_data, unreadable
+from kerasgreedy.data.info import Known
+from kerasgreedy.data.loaders import open_data, without_unreadable
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit, FileSplit
 from kerasgreedy.errors import DataError
@@ -71,9 +72,18 @@ GOOD = {
     "bmp of 24 bits": saved(COLOUR, "BMP"), "bmp of 32 bits": saved(ALPHA, "BMP"),
     "gif": saved(COLOUR.quantize(32), "GIF"), "transparent gif": saved(COLOUR.quantize(32), "GIF", transparency=3),
     "moving gif": saved(COLOUR.quantize(16), "GIF", **MOVING), "grey gif": saved(COLOUR.convert("L"), "GIF"),
+    "webp": saved(COLOUR, "WEBP"),
+    "alpha webp": saved(ALPHA, "WEBP", lossless=True), "moving webp": saved(COLOUR, "WEBP", **MOVING),
+    "tiff": saved(COLOUR, "TIFF"),
+    "packed tiff": saved(COLOUR, "TIFF", compression="tiff_lzw"), "alpha tiff": saved(ALPHA, "TIFF"),
+    "tiff of 16 bits": saved(DEEP, "TIFF"), "cmyk tiff": saved(COLOUR.convert("CMYK"), "TIFF"),
+    "tiff of 1 bit": saved(COLOUR.convert("1"), "TIFF"), "avif": saved(COLOUR, "AVIF"), "alpha avif": saved(ALPHA, "AVIF"),
 }  # fmt: skip
 BAD = {
-    "webp": (saved(COLOUR, "WEBP"), "no JPEG, PNG, BMP, GIF file"), "tiff": (saved(COLOUR, "TIFF"), "no JPEG"),
+    "pixmap": (saved(COLOUR, "PPM"), "no JPEG, PNG, BMP, GIF, WEBP, TIFF, AVIF file"),
+    "cut webp": (saved(COLOUR, "WEBP")[:-60], "."), "cut tiff": (saved(COLOUR, "TIFF")[:-99], "."),
+    "cut packed tiff": (saved(COLOUR, "TIFF", compression="tiff_lzw")[:-99], "."), "cut avif": (saved(COLOUR, "AVIF")[:-60], "."),
+    "tiff of fractions": (saved(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "32 bits"),
     "nothing": (b"", "no JPEG"), "text": (b"hello", "no JPEG"),
     "png without its end": (PNG[:-12], "the file is cut off"), "png without its last byte": (PNG[:-5], "."),
     "png cut in the middle": (PNG[: len(PNG) // 2], "."), "png of wrong sums": (PNG.replace(b"IDAT", b"IDAT\1"), "."),
@@ -148,7 +158,7 @@ def test_what_cannot_be_read_is_refused_in_the_same_words(kind, folder, monkeypa
             with pipeline.named_failures():
                 list(pipeline.training(0, 0, 3))
         messages.append(str(caught.value))
-        assert unreadable(data, 3) == ("train/b/1.jpg",)
+        assert without_unreadable(data, 3).skipped == ("train/b/1.jpg",)
     assert messages[0] == messages[1]
 
 
@@ -166,8 +176,8 @@ def test_what_is_no_file_is_refused_at_once(kind, folder):
     with pytest.raises(DataError, match="train/b/1.jpg: not a readable image .(no ordinary file|Is a directory|Too many levels)"):
         describe(data)
     skip = data.model_copy(update={"corrupt": "skip"})
-    assert unreadable(skip, 3) == ("train/b/1.jpg",)
-    train, _ = open_data(skip, describe(skip, ("train/b/1.jpg",)), (SIDE, SIDE), 3)
+    assert without_unreadable(skip, 3).skipped == ("train/b/1.jpg",)
+    train, _ = open_data(skip, describe(skip, Known(("train/b/1.jpg",))), (SIDE, SIDE), 3)
     assert train.size == 2
 
 

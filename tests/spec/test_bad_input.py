@@ -166,7 +166,7 @@ DATA = [
     Case("class_in_test_only", PLAN + IN_FOLDER, ("class 'bb' is in test but not in train",), {**FOLDER, "d/test/bb/0.jpg": JPG}),
     Case("image_truncated", TRAIN + IN_FOLDER, ("d/train/b/2.jpg: not a readable",), {**FOLDER, "d/train/b/2.jpg": JPG[:300]}),
     Case("image_garbage", TRAIN + IN_FOLDER + CROP, ("d/train/b/2.jpg: not a",), {**FOLDER, "d/train/b/2.jpg": b"garbage"}),
-    Case("image_of_other_kind", TRAIN + IN_FOLDER + CROP, ("d/train/b/2.jpg",), {**FOLDER, "d/train/b/2.jpg": picture("tiff")}),
+    Case("image_of_other_kind", TRAIN + IN_FOLDER + CROP, ("d/train/b/2.jpg",), {**FOLDER, "d/train/b/2.jpg": picture("ppm")}),
     Case("fashion_missing", PLAN + IN_FASHION, ("f/train-images-idx3-ubyte", "data.data_dir")),
     Case("fashion_cut_gz", TRAIN + IN_FASHION, ("train-images-idx3-ubyte.gz: ", "idx file"), fashion(GZ[:99], end=".gz")),
     Case("fashion_bad_gz", TRAIN + IN_FASHION, ("images-idx3-ubyte.gz: damaged",), fashion(GZ[:10] + b"garbage" * 9, end=".gz")),
