@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "train_spec": "kerasgreedy.train.entry_points",
     "resume_run": "kerasgreedy.train.entry_points",
-    "evaluate_run": "kerasgreedy.train.entry_points",
+    "evaluate_run": "kerasgreedy.train.evaluating",
     "prune_run": "kerasgreedy.train.prune_run",
     "threshold_run": "kerasgreedy.train.prune_run",
     "export_run": "kerasgreedy.export.export_run",

@@ -33,6 +33,7 @@ def anytime_of(
     data: ImageArrays | None = None,
     thresholds: Sequence[Threshold] | None = None,
     batch_size: int | None = None,
+    data_at: str | None = None,
 ) -> dict[str, Any]:
     """Top-1 and mean multiply-adds of an image when a network answers at the first head that is confident.
 
@@ -48,6 +49,7 @@ def anytime_of(
         thresholds: numbers from 0 (everything leaves at the first head) to 1, and `never` (nothing leaves before the last).
             At 1 those images leave whose probability is exactly 1 when rounded to float32. Default: `THRESHOLDS`.
         batch_size: default: the recipe's.
+        data_at: where the data are now, see `moved_data`.
 
     Returns:
         `workdir`, `spec` (its name), `part`, `examples`;
@@ -66,7 +68,7 @@ def anytime_of(
         raise InputError(f"part: received '{part}'; allowed: {', '.join(PARTS)}{did_you_mean(part, PARTS)}")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size: received {batch_size}; allowed: 1 or more")
-    folder = Workdir.open(workdir)
+    folder = Workdir.open(workdir, data_at)
     job = open_job(folder, data)
     job, network = trained_network(folder, job)
     _check_depths(folder, job, network.facts.depths)

@@ -46,6 +46,7 @@ def sensitivity_of(
     say: Callable[[str], None] | None = None,
     devices: str | None = None,
     check_data: bool = False,
+    data_at: str | None = None,
 ) -> dict[str, Any]:
     """Top-1 and loss at the deepest trained head when the weakest filters of a component, or of all, are gone.
 
@@ -66,6 +67,7 @@ def sensitivity_of(
         examples: images of the part that accuracy is measured on, drawn by the run's seed; default: all.
         say: takes a line of progress for each curve.
         check_data: see `resume_run`.
+        data_at: where the data are now, see `moved_data`.
 
     Returns:
         `workdir`, `spec` (its name), `depth` (of the head), `part`, `examples`, `ranking`, `losses` (heads), `images` (as given),
@@ -80,7 +82,7 @@ def sensitivity_of(
     """
     criteria = _unique(importance)
     _check(criteria, shares, part, images, ranking, examples)
-    folder = Workdir.open(workdir)
+    folder = Workdir.open(workdir, data_at)
     job = open_job(folder, data, check_data)
     strategy = strategy or own_devices(job.recipe.distribute, devices).strategy
     with strategy.scope():

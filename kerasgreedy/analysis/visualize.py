@@ -12,6 +12,7 @@ from kerasgreedy.analysis.ascent import maximize
 from kerasgreedy.analysis.attribution import CONVOLUTIONS
 from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.errors import InputError, did_you_mean
+from kerasgreedy.network.answers import count_answers, surest_mistakes
 from kerasgreedy.network.points import logits_of
 from kerasgreedy.network.taps import noting, tapped
 from kerasgreedy.reports.pictures_plot import draw_confusion, draw_sheet
@@ -138,20 +139,18 @@ class VisualizeAnalysis(Analysis[Visualize]):
         sure = np.exp(logits - logits.max(1, keepdims=True))
         sure /= sure.sum(1, keepdims=True)
         given, labels, names = sure.argmax(1), sample.labels, list(subject.classes)
-        counts = np.zeros((len(names), len(names)), np.int64)
-        np.add.at(counts, (labels, given), 1)
-        wrong = np.flatnonzero(given != labels)
-        worst = wrong[np.argsort(-sure[wrong, given[wrong]], kind="stable")][: self.settings.count]
+        worst = surest_mistakes(sure, labels, self.settings.count)
         self._pictures = subject.pixels(sample.images[worst])
+        wrong = int((given != labels).sum())
         texts = [f"{names[given[i]]} {100 * sure[i, given[i]]:.0f} %\nis {names[labels[i]]}" for i in worst]
         return {
             "part": sample.part,
             "examples": len(labels),
             "accuracy": float((given == labels).mean()),
             "classes": names,
-            "confusion": counts.tolist(),
+            "confusion": count_answers(labels, given, len(names)).tolist(),
             "labels": texts,
-            "title": f"{subject.name}, head {subject.parts.depth}: surest of {len(wrong):,} mistakes ({sample.part} images)",
+            "title": f"{subject.name}, head {subject.parts.depth}: surest of {wrong:,} mistakes ({sample.part} images)",
         }
 
     def _layer(self, subject: Subject) -> tuple[str, keras.layers.Layer]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import Json, Overwrite, quiet_tensorflow
+from kerasgreedy.cli.options import DataAt, Json, Overwrite, quiet_tensorflow
 from kerasgreedy.errors import InputError
 from kerasgreedy.files import user_path
 
@@ -25,6 +25,7 @@ def anytime(
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Default: the recipe's.")] = None,
     overwrite: Overwrite = False,
+    data_at: DataAt = None,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy against multiply-adds when the first confident head answers."""
@@ -36,7 +37,7 @@ def anytime(
     from kerasgreedy.analysis.anytime import anytime_of
     from kerasgreedy.reports.anytime_plot import plot_anytime
 
-    result = anytime_of(workdir, part, thresholds=thresholds, batch_size=batch_size)  # type: ignore[arg-type]
+    result = anytime_of(workdir, part, thresholds=thresholds, batch_size=batch_size, data_at=data_at)  # type: ignore[arg-type]
     plot_anytime(result, picture, overwrite)
     if as_json:
         output.put_json({**result, "plot": str(picture)})

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import Json, quiet_tensorflow
+from kerasgreedy.cli.options import DataAt, Json, quiet_tensorflow
 from kerasgreedy.errors import InputError, tell
 from kerasgreedy.export.format_names import FORMATS
 
@@ -29,6 +29,7 @@ def export(
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", help="Classes that the served prediction lists.")] = 5,
     free_size: Annotated[bool, typer.Option("--free-size", help="Take images of any size, where the layers allow it.")] = False,
+    data_at: DataAt = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -38,7 +39,7 @@ def export(
     from kerasgreedy.export.export_run import Export, export_run
 
     settings = Export(version, answer, features_depth, top_k, free_size, tuple(formats or ()))
-    done = export_run(workdir, out, settings, quiet=quiet)
+    done = export_run(workdir, out, settings, quiet=quiet, data_at=data_at)
     if as_json:
         output.put_json(done)
         return

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import Json, quiet_tensorflow
+from kerasgreedy.cli.options import DataAt, Json, quiet_tensorflow
 
 
 def finish(
@@ -19,6 +19,7 @@ def finish(
         float | None, typer.Option("--learning-rate", help="Constant. Default: a tenth of the recipe's.")
     ] = None,
     depth: Annotated[int | None, typer.Option("--depth", help="Of the head that is kept. Default: the last trained one.")] = None,
+    data_at: DataAt = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -27,7 +28,7 @@ def finish(
     from kerasgreedy.export.tfmot.finish_run import Finish, finish_run
 
     settings = Finish(method, epochs, clusters, learning_rate, depth)  # type: ignore[arg-type]
-    results = finish_run(workdir, out, settings, quiet=quiet)
+    results = finish_run(workdir, out, settings, quiet=quiet, data_at=data_at)
     if as_json:
         output.put_json({"out": str(out), **results})
     else:

@@ -18,8 +18,10 @@ from kerasgreedy.cli.export_command import export, predict
 from kerasgreedy.cli.finish_command import finish
 from kerasgreedy.cli.frontier_command import frontier
 from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Overwrite, RecipeOption, Sets, quiet_tensorflow
+from kerasgreedy.cli.own_data import with_data
 from kerasgreedy.cli.prune_command import prune
 from kerasgreedy.cli.sensitivity_command import sensitivity
+from kerasgreedy.cli.specs_command import specs
 from kerasgreedy.cli.threshold_command import threshold
 from kerasgreedy.errors import InputError, did_you_mean, tell
 
@@ -34,7 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.add_typer(analyze_app)
-for command in (prune, threshold, frontier, sensitivity, finish, export, predict, anytime, convergence):
+for command in (prune, threshold, frontier, sensitivity, finish, export, predict, anytime, convergence, specs):
     app.command()(command)
 add_analyses(app)
 
@@ -93,6 +95,14 @@ def train(
         int | None, typer.Option("--workers", min=1, help="Start so many worker processes on this machine, to try things out.")
     ] = None,
     check_data: CheckData = False,
+    data_at: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="PLACE",
+            help="The data set: a path, or as in a recipe. With --resume: where the run's data are now.",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -106,23 +116,27 @@ def train(
         raise InputError("--check-data compares the data with what a run began with; give it with --resume WORKDIR")
     elif spec is None:
         raise InputError("train needs a SPEC, or --resume WORKDIR")
+    named, overrides, said = recipe, list(sets or []), ""
+    if resume is None:
+        named, overrides, said = with_data(data_at, recipe, overrides)
     if workers:
         from kerasgreedy.cli.workers import launch
 
-        raise typer.Exit(launch(workers, spec, recipe, sets, resume, workdir, distribute))
+        raise typer.Exit(launch(workers, spec, named, overrides, resume, workdir, distribute))
     if spec is not None and recipe is None and not quiet:
-        own_data = any(text.startswith(("data", "recipe.data")) for text in sets or [])
+        own_data = any(text.startswith(("data", "recipe.data")) for text in overrides)
         about = "" if own_data else ": 1,797 embedded images of digits, minutes on two cores"
-        tell(f"no --recipe given: taking quickstart{about}")
+        tell(said or f"no --recipe given: taking quickstart{about}")
     quiet_tensorflow()
     from kerasgreedy.train import entry_points as run
 
     if resume:
-        chosen = {"devices": devices, "distribute": distribute, "check_data": check_data, "overrides": sets or []}
+        chosen = {"devices": devices, "distribute": distribute, "check_data": check_data, "overrides": overrides}
+        chosen |= {"data_at": data_at}
         done = run.resume_run(resume, quiet=quiet, **chosen)  # type: ignore[arg-type]
     else:
-        overrides = [*(sets or []), *([f"recipe.distribute={distribute}"] if distribute else [])]
-        done = run.train_spec(str(spec), recipe, overrides, workdir, quiet=quiet, devices=devices)
+        overrides += [f"recipe.distribute={distribute}"] if distribute else []
+        done = run.train_spec(str(spec), named, overrides, workdir, quiet=quiet, devices=devices)
     if as_json:
         output.put_json({"workdir": str(done.workdir), **done.results})
     else:
@@ -145,6 +159,18 @@ def evaluate(
     beta: Annotated[float | None, typer.Option("--beta", min=0, help="With --masks: per example. Default: the run's.")] = None,
     devices: DevicesOption = None,
     check_data: CheckData = False,
+    data_at: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="PLACE", help="Where the run's data are now; or other images of the same classes to measure on."
+        ),
+    ] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Also accuracy by class, what is taken for what, and the surest mistakes.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for --details. Default: WORKDIR/evaluation/PART.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print top-1 and top-5 of every trained depth and of the ensemble."""
@@ -153,16 +179,26 @@ def evaluate(
     _one_of("--rule", rule, ("positive", "energy"))
     if masks is None and (rule, beta) != (None, None):
         raise InputError("--rule and --beta are about masks; give --masks too")
+    if out is not None and not details:
+        raise InputError("--out is the folder for --details; give that too")
     quiet_tensorflow()
-    from kerasgreedy.train import entry_points as run
+    from kerasgreedy.train.evaluating import evaluate_run
 
-    chosen = {"masks": masks, "rule": rule, "beta": beta, "check_data": check_data}
-    scores = run.evaluate_run(workdir, part, batch_size=batch_size, devices=devices, **chosen)  # type: ignore[arg-type]
+    where = (out or workdir / "evaluation" / part) if details else None
+    chosen = {"masks": masks, "rule": rule, "beta": beta, "check_data": check_data, "data_at": data_at, "details": where}
+    scores = evaluate_run(workdir, part, batch_size=batch_size, devices=devices, **chosen)  # type: ignore[arg-type]
     if as_json:
         output.put_json({"workdir": str(workdir), **scores})
-    else:
-        under = f", {masks} masks" if masks else ""
-        output.put_scores(scores, f"{workdir}: {scores['examples']:,} {part} images{under}")
+        return
+    under = f", {masks} masks" if masks else ""
+    images = f"images of {scores['data']}" if "data" in scores else f"{part} images"
+    output.put_scores(scores, f"{workdir}: {scores['examples']:,} {images}{under}")
+    if details:
+        from kerasgreedy.reports.answers_table import class_rows
+
+        header, *rows = class_rows(scores["classes"], scores["confusion"])
+        output.put_table(header, [list(map(str, row)) for row in rows], f"depth {scores['depths'][-1]['depth']}, class by class")
+        output.put(f"tables and pictures: {scores['details']}")
 
 
 def _one_of(option: str, received: str | None, allowed: tuple[str, ...]) -> None:
@@ -195,12 +231,21 @@ def compare(
 
 
 @app.command()
-def plan(spec: Spec, recipe: RecipeOption = None, sets: Sets = None, as_json: Json = False) -> None:
+def plan(
+    spec: Spec,
+    recipe: RecipeOption = None,
+    sets: Sets = None,
+    place: Annotated[str | None, typer.Option("--data", metavar="PLACE", help="The data set: a path, or as in a recipe.")] = None,
+    as_json: Json = False,
+) -> None:
     """Print the phases that a recipe compiles to, before anything runs."""
+    recipe, sets, said = with_data(place, recipe, sets or [])
+    if said:
+        tell(said)
     from kerasgreedy.plan.preparation import prepare
     from kerasgreedy.spec.load import load
 
-    job = prepare(*load(spec, recipe, sets or []))
+    job = prepare(*load(spec, recipe, sets))
     if job.recipe.start_from:
         from kerasgreedy.runs.start_from import check_start
 

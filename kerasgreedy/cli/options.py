@@ -37,6 +37,10 @@ CheckData = Annotated[
     bool,
     typer.Option("--check-data", help="Compare the contents of all data files, not only of those that look changed."),
 ]
+DataAt = Annotated[
+    str | None,
+    typer.Option("--data", metavar="PLACE", help="Where the run's data are now: a path, or as in a recipe."),
+]
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import CheckData, DataAt, DevicesOption, Json, Sets, quiet_tensorflow
 from kerasgreedy.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def prune(
     sets: Sets = None,
     devices: DevicesOption = None,
     check_data: CheckData = False,
+    data_at: DataAt = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -71,6 +72,7 @@ def prune(
         quiet=quiet,
         devices=devices,
         check_data=check_data,
+        data_at=data_at,
     )
     put_smaller(done, "after pruning", as_json)
 

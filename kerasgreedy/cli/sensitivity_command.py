@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Overwrite, quiet_tensorflow
+from kerasgreedy.cli.options import CheckData, DataAt, DevicesOption, Json, Overwrite, quiet_tensorflow
 from kerasgreedy.errors import InputError, tell
 
 Names = list[str] | None
@@ -34,6 +34,7 @@ def sensitivity(
     devices: DevicesOption = None,
     overwrite: Overwrite = False,
     check_data: CheckData = False,
+    data_at: DataAt = None,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy against removed filters, block by block, without fine-tuning."""
@@ -57,6 +58,7 @@ def sensitivity(
         say=tell,
         devices=devices,
         check_data=check_data,
+        data_at=data_at,
     )
     data, picture = write_sensitivity(place, result, overwrite)
     if as_json:

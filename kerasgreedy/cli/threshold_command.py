@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import CheckData, DataAt, DevicesOption, Json, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune_command import number, put_smaller
 from kerasgreedy.errors import InputError
 
@@ -40,6 +40,7 @@ def threshold(
     sets: Sets = None,
     devices: DevicesOption = None,
     check_data: CheckData = False,
+    data_at: DataAt = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -69,5 +70,6 @@ def threshold(
         quiet=quiet,
         devices=devices,
         check_data=check_data,
+        data_at=data_at,
     )
     put_smaller(done, "without what is small", as_json)

@@ -8,7 +8,8 @@ from kerasgreedy.data.idx import STEMS, idx_files, idx_folder, idx_shape
 from kerasgreedy.data.info import DataInfo, Known, common_size
 from kerasgreedy.data.named import FORMS, NAMED, VARIANT_TEST, VARIANT_TRAIN, NamedSet, kind_of
 from kerasgreedy.data.prepared import describe_copy, tfds_folders, tfds_missing, tfds_root
-from kerasgreedy.errors import DataError, did_you_mean
+from kerasgreedy.errors import DataError, InputError, did_you_mean
+from kerasgreedy.files import user_path
 from kerasgreedy.spec.recipe import Data
 
 
@@ -32,6 +33,24 @@ def describe(data: Data, known: Known | None = None) -> DataInfo:
     if kind in ("folder", *_FORMS):
         hint = f"; write {next(form for form in FORMS if form.startswith(kind))}"
     raise DataError(f"received '{data.dataset}'; allowed: {', '.join((*NAMED, *FORMS))}{hint}")
+
+
+def dataset_at(place: str) -> str:
+    """A data set as a recipe writes it, from that or from a path.
+
+    Raises:
+        InputError: neither.
+    """
+    kind, rest = kind_of(place)
+    if place in NAMED or (kind in ("folder", *_FORMS) and rest):
+        return place
+    path = user_path(place)
+    if path.exists():
+        return f"{'folder' if path.is_dir() else 'npz'}:{place}"
+    raise InputError(
+        f"--data: received '{place}'; no such folder or file, and no data set of that name{did_you_mean(place, NAMED)}; allowed: "
+        f"a path, {', '.join(FORMS)}, or a name of `kerasgreedy data list`"
+    )
 
 
 def inapplicable(data: Data, dataset: str) -> tuple[str, str] | None:

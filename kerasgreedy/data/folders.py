@@ -104,6 +104,34 @@ def open_folder(place: str, data: Data, known: Known) -> Folder:
     return _as_drawn(walk, base, names, data.test, data.test_seed)
 
 
+def is_divided(place: str) -> bool:
+    """Whether a folder says itself which images are for testing."""
+    root = user_path(place)
+    return root.is_dir() and Walk(place, root, Known()).holds_classes("test")
+
+
+def whole_folder(place: str, data: Data, known: Known) -> Folder:
+    """A folder of images to measure on: the test images where there are such, else all images are test images.
+
+    Raises:
+        DataError: see `open_folder`.
+    """
+    root = user_path(place)
+    if root.is_dir():
+        walk = Walk(place, root, known)
+        if not (walk.holds_classes("train") or walk.holds_classes("test")):
+            names = walk.classes("")
+            files = [
+                ImageFile(path, names.index(name), f"{name}/{file}") for name in names for file, path in walk.images("", name)
+            ]
+            if not files:
+                raise DataError(f"folder:{place}: no image in {root}/<class>/ (it holds {walk.contents()})")
+            return Folder({"train": [], "test": files}, names, False, walk.passed_over())
+        if not walk.holds_classes("train"):
+            return whole_folder(f"{place}/test", data, known)
+    return open_folder(place, data, known)
+
+
 def _as_divided(walk: Walk) -> Folder:
     """With folders `train` and `test`."""
     if not walk.is_folder("train"):

@@ -63,7 +63,12 @@ class Export:
 
 @plain_temporary()
 def export_run(
-    workdir: str | Path, out: str | Path, settings: Export | None = None, data: ImageArrays | None = None, quiet: bool = False
+    workdir: str | Path,
+    out: str | Path,
+    settings: Export | None = None,
+    data: ImageArrays | None = None,
+    quiet: bool = False,
+    data_at: str | None = None,
 ) -> dict[str, Any]:
     """Writes the network of a run to `out/<version>/`: a SavedModel, and other formats beside it.
 
@@ -74,6 +79,7 @@ def export_run(
         out: a folder of versions, as TensorFlow Serving reads them; made where it does not exist.
         data: the arrays that the run was trained on, where it was trained on its caller's; for `tflite_int8` only.
         quiet: no progress on standard error.
+        data_at: where the data are now, see `moved_data`.
 
     Returns:
         `out` (of the version), `version`, `signatures`, `card`, `difference` (largest, of the SavedModel), `formats`.
@@ -89,7 +95,7 @@ def export_run(
     version = _version(base, settings.version)
     target = base / str(version)
     say = _say(quiet)
-    folder = Workdir.open(workdir)
+    folder = Workdir.open(workdir, data_at)
     formats: dict[str, ExportFormat] = {name: FORMATS.load(name)() for name in settings.formats}
     for chosen in formats.values():
         chosen.check(folder, data)

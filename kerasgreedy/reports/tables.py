@@ -69,10 +69,14 @@ def _counted(results: dict[str, Any], key: str, text: Callable[[Any], str]) -> s
 
 
 def terminal_table(header: Sequence[str], rows: Rows, title: str | None = None) -> Table:
-    """A rich table; the first column stands left, the others right."""
+    """A rich table; the first column and those of words stand left, numbers right."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        cells = [row[index] for row in rows if row[index]]
+        # More letters than digits in most of them: words, such as "automobile (4)" too.
+        wordy = [sum(map(str.isalpha, cell)) > 3 + 2 * sum(map(str.isdigit, cell)) for cell in cells]
+        left = index == 0 or sum(wordy) * 2 > len(cells)
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

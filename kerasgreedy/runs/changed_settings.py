@@ -1,8 +1,10 @@
 """Settings of training that a run may go on with other than it began. Imports no TensorFlow."""
 
 import itertools
+import json
 from collections.abc import Sequence
 
+from kerasgreedy.data.named import kind_of
 from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.plan.stages import Stage
 from kerasgreedy.spec.overrides import split_overrides
@@ -10,9 +12,39 @@ from kerasgreedy.spec.overrides import split_overrides
 # The sections that say how phases are trained, and what may change in each while what was trained so far still fits.
 SECTIONS = (("training",), ("prune", "fine_tune"), ("dsd", "sparse"), ("dsd", "dense"), ("replace_head", "training"))
 KEYS = ("epochs", "optimizer", "schedule", "clip_norm", "label_smoothing", "early_stopping", "keep", "monitor")
-# The two of the data say what was meant where an older run did not ask.
-ELSEWHERE = (("cache",), ("checkpoint_minutes",), ("keep_checkpoints",), ("data", "scale"), ("data", "channel_axis"))
+# Where the data are now: it is checked that they are those that the run began with.
+PLACES = (("data", "dataset"), ("data", "data_dir"))
+# Scale and axis say what was meant where an older run did not ask.
+ELSEWHERE = (("cache",), ("checkpoint_minutes",), ("keep_checkpoints",), ("data", "scale"), ("data", "channel_axis"), *PLACES)
 ALLOWED = [*(".".join((*section, key)) for section in SECTIONS for key in KEYS), *(".".join(place) for place in ELSEWHERE)]
+
+
+def moved_data(dataset: str, place: str) -> str:
+    """The change that says where a run's data are now, as `key.key=value`.
+
+    Args:
+        dataset: the run's, as its recipe writes it.
+        place: `folder:PATH` or `npz:PATH` as the run's, or PATH alone; of a named set the folder of its files or its TFDS copies.
+
+    Raises:
+        InputError: such data cannot move, or are of another kind.
+    """
+    kind, _ = kind_of(dataset)
+    given, rest = kind_of(place)
+    if kind == "embedded":
+        raise InputError(f"--data: '{dataset}' comes with a package and lies nowhere; leave it out")
+    if given in ("folder", "npz", "tfds") and rest:
+        if given != kind or given == "tfds":
+            raise InputError(f"--data: received '{place}'; the run's data are '{dataset}'; allowed: {kind}:PATH, or a path")
+        place = rest
+    if kind in ("folder", "npz"):
+        return f"data.dataset={json.dumps(f'{kind}:{place}')}"
+    return f"data.data_dir={json.dumps(place)}"
+
+
+def only_places(overrides: Sequence[str]) -> bool:
+    """Whether nothing changes but where the data are."""
+    return all(any(_within(override.keys, place) for place in PLACES) for override in split_overrides(overrides)[1])
 
 
 def check_changes(overrides: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from kerasgreedy.data.contents import check_contents, data_files, stamped
 from kerasgreedy.data.fetch import fetch
 from kerasgreedy.data.info import DataInfo, Known
 from kerasgreedy.data.loaders import open_data, prepare_arrays, without_unreadable
+from kerasgreedy.data.named import kind_of
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, tell
 from kerasgreedy.network.build import Network, NetworkFacts
@@ -54,12 +55,20 @@ def open_job(folder: Workdir, data: ImageArrays | None, check_data: bool = False
     if facts.get("arrays") and data is None:
         raise DataError(f"{folder.path}: this run was trained on arrays of its caller; give them again")
     # Files that were left out stay out, even if they can be read by now: the examples are those that the run began with.
-    job = prepare(spec, recipe, _info(recipe, data), _known(facts["data"]), begins=False)
+    try:
+        job = prepare(spec, recipe, _info(recipe, data), _known(facts["data"]), begins=False)
+    except DataError as error:
+        where = (
+            "" if data or kind_of(recipe.value.data.dataset)[0] == "embedded" else ". If the data lie elsewhere now: --data PLACE"
+        )
+        raise DataError(f"{error}{where}") from None
     job = replace(job, by_class=splits_by_class(facts["data"]))
     now = json.loads(json.dumps(data_facts(job)))
     for key, value in facts["data"].items():
         if key == "image_shape" and "split" not in facts["data"]:
             continue  # older folders have the size of some of the images
+        if key == "dataset":
+            continue  # data may have moved; the documents are sealed, and what the files hold is compared
         if now.get(key) != value:
             what = f"{key} was {value} and is {now.get(key)}"
             if key == "fingerprint":
@@ -107,11 +116,16 @@ def open_pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = N
     size = height, width
     about = job.recipe.data, job.data, size, channels
     splits = prepare_arrays(data, *about) if data else open_data(*about)
-    fitted = _normalization(folder, channels) if folder else None
+    fitted = normalization(folder, channels) if folder else None
     return Pipeline(*splits, job.recipe.data, size, job.recipe.seed, fitted, job.by_class)
 
 
-def _normalization(folder: Workdir, channels: int) -> tuple[list[float], list[float]]:
+def normalization(folder: Workdir, channels: int) -> tuple[list[float], list[float]]:
+    """Mean and deviation that a run's images are normalised with, by channel or one for all.
+
+    Raises:
+        WorkdirError: `run.json` does not say.
+    """
     try:
         mean, deviation = ([float(value) for value in part] for part in folder.facts()["normalization"])
         if {len(mean), len(deviation)} - {1, channels} or not all(map(math.isfinite, (*mean, *deviation))):
@@ -126,7 +140,7 @@ def fresh_network(folder: Workdir, job: Job) -> Network:
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     network = Network(job.architecture, job.recipe.seed, job.recipe.synchronizes(replicas))
     channels = job.architecture.input_shape[-1]
-    mean, deviation = (np.broadcast_to(value, channels).tolist() for value in _normalization(folder, channels))
+    mean, deviation = (np.broadcast_to(value, channels).tolist() for value in normalization(folder, channels))
     objectives = objectives_of(job.recipe.training, [head.name for head in job.architecture.heads])
     network.facts = NetworkFacts(job.trained_depths(), (mean, deviation), job.recipe.ensemble.on, objectives)
     return network

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from kerasgreedy.data.contents import check_contents, data_files
 from kerasgreedy.data.info import DataInfo
-from kerasgreedy.errors import CheckpointError, InputError, WorkdirError, dotted
+from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, dotted
 from kerasgreedy.graph.architecture import Architecture
 from kerasgreedy.graph.tree import walk
 from kerasgreedy.plan.preparation import Job, prepare
@@ -43,7 +44,7 @@ def check_start(job: Job) -> Job:
             raise InputError(f"start_from: {name} {which} {folder.path} and this spec; that run's network is described by {spec}")
     at = snapshot.meta
     _check_heads(job, source, at["phase"] + (at["epoch"] > 0 or at["step"] > 0))
-    return _with_same_split(job, source)
+    return _with_same_split(job, source, folder)
 
 
 def take_weights(job: Job, network: "Network") -> None:
@@ -69,9 +70,9 @@ def _source(job: Job) -> tuple[Workdir, Job, Snapshot]:
     return folder, job_at(folder, job, snapshot), snapshot
 
 
-def _with_same_split(job: Job, source: Job) -> Job:
+def _with_same_split(job: Job, source: Job, folder: Workdir) -> Job:
     """On the data that the weights were trained on, another split would make validation images of training images."""
-    if (job.data.dataset, job.data.fingerprint) != (source.data.dataset, source.data.fingerprint) or not job.validation_images:
+    if not job.validation_images or not _same_images(job, source, folder):
         return job
     ours, theirs = ((j.recipe.seed, j.recipe.data.validation, j.recipe.data.train_examples) for j in (job, source))
     if ours != theirs:
@@ -82,6 +83,22 @@ def _with_same_split(job: Job, source: Job) -> Job:
             f"trained on; give {', '.join(odd)} as there, or data.validation=0"
         )
     return replace(job, by_class=source.by_class)
+
+
+def _same_images(job: Job, source: Job, folder: Workdir) -> bool:
+    """Whether a job has the images of the run that it starts from, wherever they lie now."""
+    if job.data.fingerprint != source.data.fingerprint:
+        return False
+    if job.data.dataset == source.data.dataset:
+        return True
+    stamps = folder.data_files()
+    if job.data.fingerprint is None or stamps is None:
+        return False
+    try:
+        check_contents(data_files(job.recipe.data, job.data.known), stamps)
+    except DataError:
+        return False
+    return True
 
 
 def _check_heads(job: Job, source: Job, begun: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from kerasgreedy.errors import WorkdirError
 from kerasgreedy.files import read_bytes, refuse_links, scratch_folder, storage_error, user_path, write_atomically
 from kerasgreedy.reports.run_files import read_results
-from kerasgreedy.runs.changed_settings import check_changes
+from kerasgreedy.runs.changed_settings import check_changes, moved_data, only_places
 from kerasgreedy.runs.checkpoint import CheckpointStore
 from kerasgreedy.runs.worker_folder import worker_folder
 from kerasgreedy.spec.load import Document, dump, load_recipe, load_spec
@@ -130,8 +130,11 @@ class Workdir:
         return path
 
     @classmethod
-    def open(cls, path: str | Path) -> "Workdir":
+    def open(cls, path: str | Path, data_at: str | None = None) -> "Workdir":
         """An existing run folder.
+
+        Args:
+            data_at: where its data are now, see `moved_data`.
 
         Raises:
             WorkdirError: it is none.
@@ -149,6 +152,8 @@ class Workdir:
             )
             if odd is not None:
                 raise WorkdirError(f"{odd}: should be {what}; put it back, or take it away")
+        if data_at is not None:
+            workdir.ask_for([moved_data(workdir.documents()[1].value.data.dataset, data_at)])
         return workdir
 
     def documents(self, asked: bool = True) -> tuple[Document[ModelSpec], Document[Recipe]]:
@@ -185,13 +190,18 @@ class Workdir:
             InputError: no run could go on with them.
         """
         check_changes(sets)
-        self._asked = list(sets)
+        self._asked = [*self._asked, *sets]
         self.documents()
 
     @property
     def asked(self) -> bool:
         """Whether there are changes that are not part of the run yet."""
         return bool(self._asked)
+
+    @property
+    def asked_for_place(self) -> bool:
+        """Whether all that was asked for is where the data are now."""
+        return bool(self._asked) and only_places(self._asked)
 
     def record_changes(self, place: dict[str, Any]) -> None:
         """Writes down the changes that were asked for, in `run.json` alone: a kill leaves the old or the new settings."""

@@ -140,7 +140,7 @@ def _one_alpha(
         _done(trained, lambda: train_spec(study.spec, study.recipe, sets, trained, quiet=quiet), say, quiet)
         _done(
             net,
-            lambda: smaller_run(trained, "threshold", settings, 0, "all", [], net, None, None, quiet, None, False),
+            lambda: smaller_run(trained, "threshold", settings, 0, "all", [], net, None, None, quiet, None, False, None),
             say,
             quiet,
         )

@@ -4,13 +4,13 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tensorflow as tf
 
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.info import skipped_notice
-from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import InputError
 from kerasgreedy.files import user_path
 from kerasgreedy.network.build import Network
@@ -19,7 +19,7 @@ from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.reports.countdown import duration
 from kerasgreedy.runs.changed_settings import check_same_stages
-from kerasgreedy.runs.devices import Devices, open_devices, own_devices
+from kerasgreedy.runs.devices import Devices, open_devices
 from kerasgreedy.runs.environment import environment
 from kerasgreedy.runs.holding import held, readable_faults
 from kerasgreedy.runs.metrics_log import MetricsLog
@@ -32,18 +32,16 @@ from kerasgreedy.runs.open_run import (
     restore,
     start_job,
     trained_network,
-    trained_state,
 )
 from kerasgreedy.runs.start_from import check_start, stored_info, take_weights
 from kerasgreedy.runs.state import Position, RunState
 from kerasgreedy.runs.workdir import Workdir, default_workdir
-from kerasgreedy.solvers.alternation.masked_network import Masks, masked_layers
 from kerasgreedy.spec.load import Document, load
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Distribute, Recipe
 from kerasgreedy.train.loop import Loop
 from kerasgreedy.train.progress import Reporter
-from kerasgreedy.train.results import finish, score
+from kerasgreedy.train.results import finish
 from kerasgreedy.train.signals import Asked, StopRequest
 
 
@@ -138,6 +136,7 @@ def resume_run(
     distribute: Distribute | None = None,
     overrides: Sequence[str] = (),
     check_data: bool = False,
+    data_at: str | None = None,
 ) -> Run:
     """Goes on with a run from its newest whole checkpoint, and ends as if it had never stopped.
 
@@ -150,8 +149,9 @@ def resume_run(
             `changes`. They hold from the checkpoint on, for good, and are written down in the run.
         strategy, devices: see `train_spec`.
         check_data: compare the contents of all files of the data set, not only of those whose size or times changed.
+        data_at: where the data are now, if not where they were; it is written down in the run. See `changed_settings.moved_data`.
     """
-    folder = Workdir.open(workdir)
+    folder = Workdir.open(workdir, data_at)
     folder.ask_for(overrides)
     here = (
         Devices.of(strategy) if strategy else open_devices(distribute or folder.documents()[1].value.distribute, devices, quiet)
@@ -160,40 +160,6 @@ def resume_run(
         job = open_job(folder, data, check_data)
         _check_batches(job, here)
     return _run(folder, job, lambda: open_pipeline(job, data, folder), here, quiet)
-
-
-def evaluate_run(
-    workdir: str | Path,
-    part: Part = "test",
-    data: ImageArrays | None = None,
-    strategy: tf.distribute.Strategy | None = None,
-    batch_size: int | None = None,
-    masks: Masks | None = None,
-    rule: Literal["positive", "energy"] | None = None,
-    beta: float | None = None,
-    devices: str | None = None,
-    check_data: bool = False,
-) -> dict[str, Any]:
-    """Top-1, top-5 and loss of every trained depth and of their ensemble.
-
-    Args:
-        masks, rule, beta: evaluate the last phase that alternated under masks instead of activations, see `masked_layers`.
-        strategy, devices: see `train_spec`.
-        check_data: see `resume_run`.
-
-    Returns:
-        `depths` (depth, top1, top5, loss), `ensemble` (top1, top5, loss), `examples`, `part`.
-    """
-    folder = Workdir.open(workdir)
-    job = open_job(folder, data, check_data)
-    strategy = strategy or own_devices(folder.documents()[1].value.distribute, devices).strategy
-    with strategy.scope():
-        job, state = trained_state(folder, job)
-        network = state.network
-        instead = masked_layers(folder, job, network, state.position.kept, masks, rule, beta) if masks else None
-    pipeline = open_pipeline(job, data, folder)
-    with pipeline.named_failures():
-        return score(job, network, pipeline, strategy, part, batch_size, instead)
 
 
 def load_network(workdir: str | Path) -> Network:
@@ -242,7 +208,7 @@ def _take_changes(folder: Workdir, job: Job, state: RunState, here: Devices) -> 
     before = folder.documents(asked=False)[1].value
     if folder.documents()[1].value == before:
         return
-    if position.phase == len(job.phases):
+    if position.phase == len(job.phases) and not folder.asked_for_place:
         raise InputError(f"{folder.path}: training is done; to train further: a new run with start_from={folder.path}")
     began = compile_plan(job.spec, before, (job.train_images, job.validation_images), position.kept)
     check_same_stages(began, job.phases)

@@ -40,6 +40,7 @@ def prune_run(
     quiet: bool = False,
     devices: str | None = None,
     check_data: bool = False,
+    data_at: str | None = None,
 ) -> Run:
     """Removes filters of a finished run's network and fine-tunes what is left, in a new run folder; the old one stays as it is.
 
@@ -55,7 +56,7 @@ def prune_run(
         out: the new run folder; default: the old one's name and `-pruned`.
         data: own images, where the run was trained on such.
         strategy, devices: see `train_spec`.
-        check_data: see `resume_run`.
+        check_data, data_at: see `resume_run`.
 
     Raises:
         KerasgreedyError: see `errors`; an amount that cannot be reached says what can.
@@ -73,7 +74,9 @@ def prune_run(
         "images": images,
         "heads": heads,
     }
-    return smaller_run(workdir, "prune", settings, epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data)
+    return smaller_run(
+        workdir, "prune", settings, epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data, data_at
+    )
 
 
 def threshold_run(
@@ -96,14 +99,15 @@ def threshold_run(
     quiet: bool = False,
     devices: str | None = None,
     check_data: bool = False,
+    data_at: str | None = None,
 ) -> Run:
     """Removes what a structured penalty has made small in a finished run's network, in a new run folder; see `prune_run`.
 
     Args:
         tau, accuracy_drop, multiply_adds: how much, exactly one of them; see the recipe's `threshold`.
         of, groups, norm, on, round_to, sizes: as there.
-        epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data: see `prune_run`. Fine-tuning has no
-            regularizers.
+        epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data, data_at: see `prune_run`. Fine-tuning
+            has no regularizers.
 
     Raises:
         KerasgreedyError: see `errors`; an amount that cannot be reached says what can.
@@ -112,7 +116,7 @@ def threshold_run(
     settings = {"tau": tau, "accuracy_drop": accuracy_drop, "multiply_adds": multiply_adds, "of": which, "groups": groups}
     settings |= {"norm": norm, "on": on, "round_to": round_to, "sizes": sizes}
     return smaller_run(
-        workdir, "threshold", settings, epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data
+        workdir, "threshold", settings, epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data, data_at
     )
 
 
@@ -129,6 +133,7 @@ def smaller_run(
     quiet: bool,
     devices: str | None,
     check_data: bool,
+    data_at: str | None,
 ) -> Run:
     """A run of strategy `compress` on another's network, with one removal; see `prune_run`.
 
@@ -137,7 +142,7 @@ def smaller_run(
     """
     if epochs < 0:
         raise InputError(f"epochs: received {epochs}; allowed: 0 or more")
-    folder = Workdir.open(workdir)
+    folder = Workdir.open(workdir, data_at)
     here = folder.path.resolve()
     job = open_job(folder, data, check_data)
     if section == "prune" and settings["heads"] is None:
@@ -150,6 +155,7 @@ def smaller_run(
     # What another strategy alone may say is taken back.
     texts: dict[str, Any] = {"strategy": "compress", "start_from": str(here), "dsd": None, "replace_head": None,
              "training.init": "fresh", "cache.store": "auto", "prefix_precision": None, "phases": {}}  # fmt: skip
+    texts["data"] = job.recipe.data.model_dump(mode="json", exclude_none=True)  # as the run went on with it
     texts["threshold" if section == "prune" else "prune"] = None
     for key, value in settings.items():
         texts[f"{section}.{key}"] = value

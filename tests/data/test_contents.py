@@ -15,7 +15,8 @@ from kerasgreedy.data import contents
 from kerasgreedy.data.contents import check_contents, data_files, stamped
 from kerasgreedy.errors import DataError, InputError, WorkdirError
 from kerasgreedy.spec.recipe import Data
-from kerasgreedy.train.entry_points import evaluate_run, train_spec
+from kerasgreedy.train.entry_points import train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 
 def a_folder(root):

@@ -16,7 +16,8 @@ from kerasgreedy.nn.batch_norm import FusedBatchNormalization
 from kerasgreedy.solvers.schedules import make_optimizer
 from kerasgreedy.solvers.step import TrainStep
 from kerasgreedy.spec.training import Sgd
-from kerasgreedy.train.entry_points import evaluate_run, train_spec
+from kerasgreedy.train.entry_points import train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 RNG = np.random.default_rng(4)
 MAP = RNG.normal(2, 3, (5, 4, 4, 6)).astype(np.float32)

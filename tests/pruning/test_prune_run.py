@@ -21,7 +21,8 @@ from kerasgreedy.runs.state import RunState
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.load import load_spec
 from kerasgreedy.train import loop, performing
-from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
+from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 from kerasgreedy.train.progress import Reporter
 from kerasgreedy.train.prune_run import prune_run
 

@@ -11,7 +11,8 @@ from test_alternation import run
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.reports.run_files import read_metrics
-from kerasgreedy.train.entry_points import evaluate_run, load_network
+from kerasgreedy.train.entry_points import load_network
+from kerasgreedy.train.evaluating import evaluate_run
 
 SPEC = """
 name: small

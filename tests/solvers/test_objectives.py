@@ -14,7 +14,8 @@ from kerasgreedy.errors import SpecError, Stopped
 from kerasgreedy.nn.objectives import CrossEntropyLoss, SquaredErrorLoss
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.spec.doors import Choice, Door, Named
-from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
+from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 RNG = np.random.default_rng(3)
 OUTPUTS, LABELS = RNG.normal(size=(7, 5)), RNG.integers(0, 5, 7)

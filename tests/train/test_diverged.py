@@ -14,7 +14,8 @@ from kerasgreedy.solvers.alternation.support import Shared
 from kerasgreedy.spec.load import load_recipe
 from kerasgreedy.spec.solver_settings import Alternation
 from kerasgreedy.strict_json import as_json, parse_json
-from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
+from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 SPEC = "name: one\nblocks: [{conv: 4}]\n"
 RECIPE = """

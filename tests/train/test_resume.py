@@ -15,7 +15,8 @@ from kerasgreedy.runs.checkpoint import CheckpointStore
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.holding import held
 from kerasgreedy.train import loop, results
-from kerasgreedy.train.entry_points import evaluate_run, resume_run, train_spec
+from kerasgreedy.train.entry_points import resume_run, train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 from kerasgreedy.train.progress import Reporter
 
 NO_DROPOUT = ["blocks.1=[{conv: 6, downsample: invertible}]", "training.keep=last", "training.optimizer.learning_rate=0.01"]

@@ -12,7 +12,8 @@ from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import DataError, Diverged
 from kerasgreedy.reports.run_files import read_metrics, read_run
 from kerasgreedy.train import loop
-from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
+from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 
 def test_a_run_leaves_what_a_person_and_a_program_need(finished):

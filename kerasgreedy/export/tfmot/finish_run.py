@@ -62,7 +62,12 @@ class Finish:
 
 @plain_temporary()
 def finish_run(
-    workdir: str | Path, out: str | Path, settings: Finish, data: ImageArrays | None = None, quiet: bool = False
+    workdir: str | Path,
+    out: str | Path,
+    settings: Finish,
+    data: ImageArrays | None = None,
+    quiet: bool = False,
+    data_at: str | None = None,
 ) -> dict[str, Any]:
     """Quantises or clusters the network of a run, fine-tunes it on the run's data, and writes it to a new folder.
 
@@ -72,6 +77,7 @@ def finish_run(
     Args:
         data: the arrays that the run was trained on, where it was trained on its caller's.
         quiet: no progress on standard error.
+        data_at: where the data are now, see `moved_data`.
 
     Returns:
         What `results.json` holds: settings, `before` and `after` (top1, top5, loss on the test part), sizes in bytes.
@@ -85,7 +91,7 @@ def finish_run(
     if out.exists() or out.is_symlink():  # before anything is trained
         raise WorkdirError(f"{out}: already exists; give another OUT")
     require_packages(["tensorflow_model_optimization", "tf_keras"], "'tensorflow-model-optimization>=0.8' 'tf_keras>=2.19'")
-    job, network, pipeline = _opened(workdir, data)
+    job, network, pipeline = _opened(workdir, data, data_at)
     depth = network.facts.depths[-1] if settings.depth is None else settings.depth
     if depth not in network.facts.depths:
         raise InputError(f"depth: received {depth}; trained depths of this run: {', '.join(map(str, network.facts.depths))}")
@@ -113,8 +119,8 @@ def finish_run(
     return results
 
 
-def _opened(workdir: str | Path, data: ImageArrays | None) -> tuple[Job, Network, Pipeline]:
-    folder = Workdir.open(workdir)
+def _opened(workdir: str | Path, data: ImageArrays | None, data_at: str | None) -> tuple[Job, Network, Pipeline]:
+    folder = Workdir.open(workdir, data_at)
     job = open_job(folder, data)
     job, network = trained_network(folder, job)
     return job, network, open_pipeline(job, data, folder)
