@@ -66,7 +66,8 @@ def test_shipped_files_are_listed_printed_and_copied(call, tmp_path, monkeypatch
     assert (tmp_path / "mine.yaml").read_text() == shipped_files("spec")["photos"].read_text()
     for line, words in (
         ("specs photos --copy mine.yaml", "already exists"), ("specs photo", "did you mean 'photos'"),
-        ("specs --copy x.yaml", "give NAME"), ("specs --kind specs", "did you mean 'spec'"), ("specs photos --copy no/x.yaml", "no such folder"),
+        ("specs --copy x.yaml", "give NAME"), ("specs --kind specs", "did you mean 'spec'"),
+        ("specs photos --copy no/x.yaml", "no such folder"),
     ):  # fmt: skip
         code, _, err = call(line)
         assert code == 2 and words in err, line
