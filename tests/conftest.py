@@ -167,7 +167,10 @@ def unsealed(workdir):
 
 def without_time(workdir):
     records = read_metrics(workdir)
-    return [{k: v for k, v in r.items() if k not in ("time", "images_per_second")} for r in records]
+    return [
+        {k: v for k, v in r.items() if k not in ("time", "images_per_second", "elapsed_seconds", "peak_memory_bytes")}
+        for r in records
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from kerasgreedy.cli.frontier_command import frontier
 from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Overwrite, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.own_data import with_data
 from kerasgreedy.cli.prune_command import prune
+from kerasgreedy.cli.report_command import report
 from kerasgreedy.cli.sensitivity_command import sensitivity
 from kerasgreedy.cli.specs_command import specs
 from kerasgreedy.cli.threshold_command import threshold
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.add_typer(analyze_app)
-for command in (prune, threshold, frontier, sensitivity, finish, export, predict, anytime, convergence, specs):
+for command in (prune, threshold, frontier, sensitivity, finish, export, predict, anytime, convergence, report, specs):
     app.command()(command)
 add_analyses(app)
 
@@ -196,7 +197,7 @@ def evaluate(
     if details:
         from kerasgreedy.reports.answers_table import class_rows
 
-        header, *rows = class_rows(scores["classes"], scores["confusion"])
+        header, *rows = class_rows(scores)
         output.put_table(header, [list(map(str, row)) for row in rows], f"depth {scores['depths'][-1]['depth']}, class by class")
         output.put(f"tables and pictures: {scores['details']}")
 

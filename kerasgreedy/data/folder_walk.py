@@ -15,7 +15,7 @@ OTHER_ENDING, NESTED, HIDDEN, DANGLING, BESIDE = (
 )  # fmt: skip
 
 
-class Walk:
+class FolderWalk:
     """Looks through a folder and counts what it passes over.
 
     Attributes:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from kerasgreedy.data.folder_walk import Walk
+from kerasgreedy.data.folder_walk import FolderWalk
 from kerasgreedy.data.image_kinds import IMAGE_ENDINGS, image_size
 from kerasgreedy.data.info import DataInfo, Known, PassedOver
 from kerasgreedy.errors import DataError, did_you_mean
@@ -91,7 +91,7 @@ def open_folder(place: str, data: Data, known: Known) -> Folder:
         raise DataError(
             f"folder:{place}: no such folder; allowed: a folder of class folders, or of train/<class>/ and test/<class>/"
         )
-    walk = Walk(place, root, known)
+    walk = FolderWalk(place, root, known)
     divided = walk.holds_classes("train") or walk.holds_classes("test")
     if divided and walk.is_folder("test"):
         if data.test is not None:
@@ -107,7 +107,7 @@ def open_folder(place: str, data: Data, known: Known) -> Folder:
 def is_divided(place: str) -> bool:
     """Whether a folder says itself which images are for testing."""
     root = user_path(place)
-    return root.is_dir() and Walk(place, root, Known()).holds_classes("test")
+    return root.is_dir() and FolderWalk(place, root, Known()).holds_classes("test")
 
 
 def whole_folder(place: str, data: Data, known: Known) -> Folder:
@@ -118,7 +118,7 @@ def whole_folder(place: str, data: Data, known: Known) -> Folder:
     """
     root = user_path(place)
     if root.is_dir():
-        walk = Walk(place, root, known)
+        walk = FolderWalk(place, root, known)
         if not (walk.holds_classes("train") or walk.holds_classes("test")):
             names = walk.classes("")
             files = [
@@ -132,7 +132,7 @@ def whole_folder(place: str, data: Data, known: Known) -> Folder:
     return open_folder(place, data, known)
 
 
-def _as_divided(walk: Walk) -> Folder:
+def _as_divided(walk: FolderWalk) -> Folder:
     """With folders `train` and `test`."""
     if not walk.is_folder("train"):
         raise DataError(
@@ -156,7 +156,7 @@ def _as_divided(walk: Walk) -> Folder:
     return _checked(walk, splits, class_names, "train", drawn=False)
 
 
-def _as_drawn(walk: Walk, base: str, class_names: tuple[str, ...], share: float, seed: int) -> Folder:
+def _as_drawn(walk: FolderWalk, base: str, class_names: tuple[str, ...], share: float, seed: int) -> Folder:
     """Of a folder of class folders: of each class its share is for testing, at least one image and never all.
 
     Which ones follows from the names and the seed, image by image: where images come or go, few of the others change sides.
@@ -180,7 +180,9 @@ def _rank(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
-def _checked(walk: Walk, splits: dict[str, list[ImageFile]], class_names: tuple[str, ...], base: str, drawn: bool) -> Folder:
+def _checked(
+    walk: FolderWalk, splits: dict[str, list[ImageFile]], class_names: tuple[str, ...], base: str, drawn: bool
+) -> Folder:
     image = "readable image" if walk.skipped else "image"
     lost = walk.passed_over()
     beside = f". {lost.words[0].upper()}{lost.words[1:]}" if lost.count else ""
@@ -198,13 +200,13 @@ def _checked(walk: Walk, splits: dict[str, list[ImageFile]], class_names: tuple[
     return Folder(splits, class_names, drawn, lost)
 
 
-def _check_classes(walk: Walk, base: str, names: Sequence[str]) -> None:
+def _check_classes(walk: FolderWalk, base: str, names: Sequence[str]) -> None:
     if len(names) < 2:
         held = f" (it holds {walk.contents(base)})" if not names else ""
         raise DataError(f"folder:{walk.place}: {walk.root / base} holds {len(names)} class folder(s){held}; allowed: 2 or more")
 
 
-def _undivided(walk: Walk, base: str, names: Sequence[str]) -> str:
+def _undivided(walk: FolderWalk, base: str, names: Sequence[str]) -> str:
     """What to do about a folder that does not say what its test images are."""
     lacks = "'test'" if base else "'train' and no folder 'test'"
     held = f"folder:{walk.place}: no folder {lacks} inside (it holds {walk.contents()})"

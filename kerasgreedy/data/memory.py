@@ -3,6 +3,7 @@
 import contextlib
 import math
 import resource
+import sys
 from pathlib import Path
 
 _MACHINE, _SIZES, _GROUP = Path("/proc/meminfo"), Path("/proc/self/statm"), Path("/sys/fs/cgroup")
@@ -40,3 +41,9 @@ def _of_container() -> float:
         used = int((_GROUP / "memory.current").read_text()) - int(statistics["inactive_file"])
         return max(0.0, limit - used)
     return math.inf
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process has had at most."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on macOS bytes
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024

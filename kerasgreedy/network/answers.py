@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """An image that is taken for something else.
+class Answer:
+    """To one image.
 
     Attributes:
         image: (height, width, channels), normalised.
@@ -37,16 +37,28 @@ class Answers:
 
     Attributes:
         confusion: (classes, classes) images by label and answer.
-        mistakes: the surest first.
+        mistakes: some of the wrong ones, the surest first.
+        first: those to the first images.
     """
 
     confusion: "NDArray[np.int64]"
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[Answer, ...]
+    first: tuple[Answer, ...]
 
-    @property
-    def wrong(self) -> int:
-        """Images that are answered wrongly."""
-        return int(self.confusion.sum() - np.trace(self.confusion))
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images, their labels, answers and probabilities of these, and how many images came before."""
+
+    images: "NDArray[np.float32]"
+    labels: "NDArray[Any]"
+    given: "NDArray[Any]"
+    sure: "NDArray[Any]"
+    before: int
+
+    def answer(self, index: int) -> Answer:
+        facts = int(self.labels[index]), int(self.given[index]), float(self.sure[index])
+        return Answer(self.images[index], self.before + index, *facts)
 
 
 def count_answers(labels: "NDArray[Any]", given: "NDArray[Any]", classes: int) -> "NDArray[np.int64]":
@@ -70,33 +82,32 @@ def surest_mistakes(sure: "NDArray[Any]", labels: "NDArray[Any]", count: int) ->
     return wrong[np.argsort(-sure[wrong, given[wrong]], kind="stable")][:count]
 
 
-def answers_of(network: Network, depth: int, batches: tf.data.Dataset, mistakes: int = 24) -> Answers:
-    """Asks the head at a depth, in one pass, on one device.
+def answers_of(network: Network, depth: int, batches: tf.data.Dataset, mistakes: int = 24, first: int = 0) -> Answers:
+    """Asks the head at a depth, in one pass, on one device. Not as a graph: tracing one takes longer than most test data.
 
     Args:
         batches: of (image, label, weight); those of weight 0 do not count.
-        mistakes: how many are kept; no more images than these are held.
+        mistakes, first: how many are kept; no more images than these are held.
     """
     classes = network.architecture.heads[depth - 1].output_shape[-1]
-
-    @tf.function(autograph=False)
-    def probabilities(images: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(tf.cast(network.logits(images, [depth])[0], tf.float64))
-
     confusion = np.zeros((classes, classes), np.int64)
-    kept: list[tuple[float, int, Mistake]] = []
+    kept: list[tuple[float, int, Answer]] = []
+    began: list[Answer] = []
     seen = 0
     for images, labels, weights in batches:
         real = weights.numpy() > 0
-        sure, known = probabilities(images).numpy()[real], labels.numpy()[real]
+        logits = tf.cast(network.logits(images, [depth])[0], tf.float64)
+        sure, known, pictures = tf.nn.softmax(logits).numpy()[real], labels.numpy()[real], images.numpy()[real]
         given = sure.argmax(1)
         confusion += count_answers(known, given, classes)
-        pictures = images.numpy()[real]
+
+        batch = _Batch(pictures, known, given, sure.max(1), seen)
         for index in surest_mistakes(sure, known, mistakes):
-            probability = float(sure[index, given[index]])
-            mistake = Mistake(pictures[index], seen + int(index), int(known[index]), int(given[index]), probability)
-            heapq.heappush(kept, (probability, -mistake.place, mistake))  # of equal ones the first stays
+            found = batch.answer(int(index))
+            heapq.heappush(kept, (found.probability, -found.place, found))  # of equal ones the first stays
             if len(kept) > mistakes:
                 heapq.heappop(kept)
+        began += [batch.answer(index) for index in range(min(first - len(began), len(known)))]
         seen += len(known)
-    return Answers(confusion, tuple(mistake for _, _, mistake in sorted(kept, key=lambda entry: entry[:2], reverse=True)))
+    ranked = sorted(kept, key=lambda entry: entry[:2], reverse=True)
+    return Answers(confusion, tuple(found for _, _, found in ranked), tuple(began))

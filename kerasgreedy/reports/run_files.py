@@ -10,6 +10,8 @@ from kerasgreedy.reports.costs import RATIO_KEYS, SIDE_KEYS, TIME_KEYS
 from kerasgreedy.strict_json import parse_json, read_json
 
 MAX_METRICS_BYTES = 256_000_000
+# What the deepest head answers on a part of the data, see `train.details`; below `evaluation/<part>/`.
+DETAILS = "details.json"
 SCORE_KEYS = ("top1", "top5", "loss")
 # The split of records that say only where support masks were estimated; they have no head and no scores.
 REFRESH = "refresh"
@@ -17,7 +19,7 @@ NUMBER = (int, float)
 RECORD_KEYS: dict[str, type | tuple[type, ...]] = {
     "phase": int, "phase_name": str, "epoch": int, "split": str, "head": str, "loss": NUMBER, "accuracy": NUMBER, "step": int,
 }  # fmt: skip
-NUMBERS = ("top5", "learning_rate", "images_per_second", "time")
+NUMBERS = ("top5", "learning_rate", "images_per_second", "time", "elapsed_seconds", "peak_memory_bytes")
 RESULT_KEYS: dict[str, type | tuple[type, ...]] = {
     "spec": str, "recipe": str, "strategy": str, "dataset": str, "seed": int, "depths": list, "ensemble": dict, "examples": int,
     "parameters": int, "multiply_adds": int, "phases": list, "epochs": int, "training_seconds": NUMBER,

@@ -31,8 +31,8 @@ CHANGED = "changed_recipe.yaml"
 DATA_FILES, MAX_DATA_FILES_BYTES = "data_files.json", 1_000_000_000
 FIRST_FILES = ("spec.yaml", "recipe.yaml", "plan.json", "run.json")
 # What else a run writes; each is what it should be, or not there.
-FILES = (*FIRST_FILES, PRUNED, CHANGED, "metrics.jsonl", "results.json", "results.md", "model.keras", DATA_FILES)
-FOLDERS = ("checkpoints", "checkpoints/objects", "cache", "kept", "plots", "pruning", "support", "tensorboard")
+FILES = (*FIRST_FILES, PRUNED, CHANGED, "metrics.jsonl", "results.json", "results.md", "report.html", "model.keras", DATA_FILES)
+FOLDERS = ("checkpoints", "checkpoints/objects", "cache", "evaluation", "kept", "plots", "pruning", "support", "tensorboard")
 # A shared file system may show a new folder to other machines late.
 SIGHT_SECONDS = 60.0
 

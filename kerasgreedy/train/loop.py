@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from kerasgreedy.data.memory import peak_memory
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import Diverged, Stopped
 from kerasgreedy.inputs.feature_store import StoreFolder
@@ -254,7 +255,8 @@ class Loop:
         self._keep_weights(phase)
         self.solver.end(sum(values["loss"] for values in train.values()))
         norm = self.state.network.weight_norm(phase.trains)
-        self._record(phase, "train", train, learning_rate=rate, weight_norm=norm, **self.solver.figures())
+        spent = {"elapsed_seconds": round(position.seconds, 3), "peak_memory_bytes": peak_memory()}
+        self._record(phase, "train", train, learning_rate=rate, weight_norm=norm, **spent, **self.solver.figures())
         self._record_looks(phase, looks)
         note = ""
         if self._counts():

@@ -16,13 +16,16 @@ from kerasgreedy.network.walk import Instead
 from kerasgreedy.nn.objectives import CrossEntropyLoss
 from kerasgreedy.plan.batch_sizes import whole_shares
 from kerasgreedy.plan.preparation import Job
+from kerasgreedy.reports.page_file import write_page
 from kerasgreedy.reports.plots import plot_run
-from kerasgreedy.reports.run_files import read_metrics
+from kerasgreedy.reports.run_files import read_metrics, read_run
+from kerasgreedy.reports.run_page import runs_page
 from kerasgreedy.reports.tables import results_markdown
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.state import RunState
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.strict_json import as_json, parse_json
+from kerasgreedy.train.details import details_of, keep_details
 
 
 def finish(
@@ -65,6 +68,9 @@ def finish(
         folder.write("results.md", results_markdown(results))
     written = as_json(results, indent=1)
     folder.write("results.json", written)
+    if Devices.of(strategy).chief and Devices.of(strategy).workers == 1:
+        keep_details(details_of(state.network, pipeline, "test", job.data.class_names, 250), folder.path / "evaluation" / "test")
+        write_page(folder.path / "report.html", runs_page([read_run(folder.path)]), overwrite=True)
     return dict(parse_json(written))
 
 

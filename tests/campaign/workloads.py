@@ -14,7 +14,7 @@ from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.runs.checkpoint import CheckpointStore
 
 # Facts of a clock, not of a run.
-TIMES = ("time", "images_per_second", "training_seconds", "latency")
+TIMES = ("time", "images_per_second", "elapsed_seconds", "peak_memory_bytes", "training_seconds", "latency")
 
 DATA = "{dataset: digits, train_examples: 96, test_examples: 40, validation: 32, augment: {pad_crop: 1}, augment_views: 2}"
 SGD = "{name: sgd, learning_rate: 0.05, momentum: 0.9, weight_decay: 5e-4}"

@@ -1,0 +1,130 @@
+"""What a network answers on a part of the data, class by class, with pictures: as JSON, as tables and as figures."""
+
+import base64
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.errors import WorkdirError
+from kerasgreedy.files import write_atomically
+from kerasgreedy.network.answers import Answer, answers_of
+from kerasgreedy.network.build import Network
+from kerasgreedy.reports.answers_table import class_rows
+from kerasgreedy.reports.figures import write_figure
+from kerasgreedy.reports.pictures_plot import draw_confusion, draw_sheet
+from kerasgreedy.reports.run_files import DETAILS
+from kerasgreedy.strict_json import as_json
+
+MISTAKES, SAMPLES = 24, 12
+FILES = (DETAILS, "classes.csv", "confusion.csv", "confusion.png", "mistakes.png")
+# Of more classes than these the table of all pairs is left out: it would be larger than all else that a run says of itself.
+MOST_CLASSES = 200
+THUMBNAIL = 96
+
+
+def details_of(network: Network, pipeline: Pipeline, part: Part, names: Sequence[str], batch_size: int) -> dict[str, Any]:
+    """What the deepest trained head answers.
+
+    Returns:
+        `depth`, `part`, `examples`, `accuracy`; `classes`: for each `name`, `images`, `right`; `confused`: the 20 most frequent
+        pairs (`label`, `answer`, `images`); `confusion`: images by label and answer, of at most 200 classes; `mistakes` (the
+        surest, at most 24) and `samples` (the first images, at most 12): for each `place` in the part, `label`, `answer`,
+        `probability`, and `picture`, a JPEG file in base64 of at most 96 pixels a side.
+    """
+    depth = network.facts.depths[-1]
+    answers = answers_of(network, depth, pipeline.evaluation(part, batch_size), MISTAKES, SAMPLES)
+    counts = answers.confusion
+    examples = int(counts.sum())
+    off = counts - np.diag(np.diag(counts))
+    order = np.argsort(-off, axis=None, kind="stable")[:20]
+    pairs = [divmod(int(place), len(names)) for place in order if off.flat[place]]
+
+    def entry(answer: Answer) -> dict[str, Any]:
+        facts = {"place": answer.place, "label": names[answer.label], "answer": names[answer.answer]}
+        shades = (answer.image * pipeline.deviation + pipeline.mean).round().clip(0, 255).astype(np.uint8)
+        return {**facts, "probability": answer.probability, "picture": base64.b64encode(thumbnail(shades)).decode()}
+
+    return {
+        "depth": depth,
+        "part": part,
+        "examples": examples,
+        "accuracy": int(np.trace(counts)) / examples,
+        "classes": [{"name": name, "images": int(counts[i].sum()), "right": int(counts[i, i])} for i, name in enumerate(names)],
+        "confused": [{"label": names[i], "answer": names[j], "images": int(counts[i, j])} for i, j in pairs],
+        **({"confusion": counts.tolist()} if len(names) <= MOST_CLASSES else {}),
+        "mistakes": [entry(answer) for answer in answers.mistakes],
+        "samples": [entry(answer) for answer in answers.first],
+    }
+
+
+def thumbnail(shades: "np.ndarray[Any, Any]", side: int = THUMBNAIL) -> bytes:
+    """A picture (height, width, 1 or 3) uint8 as a small JPEG file; small ones are not enlarged."""
+    from PIL import Image
+
+    image = Image.fromarray(shades[..., 0] if shades.shape[-1] == 1 else shades)
+    image.thumbnail((side, side))
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=80)
+    return content.getvalue()
+
+
+def free_for_details(folder: Path) -> Path:
+    """A folder for details.
+
+    Raises:
+        WorkdirError: it is a file, or holds something else.
+    """
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - set(FILES)):
+        raise WorkdirError(f"{folder}: is no folder of details; give another --out")
+    return folder
+
+
+def keep_details(details: dict[str, Any], target: Path) -> None:
+    """Writes `details.json`."""
+    target.mkdir(parents=True, exist_ok=True)
+    write_atomically(target / DETAILS, as_json(details).encode())
+
+
+def draw_details(details: dict[str, Any], name: str, target: Path) -> None:
+    """Writes the tables and figures beside `details.json`.
+
+    Args:
+        name: of the run, in titles.
+    """
+    names = [entry["name"] for entry in details["classes"]]
+    counts = details.get("confusion")
+    _write_csv(target / "classes.csv", class_rows(details))
+    if counts is not None:
+        _write_csv(
+            target / "confusion.csv", [["label", *names], *([each, *row] for each, row in zip(names, counts, strict=True))]
+        )
+        facts = {**details, "classes": names, "name": name}
+        write_figure(target / "confusion.png", lambda: draw_confusion(facts), overwrite=True)
+    (target / "mistakes.png").unlink(missing_ok=True)  # there may be none now
+    mistakes = details["mistakes"]
+    if mistakes:
+        wrong = details["examples"] - sum(entry["right"] for entry in details["classes"])
+        texts = [f"{m['answer']} {100 * m['probability']:.0f} %\nis {m['label']}" for m in mistakes]
+        title = f"{name}: the surest of {wrong:,} mistakes ({details['examples']:,} {details['part']} images)"
+        pictures = np.stack([_shades(m["picture"]) for m in mistakes])
+        write_figure(target / "mistakes.png", lambda: draw_sheet(pictures, texts, title), overwrite=True)
+
+
+def _shades(picture: str) -> "np.ndarray[Any, Any]":
+    """(height, width, 1 or 3) from 0 to 1."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        shades = np.asarray(image) / 255
+    return shades[..., None] if shades.ndim == 2 else shades
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    content = io.StringIO()
+    csv.writer(content, lineterminator="\n").writerows(rows)
+    write_atomically(path, content.getvalue().encode())
