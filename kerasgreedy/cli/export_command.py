@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import DataAt, Json, quiet_tensorflow
+from kerasgreedy.cli.options import DataAt, Json, Overwrite, quiet_tensorflow
 from kerasgreedy.errors import InputError, tell
 from kerasgreedy.export.format_names import FORMATS
 
@@ -68,19 +68,38 @@ def _shapes(parts: dict[str, Any], most: int = 4) -> str:
 
 
 def predict(
-    exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="An exported version, or a folder of versions: the newest.")],
+    network: Annotated[
+        Path, typer.Argument(metavar="NETWORK", help="A run folder, an exported version, or a folder of versions: the newest.")
+    ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option("--top", min=1, help="Classes shown for each image.")] = 3,
+    depth: Annotated[
+        str | None, typer.Option("--depth", metavar="N|ensemble", help="Of a run: whose answer. Default: the last trained depth.")
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE.csv", help="Also write a table, a line an image.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", metavar="FILE.html", help="Also write a page of the pictures with their answers.")
+    ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Name what is on images, with an exported network."""
-    quiet_tensorflow()
-    from kerasgreedy.export.predicting import open_export, predict_files
+    """Name what is on images, with the network of a run or of an export."""
+    answer = _depth(depth)
+    from kerasgreedy.reports.predictions import check_targets, write_predictions
 
-    model = open_export(exported)
+    check_targets(csv_file, page, overwrite)
+    quiet_tensorflow()
+    from kerasgreedy.export.predicting import open_network, predict_files
+
+    model = open_network(network, answer)
     predictions, faults = predict_files(model, images, top)
+    title = f"{model.card['name']}, answer: {_answer(model.card['answer'])}"
+    written = write_predictions(predictions, faults, title, csv_file, page, overwrite)
     if as_json:
-        output.put_json({"export": str(model.path), "predictions": predictions, "faults": faults})
+        place = "export" if model.exported else "workdir"
+        output.put_json({place: str(model.path), "predictions": predictions, "faults": faults, "files": written})
     else:
         rows = [
             [entry["file"], *(f"{name['name']} {100 * name['probability']:.1f} %" for name in entry["classes"])]
@@ -88,7 +107,9 @@ def predict(
         ]
         if rows:
             header = ["image", *(["class", "then"] + [""] * len(rows[0]))[: len(rows[0]) - 1]]
-            output.put_table(header, rows, f"{model.card['name']}, answer: {_answer(model.card['answer'])}")
+            output.put_table(header, rows, title)
+        for file in written:
+            output.put(f"written: {file}")
     for fault in faults:
         tell(f"error: {fault['file']}: {fault['error']}")
     if faults:

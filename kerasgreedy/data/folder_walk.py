@@ -108,5 +108,25 @@ class FolderWalk:
             yield from (file for file in files if self._is_image(file))
 
 
+def images_below(folder: Path) -> tuple[list[Path], PassedOver]:
+    """All image files below a folder, however deep, sorted; and what is passed over."""
+    found: list[Path] = []
+    counts: dict[str, int] = {}
+    names: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        inner = path.relative_to(folder)
+        image, hidden = path.name.lower().endswith(IMAGE_ENDINGS), any(part.startswith(".") for part in inner.parts)
+        if path.is_dir() or path.name.lower() in _CLUTTER or path.name.startswith("._") or (hidden and not image):
+            continue
+        dangling = path.is_symlink() and not path.exists()
+        why = HIDDEN if hidden else DANGLING if dangling else "" if image else OTHER_ENDING
+        if not why:
+            found.append(path)
+        else:
+            counts[why] = counts.get(why, 0) + 1
+            names.append(str(inner))
+    return found, PassedOver(counts, min(names, default=""))
+
+
 def _visible_folder(entry: "os.DirEntry[str]") -> bool:
     return entry.is_dir() and not entry.name.startswith(".")

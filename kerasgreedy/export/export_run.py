@@ -103,8 +103,8 @@ def export_run(
     network.compute_in(FLOAT32)
     for component in (*network.blocks, *network.heads):
         component.trainable = True
-    answer, features_depth = _depths(network, settings)
-    endpoints = _endpoints(job, network, answer, settings)
+    answer, features_depth = chosen_depths(network, settings)
+    endpoints = endpoints_of(job, network, answer, settings)
     facts = card.Facts(
         job,
         network.facts.depths,
@@ -162,8 +162,12 @@ def _say(quiet: bool) -> Callable[[str], None]:
     return say
 
 
-def _depths(network: Network, settings: Export) -> tuple[Answer, int]:
-    """Whose answer, and the features of which block."""
+def chosen_depths(network: Network, settings: Export) -> tuple[Answer, int]:
+    """Whose answer, and the features of which block.
+
+    Raises:
+        InputError: a depth is not trained.
+    """
     trained = ", ".join(map(str, network.facts.depths))
     answer = network.facts.depths[-1] if settings.answer is None else settings.answer
     if answer != "ensemble" and answer not in network.facts.depths:
@@ -174,7 +178,12 @@ def _depths(network: Network, settings: Export) -> tuple[Answer, int]:
     return answer, features
 
 
-def _endpoints(job: Job, network: Network, answer: Answer, settings: Export) -> Endpoints:
+def endpoints_of(job: Job, network: Network, answer: Answer, settings: Export) -> Endpoints:
+    """What a network answers to, with the preprocessing of the run that trained it.
+
+    Raises:
+        InputError: its images are of another number of channels than image files have.
+    """
     height, width, channels = network.architecture.input_shape
     if channels not in (1, 3):
         raise InputError(f"the network takes images of {channels} channels; image files have 1 or 3")

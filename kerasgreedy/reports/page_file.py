@@ -21,10 +21,7 @@ def write_page(target: Path, content: str, overwrite: bool = False) -> int:
         InputError: it is a folder, was not made here, or the page would be larger than a megabyte.
         WorkdirError: it cannot be written.
     """
-    if target.is_dir():
-        raise InputError(f"{target}: is a folder; allowed: an HTML file")
-    if not overwrite:
-        refuse_foreign(target, _is_ours)
+    check_page(target, overwrite)
     data = content.encode(errors="backslashreplace")  # names of files need not be text
     if len(data) > MOST_BYTES:
         raise InputError(f"{target}: the page would have {len(data):,} bytes; allowed: {MOST_BYTES:,}. Give fewer runs or images")
@@ -34,6 +31,18 @@ def write_page(target: Path, content: str, overwrite: bool = False) -> int:
     except OSError as error:
         raise WorkdirError(f"{target}: {writing_fault(error) or f'cannot be written ({error})'}") from None
     return len(data)
+
+
+def check_page(target: Path, overwrite: bool = False) -> None:
+    """Refuses a place where no page can be written.
+
+    Raises:
+        InputError: it is a folder, or a file that was not made here.
+    """
+    if target.is_dir():
+        raise InputError(f"{target}: is a folder; allowed: an HTML file")
+    if not overwrite:
+        refuse_foreign(target, _is_ours)
 
 
 def _is_ours(path: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kerasgreedy.data.pipeline import Part, Pipeline
+from kerasgreedy.data.thumbnails import thumbnail
 from kerasgreedy.errors import WorkdirError
 from kerasgreedy.files import write_atomically
 from kerasgreedy.network.answers import Answer, answers_of
@@ -24,7 +25,6 @@ MISTAKES, SAMPLES = 24, 12
 FILES = (DETAILS, "classes.csv", "confusion.csv", "confusion.png", "mistakes.png")
 # Of more classes than these the table of all pairs is left out: it would be larger than all else that a run says of itself.
 MOST_CLASSES = 200
-THUMBNAIL = 96
 
 
 def details_of(network: Network, pipeline: Pipeline, part: Part, names: Sequence[str], batch_size: int) -> dict[str, Any]:
@@ -60,17 +60,6 @@ def details_of(network: Network, pipeline: Pipeline, part: Part, names: Sequence
         "mistakes": [entry(answer) for answer in answers.mistakes],
         "samples": [entry(answer) for answer in answers.first],
     }
-
-
-def thumbnail(shades: "np.ndarray[Any, Any]", side: int = THUMBNAIL) -> bytes:
-    """A picture (height, width, 1 or 3) uint8 as a small JPEG file; small ones are not enlarged."""
-    from PIL import Image
-
-    image = Image.fromarray(shades[..., 0] if shades.shape[-1] == 1 else shades)
-    image.thumbnail((side, side))
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=80)
-    return content.getvalue()
 
 
 def free_for_details(folder: Path) -> Path:

@@ -144,7 +144,7 @@ def test_predict_says_which_files_are_bad_and_predicts_the_others(out, finished,
     assert {fault["file"].rsplit("/", 1)[-1] for fault in result["faults"]} == {"cut.jpg", "text.png", "none.png"}
     assert (
         "cut.jpg: not a readable image" in err
-        and "text.png: not a readable image (no JPEG, PNG, BMP, GIF file)\n" in err
+        and "text.png: not a readable image (no JPEG, PNG, BMP, GIF, WEBP, TIFF, AVIF file)\n" in err
         and "No such file" in err
     )
 
@@ -193,8 +193,11 @@ def test_bad_places(finished, out, tmp_path, capsys):
         (("export", finished.workdir, tmp_path / "out", "--depth", "last"), "--depth: received 'last'"),
         (("export", finished.workdir, tmp_path / "out", "--depth", "9" * 5000), "--depth: received '999"),
         (("predict", tmp_path / "none", "x.jpg"), "no such folder"),
-        (("predict", finished.workdir, "x.jpg"), "this is a run folder: kerasgreedy export"),
-        (("predict", tmp_path, "x.jpg"), "holds no exported version"),
+        (("predict", out, "x.jpg", "--depth", "1"), "--depth: is for run folders"),
+        (("predict", finished.workdir, "x.jpg", "--depth", "77"), "depth: received 77; allowed: a trained depth"),
+        (("predict", out, "x.jpg", "--csv", "a.txt"), "ends in .csv"),
+        (("predict", out, "x.jpg", "--page", "a.txt"), "ends in .html"),
+        (("predict", tmp_path, "x.jpg"), "is no run folder, and holds no exported version"),
         (("predict", out, out), "holds no .jpg"),
     ]:
         code, _, err = call(capsys, *arguments)
@@ -211,7 +214,7 @@ def test_predict_does_not_wait_for_a_pipe_or_read_without_end(out, tmp_path, cap
     with open(tmp_path / "large.bmp", "wb") as file:
         file.truncate(2**29)
     code, _, err = call(capsys, "predict", out, tmp_path / "large.bmp")
-    assert code == 2 and "large.bmp: not a readable image (no JPEG, PNG, BMP, GIF file)" in err
+    assert code == 2 and "large.bmp: not a readable image (no JPEG, PNG, BMP, GIF, WEBP, TIFF, AVIF file)" in err
     strip = Image.new("L", (MOST_SIDE + 1, 2))
     strip.save(tmp_path / "strip.png")
     code, _, err = call(capsys, "predict", out, tmp_path / "strip.png")
@@ -291,3 +294,56 @@ def test_a_card_that_does_not_name_the_classes_is_an_error(names, out, tmp_path,
     facts.write_text(json.dumps({key: value for key, value in sealed.items() if key != "files"}))
     code, _, err = call(capsys, "predict", tmp_path, "x.jpg")
     assert code == 2 and "damaged" in err
+
+
+def test_a_run_folder_answers_as_its_export(out, finished, tmp_path, capsys):
+    folder = tmp_path / "photos" / "more"
+    folder.mkdir(parents=True)
+    for index in range(3):
+        Image.fromarray(picture(20, 30, seed=index)).save(folder / f"{index}.webp")
+    (folder / "note.txt").write_text("x")
+    (folder / ".1.png").write_bytes(b"x")
+    found = {}
+    for network in (out, finished.workdir):
+        code, text, err = call(capsys, "predict", network, tmp_path / "photos", "--json")
+        assert code == 0 and "passed over 2 file(s)" in err
+        found[network] = json.loads(text.splitlines()[-1])["predictions"]
+    for one, two in zip(*found.values(), strict=True):
+        assert [c["id"] for c in one["classes"]] == [c["id"] for c in two["classes"]]
+        expected = [c["probability"] for c in two["classes"]]
+        np.testing.assert_allclose([c["probability"] for c in one["classes"]], expected, rtol=1e-5)
+    code, text, _ = call(capsys, "predict", finished.workdir, folder / "0.webp", "--depth", "1", "--top", "1", "--json")
+    image = tf.image.resize(picture(20, 30, seed=0), finished.network.architecture.input_shape[:2], antialias=True)
+    assert json.loads(text.splitlines()[-1])["workdir"] == str(finished.workdir) and image.shape.rank == 3
+
+
+def test_predictions_as_a_table_and_a_page(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for index in range(4):
+        Image.fromarray(picture(200, 300, seed=index)).save(f"{index}.jpg")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    line = (
+        "predict",
+        finished.workdir,
+        *(f"{i}.jpg" for i in range(4)),
+        "bad.png",
+        "--top",
+        "2",
+        "--csv",
+        "a.csv",
+        "--page",
+        "a.html",
+    )
+    for _ in range(2):  # written over what was made here
+        code, _, err = call(capsys, *line)
+        assert code == 2 and "bad.png: not a readable image" in err
+    rows = (tmp_path / "a.csv").read_text().splitlines()
+    assert rows[0] == "file,class_1,probability_1,class_2,probability_2" and len(rows) == 5
+    for row in rows[1:]:
+        _, _, first, _, second = row.split(",")
+        assert 0 <= float(second) <= float(first) <= 1
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 4 and "Not read" in page and len(page) < 60_000
+    (tmp_path / "mine.csv").write_text("a,b\n")
+    code, _, err = call(capsys, "predict", finished.workdir, "0.jpg", "--csv", "mine.csv")
+    assert code == 2 and "was not made by kerasgreedy" in err

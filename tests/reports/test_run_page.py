@@ -164,7 +164,7 @@ def test_answers_by_hand():
 
 
 def test_pictures_keep_their_shape(tmp_path):
-    from kerasgreedy.train.details import thumbnail
+    from kerasgreedy.data.thumbnails import thumbnail
 
     content = thumbnail(np.zeros((400, 200, 3), np.uint8))
     (tmp_path / "a.jpg").write_bytes(content)
