@@ -26,6 +26,7 @@ import yaml
 from stand_ins import BLOCKS, WIDTH, small_sets, stand_in_copy
 
 from kerasgreedy.cli import main as cli
+from kerasgreedy.cli.own_data import with_data
 from kerasgreedy.network import latency
 from kerasgreedy.reports import plots
 from kerasgreedy.runs.workdir import default_workdir
@@ -241,13 +242,15 @@ class Page:
             return self.run(*words, *more)
         if words[1] == "train":
             given = read("train", words[2:]).params
-            small = small_sets(given["spec"], given["recipe"], given["sets"] or [], width, most=self.most)
+            recipe, sets, _ = with_data(given["data_at"], given["recipe"], given["sets"] or [])
+            small = small_sets(given["spec"], recipe, sets, width, most=self.most)
             words += [part for text in small for part in ("--set", text)]
         words += more
         given, names = read(words[1], words[2:]).params, []
         out, source = given.pop(OUTPUTS[words[1]]), given.pop("workdir", None)
         if words[1] == "train":  # by what they come to, however the page says it
-            documents = load(given.pop("spec"), given.pop("recipe"), given.pop("sets"))
+            recipe, sets, _ = with_data(given.pop("data_at"), given.pop("recipe"), given.pop("sets") or [])
+            documents = load(given.pop("spec"), recipe, sets)
             names = [document.value.name for document in documents]
             given["documents"] = [document.value.model_dump_json() for document in documents]
             if "folder:" in given["documents"][1]:  # of this page

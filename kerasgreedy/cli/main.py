@@ -14,9 +14,11 @@ from kerasgreedy.cli.analyze_command import analyze_app
 from kerasgreedy.cli.anytime_command import anytime
 from kerasgreedy.cli.convergence_command import convergence
 from kerasgreedy.cli.data_command import data_app
+from kerasgreedy.cli.doctor_command import doctor
 from kerasgreedy.cli.export_command import export, predict
 from kerasgreedy.cli.finish_command import finish
 from kerasgreedy.cli.frontier_command import frontier
+from kerasgreedy.cli.init_command import init
 from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Overwrite, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.own_data import with_data
 from kerasgreedy.cli.prune_command import prune
@@ -30,14 +32,27 @@ app = typer.Typer(
     name="kerasgreedy",
     help="Train networks block by block from YAML model specs.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app)
 app.add_typer(analyze_app)
-for command in (prune, threshold, frontier, sensitivity, finish, export, predict, anytime, convergence, report, specs):
+for command in (
+    prune,
+    threshold,
+    frontier,
+    sensitivity,
+    finish,
+    export,
+    predict,
+    anytime,
+    convergence,
+    report,
+    specs,
+    init,
+    doctor,
+):
     app.command()(command)
 add_analyses(app)
 

@@ -4,13 +4,13 @@ import json
 from collections.abc import Sequence
 
 from kerasgreedy.data.catalog import dataset_at
-from kerasgreedy.data.folders import is_divided
+from kerasgreedy.data.folders import TEST_SHARE, is_divided
 from kerasgreedy.data.named import kind_of
 from kerasgreedy.errors import InputError
 from kerasgreedy.spec.overrides import parse_override
 
-# The recipe of whoever names a folder and none; which share of its classes is for testing.
-OWN_IMAGES, TEST_SHARE = "own_images", 0.2
+# The recipe of whoever names a folder and none.
+OWN_IMAGES = "own_images"
 
 
 def with_data(place: str | None, recipe: str | None, sets: Sequence[str]) -> tuple[str | None, list[str], str]:

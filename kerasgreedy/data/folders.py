@@ -14,6 +14,8 @@ from kerasgreedy.spec.recipe import Data
 
 # Heads of files are read by so many threads, so many files at a time: what takes time is a slow disk, or one far away.
 _THREADS, _AT_ONCE = 8, 128
+# Of each class, for testing, where somebody names a folder without test images and says no more.
+TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import numpy as np
 
 from kerasgreedy.data.catalog import describe, inapplicable
 from kerasgreedy.data.fetch import fetch
+from kerasgreedy.data.folders import TEST_SHARE, is_divided
 from kerasgreedy.data.info import DataInfo
 from kerasgreedy.data.loaders import open_data, without_unreadable
+from kerasgreedy.data.named import kind_of
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.data.splits import ArraySplit, PictureSplit, Split, TfdsSplit
 from kerasgreedy.errors import DataError, InputError
@@ -93,7 +95,11 @@ def recipe_for(dataset: str, recipe: str | None, overrides: Sequence[str]) -> Re
             raise InputError(f"{override.where}: the data set is the argument of this command; allowed: data.KEY=VALUE")
     source = Source.read(find(recipe, "recipe")) if recipe else Source(PLAIN, "data show")
     value = check(Recipe, source, own_overrides(overrides, "recipe")).value
-    return value.model_copy(update={"data": value.data.model_copy(update={"dataset": dataset})})
+    update: dict[str, Any] = {"dataset": dataset}
+    kind, place = kind_of(dataset)
+    if kind == "folder" and value.data.test is None and not is_divided(place):
+        update["test"] = TEST_SHARE  # as `train --data` does
+    return value.model_copy(update={"data": value.data.model_copy(update=update)})
 
 
 def overview(recipe: Recipe) -> Overview:
