@@ -82,7 +82,12 @@ def run(command: Callable[[], Any], debug: bool) -> int:
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         _give_up_output()
-        return 1
+        return 0  # nobody reads on, as behind `| head`; what was to be done is done
+    except SystemExit:
+        # The library of the command line turns a closed pipe into this, and puts something in the place of standard output.
+        if type(sys.stdout).__name__ != "PacifyFlushWrapper":
+            raise
+        return 0
     except typer.Exit as error:
         return int(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):

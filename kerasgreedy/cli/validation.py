@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kerasgreedy.errors import Problem, ShapeError, SpecError
 from kerasgreedy.graph.architecture import architecture
-from kerasgreedy.spec.load import check, find, shipped_files
+from kerasgreedy.spec.load import check, find, kind_of_document, shipped_files
 from kerasgreedy.spec.model import ModelSpec, Nominal
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.source import Source
@@ -31,7 +31,7 @@ def validate_files(files: Sequence[str]) -> dict[str, str]:
 def _validate(file: str) -> str:
     shipped = file in shipped_files("recipe")
     source = Source.read(find(file, "recipe" if shipped else "spec"))
-    if _recipe_like(source):
+    if kind_of_document(source) == "recipe":
         check(Recipe, source)
         return "recipe"
     document = check(ModelSpec, source)
@@ -43,8 +43,3 @@ def _validate(file: str) -> str:
         except ShapeError as error:
             raise document.shape_problem(error) from None
     return "model spec"
-
-
-def _recipe_like(source: Source) -> bool:
-    own = set(source.data)
-    return len(own & set(Recipe.model_fields)) > len(own & set(ModelSpec.model_fields))

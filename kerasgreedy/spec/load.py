@@ -65,12 +65,29 @@ def load(
         ("recipe", Recipe, recipe or QUICKSTART, recipe_sets),
     ):
         try:
-            documents.append(check(model, Source.read(find(place, kind)), sets))
+            source = Source.read(find(place, kind))
+            _refuse_other_kind(source, kind)
+            documents.append(check(model, source, sets))
         except SpecError as error:
             problems += error.problems
     if problems:
         raise SpecError(problems)
     return documents[0], documents[1]
+
+
+def kind_of_document(source: Source) -> str:
+    """`spec` or `recipe`, by the keys that it has."""
+    own = set(source.data)
+    return "recipe" if len(own & set(Recipe.model_fields)) > len(own & set(ModelSpec.model_fields)) else "spec"
+
+
+def _refuse_other_kind(source: Source, kind: str) -> None:
+    """One error for a recipe in the place of a spec, or the other way round, instead of one for each of its keys."""
+    wanted, other = (Recipe, ModelSpec) if kind == "recipe" else (ModelSpec, Recipe)
+    own = set(source.data)
+    if own & set(other.model_fields) - {"name"} and not own & set(wanted.model_fields) - {"name"}:
+        there = "recipe" if kind == "spec" else "model spec"
+        raise SpecError([Problem(str(source.name), "", f"is a {there}, and a {kind} stands here; write SPEC --recipe RECIPE")])
 
 
 def load_spec(place: str | Path, overrides: Sequence[str] = ()) -> Document[ModelSpec]:
@@ -108,7 +125,10 @@ def find(place: str | Path, kind: str) -> Path:
         return path
     if str(place) in shipped:
         return shipped[str(place)]
+    other = "recipe" if kind == "spec" else "spec"
     message = f"no such file, and no shipped {kind} of that name{did_you_mean(place, shipped)}"
+    if str(place) in shipped_files(other):
+        message = f"is a shipped {other}, and a {kind} stands here; write SPEC --recipe RECIPE"
     raise SpecError([Problem(str(place), "", message)])
 
 

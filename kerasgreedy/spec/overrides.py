@@ -7,6 +7,7 @@ from typing import Any
 
 from kerasgreedy.errors import InputError, Problem, SpecError, did_you_mean, dotted
 from kerasgreedy.spec.model import ModelSpec
+from kerasgreedy.spec.paths import paths_of
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.source import Path_, parse_value
 
@@ -65,8 +66,17 @@ def split_overrides(texts: Iterable[str]) -> tuple[list[Override], list[Override
             sides[in_recipe].append(override)
         else:
             known = [*ModelSpec.model_fields, *Recipe.model_fields]
-            raise InputError(f"--set {text}: unknown key '{first}'{did_you_mean(first, known)}")
+            raise InputError(f"--set {text}: unknown key '{first}'{_elsewhere(override) or did_you_mean(first, known)}")
     return sides
+
+
+def _elsewhere(override: Override) -> str:
+    """A hint for a key that stands deeper in a document."""
+    found = paths_of(override.keys[0])
+    if not found:
+        return ""
+    texts = [".".join((path, *override.keys[1:])) + f"={override.value}" for path in found]
+    return f"; did you mean --set {' or --set '.join(texts)}?"
 
 
 def apply_overrides(data: Any, overrides: Sequence[Override]) -> tuple[dict[str, Any], dict[Path_, str], list[Problem]]:

@@ -1,6 +1,7 @@
 """Train, resume, evaluate: the functions behind the commands, for notebooks too."""
 
 import contextlib
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import tensorflow as tf
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.info import skipped_notice
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import InputError, Stopped
 from kerasgreedy.files import user_path
 from kerasgreedy.network.build import Network
 from kerasgreedy.plan.batch_sizes import check_batches
@@ -191,7 +192,10 @@ def _run(folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], here:
         if results is not None and not to_do:
             Reporter((), 0, quiet or not here.chief).say(f"{folder.path}: training is already done")
             return Run(shared.path, results, state.network)
-        network = _train(folder, job, state, make_pipeline, here, stop, quiet or not here.chief)
+        try:
+            network = _train(folder, job, state, make_pipeline, here, stop, quiet or not here.chief)
+        except Stopped as error:
+            raise Stopped(f"{error}; to go on: kerasgreedy train --resume {shlex.quote(str(shared.path))}") from None
         here.agree(False)  # the chief has written everything
         return Run(shared.path, folder.results() or {}, network)
 
