@@ -196,7 +196,7 @@ def _save(folder: Path, endpoints: Endpoints, features_depth: int, job: Job, abo
     """Writes the SavedModel with its assets and warm-up requests; returns its signatures."""
     with plain_path(folder) as plain, tempfile.TemporaryDirectory(dir=plain) as place:
         assets = card.write_assets(Path(place), about, job)
-        weight_decay = job.recipe.training.optimizer.weight_decay
+        weight_decay = job.recipe.training.optimizer.coupled_decay
         saved = reusable.saved_object(endpoints, features_depth, weight_decay, assets)
         signatures = reusable.save(saved, endpoints, folder)
     image = verify.check_images(endpoints)[:1]

@@ -74,7 +74,7 @@ def _check_path(solver: Fista, asked: SolverRequest) -> None:
     if not solver.path:
         return
     regularizers = asked.training.regularizers
-    weighted = bool(asked.training.optimizer.weight_decay) or any(isinstance(each, Regularizer) for each in regularizers)
+    weighted = bool(asked.training.optimizer.coupled_decay) or any(isinstance(each, Regularizer) for each in regularizers)
     bounded = any(isinstance(each, NuclearBall) for each in regularizers)
     if not (weighted or bounded):
         raise asked.refused(("path",), "there is no penalty with a weight, and no ball, whose factor it could be; leave it out")
@@ -90,7 +90,7 @@ def _check_path(solver: Fista, asked: SolverRequest) -> None:
 
 def _has_dual(component: Component, asked: SolverRequest) -> bool:
     """Whether the conjugate of all that is added to a head's loss is known; see `solvers.convex_terms.Terms.dual`."""
-    last, decay = component.nodes[-1], bool(asked.training.optimizer.weight_decay)
+    last, decay = component.nodes[-1], bool(asked.training.optimizer.coupled_decay)
     key = f"{component.name}/{last.name}"
     penalties = [each for each in asked.training.regularizers if matches(each.of, key, True, True) and each.applies(last.layer)]
     biased = isinstance(last.layer, L.Dense) and bool(last.layer.use_bias)

@@ -143,7 +143,8 @@ def _phases(run: RunRecord) -> str:
             continue
         spent, memory = _spent(run.metrics, index)
         kept = str(entry["best"]["epoch"]) if entry["keep"] == "best" and entry["best"] else "last"
-        looked = entry.get("validation")
+        looked = entry.get("validation") or {}
+        score = looked.get("top1", looked.get("after", {}).get("top1"))  # of an action: what it left
         rows.append(
             [
                 entry["phase"],
@@ -151,7 +152,7 @@ def _phases(run: RunRecord) -> str:
                 count(stage["training_multiply_adds"]) if "training_multiply_adds" in stage else "",
                 str(entry["epochs"]),
                 kept,
-                f"{100 * looked['top1']:.2f}" if looked else "",
+                "" if score is None else f"{100 * score:.2f}",
                 duration(spent) if spent is not None else "",
                 bytes_text(memory) if memory else "",
             ]

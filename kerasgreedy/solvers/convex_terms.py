@@ -25,7 +25,7 @@ class Terms:
     """
 
     def __init__(self, task: Task, variables: Iterable[str], factor: float):
-        self._decay = task.phase.training.optimizer.weight_decay
+        self._decay = task.phase.training.optimizer.coupled_decay
         self._variables = list(variables)
         self._penalties: list[tuple[Penalty, dict[str, str]]] = []
         for penalty, kernels in penalties_of(Setting(task.network, task.phase, task.optimizer, task.strategy)):

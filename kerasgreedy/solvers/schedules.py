@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.spec.training import Adam, CosineSchedule, Schedule, Sgd, StepSchedule
+from kerasgreedy.spec.training import OPTIMIZERS, CosineSchedule, OptimizerSettings, Schedule, StepSchedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,15 +57,18 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"rates": self.rates.tolist()}
 
 
-def make_optimizer(settings: Sgd | Adam, rates: "NDArray[np.float32]", precision: str = "float32") -> keras.optimizers.Optimizer:
-    """The Keras optimiser of a phase. Weight decay is not its business: the step adds coupled L2 to the gradient.
+def make_optimizer(
+    settings: OptimizerSettings, rates: "NDArray[np.float32]", precision: str = "float32"
+) -> keras.optimizers.Optimizer:
+    """The Keras optimiser of a phase. Coupled weight decay is not its business: the step adds it to the gradient.
 
     float16 gets dynamic loss scaling: its small gradients would vanish otherwise. A step whose scaled gradients overflow is
     skipped and the scale halved; after 2,000 steps without one it is doubled.
     """
     schedule = TableSchedule(rates)
-    if isinstance(settings, Adam):
-        optimizer = keras.optimizers.Adam(schedule, settings.beta_1, settings.beta_2, settings.epsilon)
-    else:
-        optimizer = keras.optimizers.SGD(schedule, momentum=settings.momentum, nesterov=settings.nesterov)
+    # Settings have the names of Keras's arguments.
+    given = settings.model_dump(exclude={"name", "learning_rate"})
+    if settings.coupled:
+        del given["weight_decay"]
+    optimizer = OPTIMIZERS.load(settings.name)(schedule, **given)
     return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer

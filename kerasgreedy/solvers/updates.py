@@ -104,7 +104,7 @@ class Decay(Update):
 
     def __init__(self, setting: Setting):
         # The optimiser sums over replicas, so each contributes its share. A scaled loss scales it too.
-        self._share = setting.phase.training.optimizer.weight_decay / setting.replicas
+        self._share = setting.phase.training.optimizer.coupled_decay / setting.replicas
         self._optimizer = setting.optimizer
 
     def on_gradients(self, gradients: Gradients, variables: Sequence[keras.Variable]) -> Gradients:
@@ -232,7 +232,7 @@ def updates_of(setting: Setting, *others: Update | None) -> list[Update]:
     """What the settings of a phase ask for, in the order in which it is applied, and after it what a solver adds."""
     training = setting.phase.training
     updates: list[Update] = []
-    if training.optimizer.weight_decay:
+    if training.optimizer.coupled_decay:
         updates.append(Decay(setting))
     updates += [Regularized(penalty, setting, kernels) for penalty, kernels in penalties_of(setting)]
     updates += [OnSides(settings, setting) for settings in training.regularizers if settings.of_batches]

@@ -1,7 +1,7 @@
 """How a phase is trained: optimiser, schedule, what is kept."""
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails
@@ -15,17 +15,37 @@ from kerasgreedy.spec.strict import Count, Strict, fault, faults, show
 Monitor: TypeAlias = Literal["validation_accuracy", "validation_loss", "train_loss"]
 
 
-class Sgd(Named):
+_COUPLED = "coupled L2 on every trained weight: adds decay * w to the gradient"
+
+
+class OptimizerSettings(Named):
+    """Of an optimiser of Keras's, by the names of its arguments.
+
+    Attributes:
+        coupled: whether weight decay is added to the gradient; else the optimiser takes it from the weights itself.
+    """
+
+    coupled: ClassVar[bool] = True
+    if TYPE_CHECKING:
+        weight_decay: float
+
+    @property
+    def coupled_decay(self) -> float:
+        """What is added to the gradient, in parts of the weight."""
+        return self.weight_decay if self.coupled else 0.0
+
+
+class Sgd(OptimizerSettings):
     """Stochastic gradient descent."""
 
     name: Literal["sgd"] = Field("sgd", description="write `sgd`")
     learning_rate: float = Field(0.1, gt=0, le=1e38, description="at the start of a phase, after the warm-up")
     momentum: float = Field(0.9, ge=0, lt=1, description="share of the old velocity that is kept")
     nesterov: bool = Field(False, description="look-ahead momentum")
-    weight_decay: float = Field(0.0, ge=0, description="coupled L2 on every trained weight: adds decay * w to the gradient")
+    weight_decay: float = Field(0.0, ge=0, description=_COUPLED)
 
 
-class Adam(Named):
+class Adam(OptimizerSettings):
     """Adam."""
 
     name: Literal["adam"] = Field(description="write `adam`")
@@ -33,7 +53,32 @@ class Adam(Named):
     beta_1: float = Field(0.9, ge=0, lt=1, description="of the first moment")
     beta_2: float = Field(0.999, ge=0, lt=1, description="of the second moment")
     epsilon: float = Field(1e-7, gt=0, description="added to the root of the second moment")
-    weight_decay: float = Field(0.0, ge=0, description="coupled L2 on every trained weight: adds decay * w to the gradient")
+    weight_decay: float = Field(0.0, ge=0, description=_COUPLED)
+
+
+class AdamW(OptimizerSettings):
+    """Adam whose weight decay does not go through its moments (Loshchilov and Hutter 2019)."""
+
+    coupled: ClassVar[bool] = False
+
+    name: Literal["adamw"] = Field(description="write `adamw`")
+    learning_rate: float = Field(1e-3, gt=0, le=1e38, description="at the start of a phase, after the warm-up")
+    beta_1: float = Field(0.9, ge=0, lt=1, description="of the first moment")
+    beta_2: float = Field(0.999, ge=0, lt=1, description="of the second moment")
+    epsilon: float = Field(1e-7, gt=0, description="added to the root of the second moment")
+    weight_decay: float = Field(0.004, ge=0, description="decoupled: each step takes rate * decay * w from every trained weight")
+
+
+class RmsProp(OptimizerSettings):
+    """RMSprop."""
+
+    name: Literal["rmsprop"] = Field(description="write `rmsprop`")
+    learning_rate: float = Field(1e-3, gt=0, le=1e38, description="at the start of a phase, after the warm-up")
+    rho: float = Field(0.9, ge=0, lt=1, description="share of the old mean square that is kept")
+    momentum: float = Field(0.0, ge=0, lt=1, description="share of the old velocity that is kept")
+    epsilon: float = Field(1e-7, gt=0, description="added to the mean square")
+    centered: bool = Field(False, description="divide by the deviation instead of the root of the mean square")
+    weight_decay: float = Field(0.0, ge=0, description=_COUPLED)
 
 
 class ConstantSchedule(Named):
@@ -79,8 +124,14 @@ class CosineSchedule(Named):
     warmup_epochs: float = Field(0, ge=0, description="the rate rises linearly from 0 during these epochs")
 
 
-_OPTIMIZERS = [Choice("keras.optimizers:SGD", Sgd), Choice("keras.optimizers:Adam", Adam)]
-Optimizer: TypeAlias = Annotated[Sgd | Adam, Door("optimizers", _OPTIMIZERS)]
+_OPTIMIZERS = [
+    Choice("keras.optimizers:SGD", Sgd),
+    Choice("keras.optimizers:Adam", Adam),
+    Choice("keras.optimizers:AdamW", AdamW),
+    Choice("keras.optimizers:RMSprop", RmsProp),
+]
+OPTIMIZERS = Door("optimizers", _OPTIMIZERS)
+Optimizer: TypeAlias = Annotated[Sgd | Adam | AdamW | RmsProp, OPTIMIZERS]
 _RATES = "kerasgreedy.solvers.schedules:learning_rates"
 Schedule: TypeAlias = Annotated[
     ConstantSchedule | StepSchedule | CosineSchedule,
@@ -98,7 +149,7 @@ class Training(Strict):
         description="the batch goes through in so many equal parts before one update: less memory, the same gradient "
         "(batch norm sees a part at a time)",
     )
-    optimizer: Optimizer = Field(default_factory=Sgd, description="`sgd` or `adam`, see below")
+    optimizer: Optimizer = Field(default_factory=Sgd, description="`sgd`, `adam`, `adamw` or `rmsprop`, see below")
     schedule: Schedule = Field(default_factory=ConstantSchedule, description="`constant`, `step` or `cosine`, see below")
     solver: Solver = Field(default_factory=Descent, description="`sgd`, `alternation` or `fista`, see below")
     objective: Objective = Field(
@@ -177,7 +228,7 @@ class TrainingChanges(Strict):
     epochs: Count | None = Field(None, description="passes over the training data")
     batch_size: Count | None = Field(None, description="images of one step, over all devices together")
     optimizer: Optimizer | None = Field(
-        None, description="`sgd` or `adam`, a whole one: its keys that are left out have their defaults"
+        None, description="`sgd`, `adam`, `adamw` or `rmsprop`, a whole one: its keys that are left out have their defaults"
     )
     schedule: Schedule | None = Field(None, description="`constant`, `step` or `cosine`, a whole one")
     solver: Solver | None = Field(None, description="`sgd` (the default here), `alternation` or `fista`")

@@ -68,8 +68,10 @@ def finish(
         folder.write("results.md", results_markdown(results))
     written = as_json(results, indent=1)
     folder.write("results.json", written)
-    if Devices.of(strategy).chief and Devices.of(strategy).workers == 1:
+    here = Devices.of(strategy)
+    if here.workers == 1:  # one of several cannot ask the network alone
         keep_details(details_of(state.network, pipeline, "test", job.data.class_names, 250), folder.path / "evaluation" / "test")
+    if here.chief:
         write_page(folder.path / "report.html", runs_page([read_run(folder.path)]), overwrite=True)
     return dict(parse_json(written))
 

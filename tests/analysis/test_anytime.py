@@ -15,7 +15,8 @@ from kerasgreedy.errors import InputError, Stopped, WorkdirError
 from kerasgreedy.reports.anytime_plot import plot_anytime
 from kerasgreedy.runs.open_run import open_job, open_pipeline, trained_network
 from kerasgreedy.runs.workdir import Workdir
-from kerasgreedy.train.entry_points import evaluate_run, resume_run, train_spec
+from kerasgreedy.train.entry_points import resume_run, train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 from kerasgreedy.train.progress import Reporter
 
 # Images of 8x8x1: convolution 1 -> 4, head 4 -> 4 and dense 2*2*4 -> 10; at 4x4 16 -> 6; twice 6 -> 6; heads 6 -> 6 and dense.

@@ -33,7 +33,8 @@ from kerasgreedy.spec.analysis_settings import (
     Visualize,
     WeightSizes,
 )
-from kerasgreedy.train.entry_points import evaluate_run, train_spec
+from kerasgreedy.train.entry_points import train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 RNG = np.random.default_rng(0)
 

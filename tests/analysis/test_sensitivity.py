@@ -16,7 +16,8 @@ from kerasgreedy.network.surgery import remove_filters, silenced
 from kerasgreedy.reports.sensitivity_plot import plot_sensitivity, write_sensitivity
 from kerasgreedy.runs.open_run import open_job, open_pipeline, trained_network
 from kerasgreedy.runs.workdir import Workdir
-from kerasgreedy.train.entry_points import evaluate_run, train_spec
+from kerasgreedy.train.entry_points import train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 BATCH = 32
 

@@ -12,7 +12,8 @@ from kerasgreedy.data.loaders import open_data, without_unreadable
 from kerasgreedy.data.splits import ArraySplit, FileSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Augment, Data
-from kerasgreedy.train.entry_points import evaluate_run, load_network, resume_run, train_spec
+from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 BAD = ("test/dog/1.png", "train/cat/0.png", "train/dog/3.png")
 CROP = Augment(random_resized_crop=True)

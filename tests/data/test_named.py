@@ -18,7 +18,8 @@ from kerasgreedy.data.named import BY_TFDS, NAMED
 from kerasgreedy.errors import DataError, SpecError
 from kerasgreedy.plan.preparation import prepare
 from kerasgreedy.spec.recipe import Data
-from kerasgreedy.train.entry_points import evaluate_run, train_spec
+from kerasgreedy.train.entry_points import train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 PAPERS = {
     "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "caltech101", "mnist_basic", "mnist_rotated",

@@ -15,7 +15,8 @@ from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit, TfdsSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.recipe import Augment, Data
-from kerasgreedy.train.entry_points import evaluate_run, train_spec
+from kerasgreedy.train.entry_points import train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 
 def settings(name, folder, **more):

@@ -15,7 +15,8 @@ from kerasgreedy.runs.holding import held, readable_faults
 from kerasgreedy.runs.metrics_log import MetricsLog
 from kerasgreedy.runs.workdir import FILES, FOLDERS, Workdir
 from kerasgreedy.train import loop
-from kerasgreedy.train.entry_points import evaluate_run, resume_run, train_spec
+from kerasgreedy.train.entry_points import resume_run, train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 
 SPEC = "name: two\nblocks: [{conv: 4}, {conv: 4}]\n"
 RECIPE = """

@@ -7,7 +7,8 @@ from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, some, spec
 from kerasgreedy.errors import InputError, SpecError
 from kerasgreedy.network.build import build_network
 from kerasgreedy.plan.preparation import prepare
-from kerasgreedy.train.entry_points import evaluate_run, train_spec
+from kerasgreedy.train.entry_points import train_spec
+from kerasgreedy.train.evaluating import evaluate_run
 from kerasgreedy.train.prune_run import prune_run
 
 

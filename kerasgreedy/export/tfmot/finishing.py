@@ -15,7 +15,7 @@ from kerasgreedy.export.checking import check_finite
 from kerasgreedy.export.lite import open_tflite
 from kerasgreedy.export.tfmot.twin import check_twin, copy_back, make_twin
 from kerasgreedy.network.build import Network
-from kerasgreedy.spec.training import Adam, Sgd
+from kerasgreedy.spec.training import Adam, AdamW, OptimizerSettings, RmsProp, Sgd
 
 # Batches of training images from which the first ranges of the activations are taken.
 CALIBRATION_BATCHES = 8
@@ -40,7 +40,7 @@ class FineTuning:
 
     epochs: int
     learning_rate: float
-    optimizer: Sgd | Adam
+    optimizer: OptimizerSettings
     batch_size: int
     phase: int
     seed: int
@@ -145,9 +145,13 @@ def _fine_tune(model: Any, pipeline: Pipeline, tuning: FineTuning) -> None:
     import tf_keras
 
     settings = tuning.optimizer
-    if isinstance(settings, Adam):
+    if isinstance(settings, Adam | AdamW):
         optimizer = tf_keras.optimizers.Adam(tuning.learning_rate, settings.beta_1, settings.beta_2, settings.epsilon)
+    elif isinstance(settings, RmsProp):
+        more = settings.rho, settings.momentum, settings.epsilon, settings.centered
+        optimizer = tf_keras.optimizers.RMSprop(tuning.learning_rate, *more)
     else:
+        assert isinstance(settings, Sgd)
         optimizer = tf_keras.optimizers.SGD(tuning.learning_rate, settings.momentum, settings.nesterov)
     loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
