@@ -12,32 +12,102 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# A stream of random numbers that meets no other one.
+_MORE = 77
+# Luminance of red, green and blue (ITU-R BT.601).
+_GREY = (0.299, 0.587, 0.114)
+# Where numbers of a kind begin among those of an example.
+_ANGLE, _SCALE, _COLOUR, _SQUARE = 5, 6, 7, 10
+
+
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one view of a data set: five in [0, 1) for each example.
+    """The random numbers of one view of a data set: five in [0, 1) for each example, or twelve.
 
     Attributes:
-        uniform: (examples, 5) float32: two for size and ratio, two for the place, one for the mirror.
+        uniform: (examples, 5 or 12) float32: two for size and ratio, two for the place, one for the mirror; then one each for
+            angle, scale, brightness, contrast, saturation, and two for the square.
     """
 
     uniform: "NDArray[np.float32]"
 
     @classmethod
-    def of(cls, size: int, seed: tuple[int, ...]) -> "Draws":
-        """The draws of one view; the same seed gives the same draws."""
-        return cls(np.random.default_rng(seed).random((size, 5), dtype=np.float32))
+    def of(cls, size: int, seed: tuple[int, ...], more: bool = False) -> "Draws":
+        """The draws of one view; the same seed gives the same draws, and the first five are the same with `more` and without."""
+        first = np.random.default_rng(seed).random((size, 5), dtype=np.float32)
+        if not more:
+            return cls(first)
+        return cls(np.concatenate([first, np.random.default_rng((*seed, _MORE)).random((size, 7), dtype=np.float32)], axis=1))
 
 
 def augment_batch(images: tf.Tensor, draws: tf.Tensor, augment: Augment) -> tf.Tensor:
-    """Crops and mirrors a batch.
+    """Turns, scales, crops, mirrors and colours a batch, in this order.
 
     Args:
-        images: (b, height, width, c), any type.
-        draws: (b, 5) uniform numbers of these images.
+        images: (b, height, width, c) in 0..255, any type.
+        draws: (b, 5 or 12) uniform numbers of these images.
 
     Returns:
-        Images of the same shape and type.
+        Images of the same shape; of the same type where they are only cropped and mirrored, else float32 in 0..255.
     """
+    if augment.rotate or augment.scale:
+        images = _turned(tf.cast(images, tf.float32), draws, augment)
+    images = _cropped(images, draws, augment)
+    return _coloured(tf.cast(images, tf.float32), draws, augment.colour) if augment.colour else images
+
+
+def cut_out(images: tf.Tensor, draws: tf.Tensor, side: int) -> tf.Tensor:
+    """Sets a square of each image to 0, which is the mean colour after normalisation (DeVries and Taylor 2017).
+
+    Its centre is a pixel of the image, so that parts of it may lie outside. An even side reaches one pixel further up and left.
+
+    Args:
+        images: (b, height, width, c), normalised.
+        draws: (b, 12) uniform numbers of these images.
+    """
+    inside = []
+    for axis, number in ((1, _SQUARE), (2, _SQUARE + 1)):
+        size = images.shape[axis]
+        first = tf.cast(tf.floor(draws[:, number] * size), tf.int32)[:, None] - side // 2
+        places = tf.range(size)[None]
+        inside.append((places >= first) & (places < first + side))
+    square = inside[0][:, :, None] & inside[1][:, None, :]
+    return tf.where(square[..., None], tf.zeros_like(images), images)
+
+
+def _turned(images: tf.Tensor, draws: tf.Tensor, augment: Augment) -> tf.Tensor:
+    """Rotates and magnifies about the centre, bilinear."""
+    height, width = images.shape[1], images.shape[2]
+    angle = (2 * draws[:, _ANGLE] - 1) * (augment.rotate * np.pi / 180)
+    factor = 1 + (2 * draws[:, _SCALE] - 1) * augment.scale
+    cosine, sine = tf.cos(angle) / factor, tf.sin(angle) / factor
+    x, y = (width - 1) / 2, (height - 1) / 2
+    zero = tf.zeros_like(angle)
+    # From a place in the result to one in the image.
+    rows = [cosine, -sine, x - cosine * x + sine * y, sine, cosine, y - sine * x - cosine * y, zero, zero]
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images, transforms=tf.stack(rows, axis=1), output_shape=(height, width), fill_value=0.0,
+        interpolation="BILINEAR", fill_mode="REFLECT",
+    )  # fmt: skip
+
+
+def _coloured(images: tf.Tensor, draws: tf.Tensor, strength: float) -> tf.Tensor:
+    """Brightness, then contrast, then saturation, each clipped to 0..255."""
+    factors = 1 + (2 * draws[:, _COLOUR : _COLOUR + 3, None, None, None] - 1) * strength
+    images = tf.clip_by_value(images * factors[:, 0], 0.0, 255.0)
+    pole = tf.reduce_mean(_grey(images), axis=(1, 2, 3), keepdims=True)
+    images = tf.clip_by_value(pole + factors[:, 1] * (images - pole), 0.0, 255.0)
+    grey = _grey(images)
+    return tf.clip_by_value(grey + factors[:, 2] * (images - grey), 0.0, 255.0)
+
+
+def _grey(images: tf.Tensor) -> tf.Tensor:
+    """(b, height, width, 1)."""
+    return images if images.shape[-1] == 1 else tf.reduce_sum(images * tf.constant(_GREY), axis=-1, keepdims=True)
+
+
+def _cropped(images: tf.Tensor, draws: tf.Tensor, augment: Augment) -> tf.Tensor:
+    """Crops after padding, and mirrors."""
     pad = augment.pad_crop
     if not pad and not augment.horizontal_flip:
         return images

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.data.augment import Draws, augment_batch, center_cut, random_resized_crop, whole_image
+from kerasgreedy.data.augment import Draws, augment_batch, center_cut, cut_out, random_resized_crop, whole_image
 from kerasgreedy.data.distributed import unconverted
 from kerasgreedy.data.normalization import mean_and_deviation
 from kerasgreedy.data.parts import divide_at_random, divide_by_class, sharded_rows
@@ -231,7 +231,7 @@ class Pipeline:
 
     def _draws(self, place: tuple[int, ...]) -> tf.Tensor:
         """The random numbers of one view: of a (phase, epoch), or of a numbered (view,) for the whole run."""
-        return tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, *place)).uniform)
+        return tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, *place), self._data.augment.draws_more).uniform)
 
     def _images(
         self,
@@ -262,7 +262,8 @@ class Pipeline:
                         (image, drawn),
                         fn_output_signature=tf.TensorSpec((*self._size, image.shape[-1]), tf.float32),
                     )
-                image = augment_batch(image, drawn, augment)
+                image = self._normalize(augment_batch(image, drawn, augment))
+                return last(index, cut_out(image, drawn, augment.cutout) if augment.cutout else image, label)
             return last(index, self._normalize(image), label)
 
         if isinstance(source, ArraySplit):

@@ -26,11 +26,36 @@ class Augment(Strict):
     )
     random_resized_crop: bool = Field(False, description="cut 8-100 % of the area at a ratio of 3:4 to 4:3 and resize it")
     horizontal_flip: bool = Field(False, description="mirror half of the images")
+    rotate: float = Field(
+        0, ge=0, le=180, description="turn about the centre by up to so many degrees either way; edges are reflected"
+    )
+    scale: float = Field(
+        0, ge=0, lt=1, description="magnify by a factor from 1 - s to 1 + s, about the centre; edges are reflected"
+    )
+    colour: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="brightness, contrast and saturation, each by a factor from 1 - c to 1 + c; the image's own mean grey is the "
+        "pole of contrast, each pixel's grey that of saturation",
+    )
+    cutout: int = Field(
+        0,
+        ge=0,
+        le=65536,
+        description="a square of so many pixels a side, its centre anywhere in the image, gets the mean colour (DeVries and Taylor "
+        "2017; black with `normalize: unit`)",
+    )
 
     @property
     def changes(self) -> bool:
         """Whether anything is done to the images."""
-        return bool(self.pad_crop or self.random_resized_crop or self.horizontal_flip)
+        return bool(self.pad_crop or self.random_resized_crop or self.horizontal_flip or self.draws_more)
+
+    @property
+    def draws_more(self) -> bool:
+        """Whether more random numbers are needed than for crops and flips."""
+        return bool(self.rotate or self.scale or self.colour or self.cutout)
 
     @model_validator(mode="after")
     def _one_crop(self) -> "Augment":
