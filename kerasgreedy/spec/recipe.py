@@ -26,9 +26,7 @@ class Augment(Strict):
     )
     random_resized_crop: bool = Field(False, description="cut 8-100 % of the area at a ratio of 3:4 to 4:3 and resize it")
     horizontal_flip: bool = Field(False, description="mirror half of the images")
-    rotate: float = Field(
-        0, ge=0, le=180, description="turn about the centre by up to so many degrees either way; edges are reflected"
-    )
+    rotate: float = Field(0, ge=0, le=180, description="turn by up to so many degrees either way; edges are reflected")
     scale: float = Field(
         0, ge=0, lt=1, description="magnify by a factor from 1 - s to 1 + s, about the centre; edges are reflected"
     )
@@ -43,8 +41,8 @@ class Augment(Strict):
         0,
         ge=0,
         le=65536,
-        description="a square of so many pixels a side, its centre anywhere in the image, gets the mean colour (DeVries and Taylor "
-        "2017; black with `normalize: unit`)",
+        description="a square of so many pixels a side, its centre anywhere in the image, gets the mean colour (DeVries, "
+        "Taylor 2017; black with `normalize: unit`)",
     )
 
     @property

@@ -121,7 +121,7 @@ def recipe_text(chosen: Starter) -> str:
             *lines,
             f"  image_size: {chosen.side}  # larger sees more and takes longer: by the square",
             f"  validation: {chosen.validation}  # of the training images; chooses the epoch that each block keeps",
-            f"  augment: {{pad_crop: {max(1, chosen.side // 12)}, horizontal_flip: {flip}}}",
+            f"  augment: {{pad_crop: {max(1, chosen.side // 12)}, horizontal_flip: {flip}, rotate: 10, colour: 0.2}}",
             "  # Take the flip out where left and right mean something, as in writing.",
             "strategy: greedy  # block by block; end_to_end trains all at once, for comparison",
             "training:",

@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -230,6 +231,7 @@ def _train(
     quiet: bool,
 ) -> Network:
     """Runs the loop from where the state stands, and writes what it comes to."""
+    began = time.monotonic()
     if state.position.spec is not None:
         # A kill may have come between checkpoint and files.
         folder.keep_plan(job.spec, [stage.as_dict() for stage in job.phases])
@@ -261,7 +263,9 @@ def _train(
                 here.strategy,
                 asked.ends("before the results were written; training is done and saved"),
             )
-            reporter.say(f"trained in {duration(state.position.seconds)}; results, plots and model are in {folder.path}")
+            spent, here_now = duration(state.position.seconds), duration(time.monotonic() - began)
+            reporter.say(f"trained in {spent}; {here_now} on the clock since it was started")
+            reporter.say(f"results, plots, model and report.html are in {folder.path}")
             return state.network
     finally:
         reporter.close()

@@ -10,6 +10,7 @@ from kerasgreedy.errors import printable
 from kerasgreedy.plan.actions import Action
 from kerasgreedy.plan.stages import Phase, Stage, phases_of
 from kerasgreedy.reports.countdown import duration
+from kerasgreedy.train.pace import Pace
 
 PLAIN_SECONDS = 20.0
 SIZES = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
@@ -19,19 +20,19 @@ class Reporter:
     """Tells a person what training does.
 
     Args:
-        phases: the plan; time left is judged by the multiply-adds that remain in it.
+        phases: the plan; time left is judged by the work that remains in it.
         train_images: images of one epoch.
         quiet: says nothing but warnings.
     """
 
     def __init__(self, phases: tuple[Stage, ...], train_images: int, quiet: bool = False):
-        self._phases, self._images, self._quiet = phases, train_images, quiet
+        self._phases, self._quiet = phases, quiet
+        self._pace = Pace(train_images)
+        self._steps_done = 0
         self._console = Console(stderr=True, highlight=False)
         self._live = self._console.is_terminal and not quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._work = 0.0
-        self._busy = 0.0
         self._spoken = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -45,6 +46,8 @@ class Reporter:
 
     def phase(self, phase: Phase) -> None:
         """A phase begins."""
+        self._pace.phase()
+        self._steps_done = 0
         init = f", starts as the identity on {phase.name}" if phase.init == "identity" else ""
         if phase.init_reason:
             init = f", fresh start: {phase.init_reason}"
@@ -85,37 +88,31 @@ class Reporter:
 
     def step(self, phase: Phase, epoch: int, step: int, seconds: float, running: dict[str, Any]) -> None:
         """A step is done; `seconds` is how long the last one took, `running` the epoch's means so far."""
-        self._work += phase.training_multiply_adds * phase.training.batch_size
-        self._busy += seconds
+        self._pace.step(phase, seconds)
+        self._steps_done += 1
         if self._live:
             note = f"{_figures(running)}, {self.left(phase, epoch, step)}"
-            self._draw(f"{phase.name} epoch {epoch + 1}/{phase.epochs}", step, self._steps(phase), note)
+            self._draw(f"{phase.name} epoch {epoch + 1}/{phase.epochs}", step, self._pace.steps(phase), note)
         elif time.monotonic() - self._spoken > PLAIN_SECONDS:
             self._spoken = time.monotonic()
             self.say(
-                f"  epoch {epoch + 1}/{phase.epochs}, step {step}/{self._steps(phase)}: {_figures(running)}, "
+                f"  epoch {epoch + 1}/{phase.epochs}, step {step}/{self._pace.steps(phase)}: {_figures(running)}, "
                 f"{self.left(phase, epoch, step)}"
             )
 
     def epoch(self, phase: Phase, epoch: int, train: dict[str, Any], validation: dict[str, Any], note: str) -> None:
         """An epoch is done."""
+        self._pace.epoch(phase, self._steps_done)
+        self._steps_done = 0
         self._close_bar()
         self._spoken = time.monotonic()
         checked = f" | validation {_figures(validation)}" if validation else ""
         self.say(f"  epoch {epoch}/{phase.epochs}: {_figures(train)}{checked}, {self.left(phase, epoch, 0)}{note}")
 
     def left(self, phase: Phase, epoch: int, step: int) -> str:
-        """`1:20 left`, judged by the speed so far; empty before the first step."""
-        if not self._busy or not self._work:
-            return ""
-        steps = self._steps(phase) * (phase.epochs - epoch) - step
-        rest = phase.training_multiply_adds * phase.training.batch_size * steps
-        for later in phases_of(self._phases[phase.index + 1 :]):
-            rest += later.training_multiply_adds * later.training.batch_size * self._steps(later) * later.epochs
-        return f"{duration(rest * self._busy / self._work)} left"
-
-    def _steps(self, phase: Phase) -> int:
-        return self._images // phase.training.batch_size
+        """`1:20 left`, see `Pace`; empty while nothing is known."""
+        seconds = self._pace.left(phase, epoch, step, list(phases_of(self._phases[phase.index + 1 :])))
+        return "" if seconds is None else f"{duration(seconds)} left"
 
     def close(self) -> None:
         """Takes the bar off the screen."""

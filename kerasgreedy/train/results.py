@@ -70,7 +70,8 @@ def finish(
     folder.write("results.json", written)
     here = Devices.of(strategy)
     if here.workers == 1:  # one of several cannot ask the network alone
-        keep_details(details_of(state.network, pipeline, "test", job.data.class_names, 250), folder.path / "evaluation" / "test")
+        size = whole_shares(job.recipe.training.batch_size, strategy.num_replicas_in_sync)  # of batches that are there already
+        keep_details(details_of(state.network, pipeline, "test", job.data.class_names, size), folder.path / "evaluation" / "test")
     if here.chief:
         write_page(folder.path / "report.html", runs_page([read_run(folder.path)]), overwrite=True)
     return dict(parse_json(written))

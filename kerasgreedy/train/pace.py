@@ -1,0 +1,105 @@
+"""How long training still takes, judged by the clock: steps, validation, checkpoints and tracing as they really were."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from kerasgreedy.plan.stages import Phase
+
+
+@dataclass
+class _Seen:
+    """Of a phase: seconds from its beginning to the end of its first step, seconds of whole epochs, and the work in them."""
+
+    start: float | None = None
+    seconds: float = 0.0
+    work: float = 0.0
+    epochs: list[float] = field(default_factory=list)
+
+
+class Pace:
+    """Judges the time left.
+
+    Within a phase by its own epochs on the clock; before one is over by its steps. A phase to come costs its work at the pace
+    of the last one, and a beginning (building, tracing) as the others had.
+
+    Args:
+        train_images: of one epoch.
+        clock: seconds; for tests.
+    """
+
+    def __init__(self, train_images: int, clock: Callable[[], float] = time.monotonic):
+        self._images, self._clock = train_images, clock
+        self._phases: list[_Seen] = []
+        self._began = self._lap = clock()
+        self._step_seconds = self._step_work = 0.0
+
+    def phase(self) -> None:
+        """A phase begins."""
+        self._phases.append(_Seen())
+        self._began = self._lap = self._clock()
+        self._step_seconds = self._step_work = 0.0
+
+    def step(self, phase: Phase, seconds: float) -> None:
+        """A step is done; `seconds` is how long it took."""
+        seen = self._seen()
+        if seen.start is None:  # it traced the graph
+            seen.start = self._clock() - self._began
+            self._lap = self._clock()
+            return
+        self._step_seconds += seconds
+        self._step_work += self._work(phase, 1)
+
+    def epoch(self, phase: Phase, steps: int) -> None:
+        """An epoch is over, after so many steps in this process."""
+        seen = self._seen()
+        now = self._clock()
+        counted = steps - (not seen.epochs and seen.start is not None)  # without the first step of the phase
+        if counted > 0:
+            seen.seconds += now - self._lap
+            seen.work += self._work(phase, counted)
+        seen.epochs.append(now - self._lap)
+        self._lap = now
+
+    def left(self, phase: Phase, epoch: int, step: int, later: Sequence[Phase]) -> float | None:
+        """Seconds until training is done; None before anything is known.
+
+        Args:
+            epoch, step: done in this phase.
+            later: the phases that follow.
+        """
+        pace = self._pace()
+        if pace is None:
+            return None
+        rest = self._work(phase, self.steps(phase) * (phase.epochs - epoch) - step)
+        starts = [seen.start for seen in self._phases if seen.start is not None]
+        beginning = sum(starts) / len(starts) if starts else 0.0
+        for each in later:
+            rest += self._work(each, self.steps(each) * each.epochs)
+        return rest * pace + beginning * len(later)
+
+    def steps(self, phase: Phase) -> int:
+        """Of one epoch."""
+        return self._images // phase.training.batch_size
+
+    def _pace(self) -> float | None:
+        """Seconds for a unit of work."""
+        own = self._seen()
+        if own.work:
+            return own.seconds / own.work
+        if self._step_work:
+            steps = self._step_seconds / self._step_work
+            before = [seen for seen in self._phases[:-1] if seen.work]
+            # What an epoch has beside its steps is known from other phases only.
+            return max(steps, before[-1].seconds / before[-1].work) if before else steps
+        before = [seen for seen in self._phases if seen.work]
+        return before[-1].seconds / before[-1].work if before else None
+
+    def _seen(self) -> _Seen:
+        if not self._phases:
+            self._phases.append(_Seen())
+        return self._phases[-1]
+
+    @staticmethod
+    def _work(phase: Phase, steps: float) -> float:
+        return phase.training_multiply_adds * phase.training.batch_size * steps
