@@ -87,16 +87,17 @@ def predict(
 ) -> None:
     """Name what is on images, with the network of a run or of an export."""
     answer = _depth(depth)
-    from kerasgreedy.reports.predictions import check_targets, write_predictions
+    from kerasgreedy.reports.predictions import MOST_PICTURES, check_targets, write_predictions
 
     check_targets(csv_file, page, overwrite)
     quiet_tensorflow()
-    from kerasgreedy.export.predicting import open_network, predict_files
+    from kerasgreedy.export.predicting import open_network, pictures_of, predict_files
 
     model = open_network(network, answer)
     predictions, faults = predict_files(model, images, top)
     title = f"{model.card['name']}, answer: {_answer(model.card['answer'])}"
-    written = write_predictions(predictions, faults, title, csv_file, page, overwrite)
+    pictures = pictures_of(predictions, MOST_PICTURES) if page else {}
+    written = write_predictions(predictions, faults, title, csv_file, page, overwrite, pictures)
     if as_json:
         place = "export" if model.exported else "workdir"
         output.put_json({place: str(model.path), "predictions": predictions, "faults": faults, "files": written})

@@ -101,6 +101,11 @@ class Pipeline:
         return used, held
 
     @property
+    def train_counts(self) -> "NDArray[np.int64]":
+        """Images of each class in the training part; reads all labels."""
+        return np.bincount(self._train.labels[self.parts["train"]])
+
+    @property
     def augments(self) -> bool:
         """Whether training images are changed."""
         return self._data.augment.changes

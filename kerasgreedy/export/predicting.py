@@ -10,6 +10,7 @@ import tensorflow as tf
 from kerasgreedy.data.decode import read_image
 from kerasgreedy.data.folder_walk import images_below
 from kerasgreedy.data.image_kinds import IMAGE_ENDINGS
+from kerasgreedy.data.thumbnails import thumbnail
 from kerasgreedy.errors import DataError, InputError, WorkdirError, tell
 from kerasgreedy.export.card import CARD, read_card
 from kerasgreedy.export.checksums import FACTS, check_files
@@ -137,6 +138,11 @@ def predict_files(
     if good:
         _predict(model, good, top, predictions)
     return predictions, faults
+
+
+def pictures_of(predictions: Sequence[dict[str, Any]], most: int) -> dict[str, bytes]:
+    """Small JPEG files of the first images that were predicted for, by file."""
+    return {entry["file"]: thumbnail(read_image(entry["file"], 3)) for entry in predictions[:most]}
 
 
 def _lossless(file: Path, channels: int, upright: bool) -> bytes:

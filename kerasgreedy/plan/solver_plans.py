@@ -55,6 +55,9 @@ def plan_solver(asked: SolverRequest) -> SolverPlan:
         if every > 1 and asked.training.solver.name not in ("sgd", "averaged"):
             message = f"received {every}; solver '{asked.training.solver.name}' projects after each step; leave it out"
             raise asked.of_training(("regularizers", number, "every"), message)
+    if asked.training.class_weights is not None and asked.training.solver.name == "fista":
+        message = "solver 'fista' minimises the mean loss of all images alike; leave it out"
+        raise asked.of_training(("class_weights",), message)
     planner = SOLVERS.load(asked.training.solver.name, "plan")
     plan: SolverPlan = planner(asked.training.solver, asked) if planner else SolverPlan()
     dsd = asked.recipe.dsd

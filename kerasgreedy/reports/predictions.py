@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,14 @@ def write_predictions(
     csv_file: Path | None,
     page_file: Path | None,
     overwrite: bool = False,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> list[str]:
     """Writes what is asked for.
 
     Args:
         predictions: `file` and `classes` (`name`, `probability`, best first) of each.
         faults: `file` and `error` of what could not be read.
+        pictures: see `predictions_page`.
 
     Returns:
         the files that were written.
@@ -62,7 +64,7 @@ def write_predictions(
         written.append(str(target))
     if page_file is not None:
         target = user_path(page_file)
-        write_page(target, predictions_page(predictions, faults, title), overwrite)
+        write_page(target, predictions_page(predictions, faults, title, pictures or {}), overwrite)
         written.append(str(target))
     return written
 
@@ -78,25 +80,28 @@ def _as_csv(predictions: Sequence[dict[str, Any]]) -> str:
     return content.getvalue()
 
 
-def predictions_page(predictions: Sequence[dict[str, Any]], faults: Sequence[dict[str, str]], title: str) -> str:
-    """Each picture with its answer; those that could not be read in a table below."""
-    from kerasgreedy.data.decode import read_image
-    from kerasgreedy.data.thumbnails import thumbnail
+def predictions_page(
+    predictions: Sequence[dict[str, Any]], faults: Sequence[dict[str, str]], title: str, pictures: Mapping[str, bytes]
+) -> str:
+    """Each picture with its answer; those that could not be read in a table below.
 
+    Args:
+        pictures: file -> a small JPEG file, of the first `MOST_PICTURES`.
+    """
     counts: dict[str, int] = {}
     for entry in predictions:
         name = entry["classes"][0]["name"]
         counts[name] = counts.get(name, 0) + 1
     body = [f"<h1>{escape(title)}</h1>", f"<p class='faint'>{len(predictions):,} images</p>"]
     body.append(table(["class", "images"], sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))))
-    pictures = []
+    shown = []
     for entry in predictions[:MOST_PICTURES]:
         best, *others = entry["classes"]
         lines = [("", f"{best['name']} {100 * best['probability']:.0f} %")]
         lines += [("faint", f"{other['name']} {100 * other['probability']:.0f} %") for other in others[:1]]
         lines.append(("faint", Path(entry["file"]).name))
-        pictures.append(card(thumbnail(read_image(entry["file"], 3)), lines, entry["file"]))
-    body.append(cards(pictures))
+        shown.append(card(pictures[entry["file"]], lines, entry["file"]))
+    body.append(cards(shown))
     if len(predictions) > MOST_PICTURES:
         body.append(f"<p>and {len(predictions) - MOST_PICTURES:,} more; --csv lists all of them</p>")
     if faults:

@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.inputs.feature_store import StoreFolder
@@ -15,6 +16,9 @@ from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.state import Extra
 from kerasgreedy.solvers.step import Result
 from kerasgreedy.solvers.updates import Update
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # What is being done, images done, images in all.
 Work: TypeAlias = tuple[str, int, int]
@@ -30,6 +34,7 @@ class Task:
         optimizer: of the phase.
         source: what the phase reads.
         folder: for what is too large for memory.
+        class_weights: (classes,) factors of the losses of training images; None: all 1.
     """
 
     phase: Phase
@@ -38,6 +43,7 @@ class Task:
     strategy: tf.distribute.Strategy
     source: PhaseInput
     folder: StoreFolder
+    class_weights: "NDArray[np.float32] | None" = None
 
 
 @dataclass(frozen=True)

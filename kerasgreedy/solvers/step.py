@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.network.walk import Instead
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.solvers.updates import Setting, Update, updates_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Sums: TypeAlias = dict[str, Any]
 Support: TypeAlias = Callable[..., Instead]
@@ -80,6 +85,33 @@ def phase_logits(
     return result
 
 
+def class_weights(
+    setting: Literal["balanced"] | dict[str, float], counts: "NDArray[np.int64]", names: Sequence[str]
+) -> "NDArray[np.float32]":
+    """Factors of the losses of training images by class.
+
+    Args:
+        setting: `training.class_weights`.
+        counts: (at most classes,) training images of each class.
+        names: of the classes.
+
+    Returns:
+        (classes,) images / (classes * images of the class) where balanced (of a class without images 1).
+
+    Raises:
+        InputError: there is no such class.
+    """
+    if isinstance(setting, dict):
+        strange = [name for name in setting if name not in names]
+        if strange:
+            hint = did_you_mean(strange[0], names) or f"; allowed: {', '.join(names[:20])}"
+            raise InputError(f"training.class_weights: received class '{strange[0]}'{hint}")
+        return np.array([setting.get(name, 1.0) for name in names], np.float32)
+    whole = np.zeros(len(names))
+    whole[: len(counts)] = counts
+    return np.where(whole > 0, whole.sum() / (np.count_nonzero(whole) * np.maximum(whole, 1)), 1).astype(np.float32)
+
+
 class TrainStep:
     """One optimiser step of a phase on a global batch.
 
@@ -95,6 +127,7 @@ class TrainStep:
         first_block: blocks before it are left out; the step is fed their output (see `phase_logits`).
         more: what is done to gradients and variables beside what the phase's settings ask for.
         support: given what a batch holds behind the labels, what the layers of the trained components do instead.
+        class_weights: (classes,) factors of the losses by label; None: all 1.
     """
 
     def __init__(
@@ -106,8 +139,10 @@ class TrainStep:
         first_block: int = 0,
         more: Sequence[Update] = (),
         support: Support | None = None,
+        class_weights: "NDArray[np.float32] | None" = None,
     ):
         self._support = support
+        self._class_weights = class_weights
         self.updates = updates_of(Setting(network, phase, optimizer, strategy), *more)
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
         self._first_block, self._parts = first_block, phase.training.accumulation
@@ -156,13 +191,20 @@ class TrainStep:
             tape.watch(values)
             blocks: dict[str, tf.Tensor] = {}
             logits = phase_logits(self._network, self._phase, x, self._first_block, instead, given=blocks)
-            losses = {head: tf.reduce_sum(self._objectives[head](z, labels, blocks[head])) for head, z in logits.items()}
+            losses = {head: self._loss(head, z, labels, blocks[head]) for head, z in logits.items()}
             total = tf.add_n([*losses.values(), *(update.on_inputs(inputs) for update in self.updates if update.reads)])
             objective = self._optimizer.scale_loss(total / self._batch_size)
         right = {head: tf.reduce_sum(tf.cast(tf.equal(_decide(z), labels), tf.float32)) for head, z in logits.items()}
         # Unconnected: thresholds, while masks stand for them.
         gradients = tape.gradient(objective, values, unconnected_gradients="zero")
         return gradients, {head: tf.stack([losses[head], right[head]]) for head in logits}
+
+    def _loss(self, head: str, logits: tf.Tensor, labels: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
+        """The sum over the batch."""
+        each = self._objectives[head](logits, labels, block)
+        if self._class_weights is not None:
+            each *= tf.gather(tf.constant(self._class_weights), labels)
+        return tf.reduce_sum(each)
 
     def _reading(self, instead: Instead | None) -> tuple[Instead | None, dict[str, tf.Tensor]]:
         """What keeps the inputs that updates read while the network runs, and where it keeps them."""

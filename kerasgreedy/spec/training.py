@@ -156,6 +156,11 @@ class Training(Strict):
         default_factory=CrossEntropy,
         description="what heads lose on an example: `cross_entropy`, `squared_error` (of the one-hot label), or a plug-in's",
     )
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0, le=1e6)]] | None = Field(
+        None,
+        description="factors of the loss of training images by class: `{cat: 2.0}`, 1 for the others; `balanced`: images / "
+        "(classes * images of the class), so that small classes count as much as large ones. Reported figures have none",
+    )
     head_objectives: dict[str, Objective] = Field(
         default_factory=dict, description="objectives of heads that have another one: `{head_1: squared_error}`"
     )

@@ -23,7 +23,7 @@ from kerasgreedy.runs.state import Best, RunState
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.solvers.schedules import learning_rates, make_optimizer
 from kerasgreedy.solvers.solver import Solver, Task
-from kerasgreedy.solvers.step import Result
+from kerasgreedy.solvers.step import Result, class_weights
 from kerasgreedy.spec.objective_settings import CrossEntropy
 from kerasgreedy.spec.solver_settings import SOLVERS
 from kerasgreedy.train.monitoring import Looks, Watch, diverged, watched_parts
@@ -134,7 +134,9 @@ class Loop:
             self.state.network.compute_in(phase.prefix_precision, phase.frozen)
             optimizer = make_optimizer(self.training.optimizer, rates, phase.precision)
         self.input = self._open_input(phase)
-        task = Task(phase, self.state.network, optimizer, self.strategy, self.input, self.stores)
+        asked = self.training.class_weights
+        weights = class_weights(asked, self.pipeline.train_counts, self.job.data.class_names) if asked else None
+        task = Task(phase, self.state.network, optimizer, self.strategy, self.input, self.stores, weights)
         self.solver = SOLVERS.load(phase.solver)(task)
         if not self.state.attach(optimizer, self.solver.extras, self.changed):
             self.reporter.say("  the optimiser is of another kind than before: it begins anew")

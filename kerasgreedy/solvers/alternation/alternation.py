@@ -58,6 +58,7 @@ class AlternationSolver(Solver):
 
     def __init__(self, task: Task):
         phase, network, optimizer, strategy, source = task.phase, task.network, task.optimizer, task.strategy, task.source
+        weights = task.class_weights
         assert isinstance(phase.solver_plan, AlternationPlan)
         self.plan = phase.solver_plan
         self._phase, self._network, self._source, self._folder = phase, network, source, task.folder
@@ -70,8 +71,8 @@ class AlternationSolver(Solver):
             self._betas = {key: tf.Variable(fixed, trainable=False) for key, u in self._units.items() if u.planes == 1}
         self._kept = Masks(network, phase.trains, None, strategy) if self.plan.prunes else None
         kept = [self._kept] if self._kept else []
-        self._plain = TrainStep(network, phase, optimizer, strategy, source.first_block)
-        self._masked = TrainStep(network, phase, optimizer, strategy, source.first_block, kept, self._support)
+        self._plain = TrainStep(network, phase, optimizer, strategy, source.first_block, class_weights=weights)
+        self._masked = TrainStep(network, phase, optimizer, strategy, source.first_block, kept, self._support, weights)
         self._stores: dict[int | None, FeatureStore] = {}
         self._estimating = tf.function(self._estimate, autograph=False)
         self.held_weights: Mapping[str, Arrays] = {}
