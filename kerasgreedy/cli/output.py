@@ -21,14 +21,14 @@ def put_json(value: Any) -> None:
 
 
 def put_table(header: Sequence[str], rows: Rows, title: str | None = None) -> None:
-    """A table on standard output, never cut to the width of a terminal that is not there."""
+    """A table on standard output: no word of it is broken for a narrow terminal, and nothing cut for one that is not there."""
     plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # a name such as [/b] is only a name
     console = Console(**plain)
-    if not console.is_terminal:
+    width = console.width if console.is_terminal else None
+    if width is None:
         console = Console(**plain, width=200)
-    console.print(
-        terminal_table(list(map(printable, header)), [list(map(printable, row)) for row in rows], title and printable(title))
-    )
+    cells = [list(map(printable, row)) for row in rows]
+    console.print(terminal_table(list(map(printable, header)), cells, title and printable(title), width))
 
 
 def put(text: str) -> None:

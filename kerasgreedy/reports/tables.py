@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from kerasgreedy.reports.costs import batches_of, bytes_text, change_text, cost_rows, count, speed_notes
@@ -68,18 +69,63 @@ def _counted(results: dict[str, Any], key: str, text: Callable[[Any], str]) -> s
     return text(results.get(key))
 
 
-def terminal_table(header: Sequence[str], rows: Rows, title: str | None = None) -> Table:
-    """A rich table; the first column and those of words stand left, numbers right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+def terminal_table(header: Sequence[str], rows: Rows, title: str | None = None, width: int | None = None) -> Table | str:
+    """A rich table; the first column and those of words stand left, numbers right.
+
+    Args:
+        width: of the terminal, which no word is broken for: cells are wrapped between words, and where even that does not fit
+            each row becomes a few lines of text; None: as wide as it is.
+    """
+    style: dict[str, Any] = {}
+    widths = None
+    if width:
+        # Frames take three places for each column, the plain style two between columns.
+        widths = column_widths([header, *rows], width - 3 * len(header) - 1)
+        if widths is None:
+            widths = column_widths([header, *rows], width - 2 * (len(header) - 1))
+            style = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
+        if widths is None:
+            return _stacked(header, rows, title)
+    table = Table(title=title, title_justify="left", header_style="bold", **style)
     for index, name in enumerate(header):
         cells = [row[index] for row in rows if row[index]]
         # More letters than digits in most of them: words, such as "automobile (4)" too.
         wordy = [sum(map(str.isalpha, cell)) > 3 + 2 * sum(map(str.isdigit, cell)) for cell in cells]
         left = index == 0 or sum(wordy) * 2 > len(cells)
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
+        fixed = widths[index] if widths else None
+        table.add_column(name, justify="left" if left else "right", overflow="fold", width=fixed)
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def column_widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Widths of columns that hold their words whole, in so much room; None where that cannot be.
+
+    What is left over goes to the column that lacks most, so that few cells are wrapped.
+    """
+    columns = list(zip(*rows, strict=True))
+    least = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    wanted = [max(map(len, column), default=0) for column in columns]
+    if sum(least) > room:
+        return None
+    widths = list(least)
+    for _ in range(room - sum(least)):
+        lacking = [want - width for want, width in zip(wanted, widths, strict=True)]
+        if max(lacking) <= 0:
+            break
+        widths[lacking.index(max(lacking))] += 1
+    return widths
+
+
+def _stacked(header: Sequence[str], rows: Rows, title: str | None) -> str:
+    """Each row as lines `name  value` under its first cell."""
+    longest = max(map(len, header[1:]), default=0)
+    lines = [title] if title else []
+    for row in rows:
+        lines.append(f"{header[0]} {row[0]}".strip())
+        lines += [f"  {name:<{longest}}  {cell}" for name, cell in zip(header[1:], row[1:], strict=True) if cell]
+    return "\n".join(lines)
 
 
 def markdown_table(header: Sequence[str], rows: Rows) -> str:
