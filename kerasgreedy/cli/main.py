@@ -252,6 +252,9 @@ def plan(
     recipe: RecipeOption = None,
     sets: Sets = None,
     place: Annotated[str | None, typer.Option("--data", metavar="PLACE", help="The data set: a path, or as in a recipe.")] = None,
+    timed: Annotated[
+        bool, typer.Option("--time", help="Also estimate how long it takes here, from a few timed steps; takes a minute.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Print the phases that a recipe compiles to, before anything runs."""
@@ -266,7 +269,18 @@ def plan(
         from kerasgreedy.runs.start_from import check_start
 
         job = check_start(job)  # as `train` does
-    output.put_json(output.plan_json(job)) if as_json else output.put_plan(job)
+    timings = []
+    if timed:
+        quiet_tensorflow()
+        from kerasgreedy.analysis.run_time import time_plan
+
+        timings = time_plan(job)
+    if as_json:
+        output.put_json(output.plan_json(job) | ({"timings": [vars(timing) for timing in timings]} if timed else {}))
+        return
+    output.put_plan(job)
+    if timed:
+        output.put_timings(timings)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from kerasgreedy.graph.architecture import Architecture
 from kerasgreedy.graph.tree import show
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.reports.costs import cost_rows, count, speed_notes
+from kerasgreedy.reports.countdown import duration
 from kerasgreedy.reports.tables import Rows, scores_rows, terminal_table
 from kerasgreedy.strict_json import as_json
 
@@ -101,6 +102,17 @@ def put_costs(results: dict[str, Any]) -> None:
     put_table(["", "before", "after", "before / after"], cost_rows(pruned["before"], pruned["after"]))
     for note in speed_notes(pruned["after"]):
         put(f"the pruned network is {note}")
+
+
+def put_timings(timings: Sequence[Any]) -> None:
+    """How long phases take, of `analysis.run_time`."""
+    rows = [
+        [each.name, f"{1000 * each.step_seconds:.0f}", f"{each.steps:,}", f"{each.start_seconds:.0f}", duration(each.seconds)]
+        for each in timings
+    ]
+    put_table(["phase", "ms a step", "steps", "s to begin", "in all"], rows)
+    whole = duration(sum(each.seconds for each in timings))
+    put(f"about {whole} on this machine as it is now; images are not read, nor actions done")
 
 
 def put_plan(job: Job) -> None:
