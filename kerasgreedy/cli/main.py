@@ -200,7 +200,7 @@ def evaluate(
     quiet_tensorflow()
     from kerasgreedy.train.evaluating import evaluate_run
 
-    where = (out or workdir / "evaluation" / part) if details else None
+    where = out or details
     chosen = {"masks": masks, "rule": rule, "beta": beta, "check_data": check_data, "data_at": data_at, "details": where}
     scores = evaluate_run(workdir, part, batch_size=batch_size, devices=devices, **chosen)  # type: ignore[arg-type]
     if as_json:

@@ -32,7 +32,7 @@ def with_data(place: str | None, recipe: str | None, sets: Sequence[str]) -> tup
     if ("data", "dataset") in keys or ("data",) in keys:
         raise InputError("--data and --set data.dataset both name a data set; leave one out")
     dataset = dataset_at(place)
-    own = [f"data.dataset={json.dumps(dataset)}"]
+    own = [f"data.dataset={json.dumps(dataset, ensure_ascii=False)}"]
     kind, rest = kind_of(dataset)
     if kind != "folder" or recipe is not None:
         return recipe, [*own, *sets], ""

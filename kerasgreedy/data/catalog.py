@@ -42,6 +42,10 @@ def dataset_at(place: str) -> str:
         InputError: neither.
     """
     kind, rest = kind_of(place)
+    if place in NAMED and user_path(place).exists():
+        raise InputError(
+            f"--data: '{place}' is a data set's name and a file or folder here; write ./{place} or folder:{place} for that"
+        )
     if place in NAMED or (kind in ("folder", *_FORMS) and rest):
         return place
     path = user_path(place)

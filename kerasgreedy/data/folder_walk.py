@@ -16,15 +16,16 @@ OTHER_ENDING, NESTED, HIDDEN, DANGLING, BESIDE = (
 
 
 class FolderWalk:
-    """Looks through a folder and counts what it passes over.
+    """Looks through a folder and, where it is `counting`, counts what it passes over.
 
     Attributes:
         place: the folder as the recipe writes it, and `root` where it is.
         skipped: names of images that are left out.
     """
 
-    def __init__(self, place: str, root: Path, known: Known):
+    def __init__(self, place: str, root: Path, known: Known, counting: bool = False):
         self.place, self.root = place, root
+        self._counting = counting
         self.skipped = frozenset(known.skipped or ())
         self._endings = IMAGE_ENDINGS if known.upright else FIRST_ENDINGS
         self._lost: dict[str, dict[str, int]] = {}  # why -> name -> files
@@ -92,13 +93,15 @@ class FolderWalk:
 
     def _lose(self, entry: "os.DirEntry[str]", name: str, why: str) -> None:
         """Counts an entry that is not read: a folder by the images in it, a file of a file manager not at all."""
+        if not self._counting:
+            return
         count = 1
         hidden = entry.name.startswith(".")
-        if entry.is_dir():
+        if _is_folder(entry):
             count, why = sum(1 for _ in self._images_below(entry.path)), HIDDEN if hidden else why if why == BESIDE else NESTED
         elif hidden or entry.name.lower() in _CLUTTER:
             count, why = int(entry.name.lower().endswith(self._endings) and not entry.name.startswith("._")), HIDDEN
-        elif entry.is_symlink() and not entry.is_file():
+        elif entry.is_symlink() and not Path(entry.path).exists():
             why = DANGLING
         if count:
             self._lost.setdefault(why, {})[name] = count
@@ -129,4 +132,11 @@ def images_below(folder: Path) -> tuple[list[Path], PassedOver]:
 
 
 def _visible_folder(entry: "os.DirEntry[str]") -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
+    return _is_folder(entry) and not entry.name.startswith(".")
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -61,7 +61,7 @@ def describe_folder(place: str, data: Data, known: Known) -> DataInfo:
     Raises:
         DataError: see `open_folder`; or a file cannot be read and `data.corrupt` is not `skip`.
     """
-    folder = open_folder(place, data, known)
+    folder = open_folder(place, data, known, counting=True)
     skip = data.corrupt == "skip" and known.skipped is None
     height, width = _size_of_all([file.path for file in folder.files], place, skip, known.upright)
     names = "\n".join(file.name for file in folder.files)
@@ -79,11 +79,14 @@ def describe_folder(place: str, data: Data, known: Known) -> DataInfo:
     )
 
 
-def open_folder(place: str, data: Data, known: Known) -> Folder:
+def open_folder(place: str, data: Data, known: Known, counting: bool = False) -> Folder:
     """The images of a folder, with labels.
 
     They lie in `train/<class>/` and `test/<class>/`; or in `<class>/` or `train/<class>/` alone, and `data.test` says which share
     of each class is for testing.
+
+    Args:
+        counting: what is passed over, which takes a look into all folders.
 
     Raises:
         DataError: a folder is missing or holds no image, the splits differ in their classes, or it is not said which images test.
@@ -93,9 +96,9 @@ def open_folder(place: str, data: Data, known: Known) -> Folder:
         raise DataError(
             f"folder:{place}: no such folder; allowed: a folder of class folders, or of train/<class>/ and test/<class>/"
         )
-    walk = FolderWalk(place, root, known)
+    walk = FolderWalk(place, root, known, counting)
     divided = walk.holds_classes("train") or walk.holds_classes("test")
-    if divided and walk.is_folder("test"):
+    if walk.holds_classes("test"):
         if data.test is not None:
             raise DataError(f"folder:{place}: it has test images of its own, in {root / 'test'}; leave data.test out")
         return _as_divided(walk)
@@ -120,7 +123,7 @@ def whole_folder(place: str, data: Data, known: Known) -> Folder:
     """
     root = user_path(place)
     if root.is_dir():
-        walk = FolderWalk(place, root, known)
+        walk = FolderWalk(place, root, known, counting=True)
         if not (walk.holds_classes("train") or walk.holds_classes("test")):
             names = walk.classes("")
             files = [
@@ -131,7 +134,7 @@ def whole_folder(place: str, data: Data, known: Known) -> Folder:
             return Folder({"train": [], "test": files}, names, False, walk.passed_over())
         if not walk.holds_classes("train"):
             return whole_folder(f"{place}/test", data, known)
-    return open_folder(place, data, known)
+    return open_folder(place, data, known, counting=True)
 
 
 def _as_divided(walk: FolderWalk) -> Folder:
@@ -210,7 +213,7 @@ def _check_classes(walk: FolderWalk, base: str, names: Sequence[str]) -> None:
 
 def _undivided(walk: FolderWalk, base: str, names: Sequence[str]) -> str:
     """What to do about a folder that does not say what its test images are."""
-    lacks = "'test'" if base else "'train' and no folder 'test'"
+    lacks = "'test' with a folder for each class" if base else "'train' and no folder 'test'"
     held = f"folder:{walk.place}: no folder {lacks} inside (it holds {walk.contents()})"
     other = next((name for name in ("val", "valid", "validation", "eval") if walk.is_folder(name)), None)
     if other:

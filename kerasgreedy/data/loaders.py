@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,20 +74,23 @@ def _checked(train: Split, test: Split, info: DataInfo) -> tuple[Split, Split]:
     return train, test
 
 
-def without_unreadable(data: Data, channels: int) -> Known:
+def without_unreadable(data: Data, channels: int, known: Known | None = None) -> Known:
     """Decodes all files of a folder, for `data.corrupt: skip`; those that cannot be are to be left out.
 
     Args:
         data: the recipe's data section; its data set is a folder.
         channels: of the network's input.
+        known: how the files are read.
     """
-    files = open_folder(kind_of(data.dataset)[1], data, Known()).files
+    known = known or Known()
+    files = open_folder(kind_of(data.dataset)[1], data, known).files
     with ThreadPoolExecutor() as pool:
-        good = pool.map(lambda file: _is_readable(file.path, channels), files)
-        return Known(tuple(file.name for file, whole in zip(files, good, strict=True) if not whole))
+        good = pool.map(lambda file: is_readable(file.path, channels), files)
+        return replace(known, skipped=tuple(file.name for file, whole in zip(files, good, strict=True) if not whole))
 
 
-def _is_readable(file: str, channels: int) -> bool:
+def is_readable(file: str, channels: int) -> bool:
+    """Whether an image file can be decoded."""
     try:
         read_image(file, channels)
     except DataError:

@@ -56,7 +56,7 @@ def survey(place: str) -> Survey:
         DataError: no folder of class folders, or none of the images looked at can be read.
     """
     divided = is_divided(place)
-    folder = open_folder(place, Data(dataset=f"folder:{place}", test=None if divided else TEST_SHARE), Known())
+    folder = open_folder(place, Data(dataset=f"folder:{place}", test=None if divided else TEST_SHARE), Known(), True)
     files = [file.path for file in folder.files]
     chosen = files[:: max(1, len(files) // _LOOKED_AT)]
     sizes, grey, broken = _heads(chosen)

@@ -56,6 +56,7 @@ def model_card(folder: Workdir, facts: Facts) -> dict[str, Any]:
         "answer": facts.answer,
         "features_depth": facts.features_depth,
         "class_names": list(job.data.class_names),
+        "upright": job.data.known.upright,
         "data": _data(job, run),
         "training": {
             "recipe": job.recipe.name,

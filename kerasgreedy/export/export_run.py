@@ -21,7 +21,7 @@ from kerasgreedy.export.warmup import write_warm_up
 from kerasgreedy.files import new_folder, plain_path, plain_temporary, user_path
 from kerasgreedy.network.build import FLOAT32, Network
 from kerasgreedy.plan.preparation import Job, prepare
-from kerasgreedy.runs.open_run import trained_network
+from kerasgreedy.runs.open_run import open_job, trained_network
 from kerasgreedy.runs.start_from import stored_info
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.strict_json import as_json
@@ -96,6 +96,8 @@ def export_run(
     target = base / str(version)
     say = _say(quiet)
     folder = Workdir.open(workdir, data_at)
+    if data_at is not None:
+        open_job(folder, data)  # which compares what is there with what the run began with
     formats: dict[str, ExportFormat] = {name: FORMATS.load(name)() for name in settings.formats}
     for chosen in formats.values():
         chosen.check(folder, data)

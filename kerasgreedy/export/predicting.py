@@ -107,7 +107,7 @@ def open_export(place: str | Path) -> Answering:
         raise WorkdirError(f"{path / 'assets' / CARD}: damaged (name or answer is missing)")
     if not (isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)):
         raise WorkdirError(f"{path / 'assets' / CARD}: damaged (class_names are not the names of {classes} classes)")
-    return Answering(path, card, serve, channels)
+    return Answering(path, card, serve, channels, card.get("upright") is True)  # versions before did not turn
 
 
 def _is_version(path: Path) -> bool:

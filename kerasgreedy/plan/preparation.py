@@ -6,7 +6,7 @@ from typing import Any
 
 from kerasgreedy.data.catalog import describe, inapplicable
 from kerasgreedy.data.info import DataInfo, Known
-from kerasgreedy.errors import DataError, InputError, PlanError, Problem, ShapeError, SpecError, dotted
+from kerasgreedy.errors import DataError, InputError, PlanError, Problem, ShapeError, SpecError, did_you_mean, dotted
 from kerasgreedy.files import user_path
 from kerasgreedy.graph.architecture import Architecture, architecture
 from kerasgreedy.graph.tree import show
@@ -100,7 +100,18 @@ def prepare(
     except PlanError as error:
         raise SpecError([Problem(recipe.locate(error.path), dotted(error.path), error.message)]) from None
     check_dsd(recipe, phases, train)
+    _check_class_weights(recipe, info)
     return Job(resolved, recipe.value, info, arch, phases, train, validation, test)
+
+
+def _check_class_weights(recipe: Document[Recipe], info: DataInfo) -> None:
+    for place, training in recipe.value.trainings.items():
+        named = training.class_weights if isinstance(training.class_weights, dict) else {}
+        strange = [name for name in named if name not in info.class_names]
+        if strange:
+            path = (*place, "class_weights", strange[0])
+            hint = did_you_mean(strange[0], info.class_names) or f"; allowed: {', '.join(info.class_names[:20])}"
+            raise SpecError([Problem(recipe.locate(path), dotted(path), f"no class of '{info.dataset}'{hint}")])
 
 
 def _input_shape(spec: Document[ModelSpec], recipe: Document[Recipe], info: DataInfo) -> tuple[int, int, int]:

@@ -58,6 +58,9 @@ def plan_solver(asked: SolverRequest) -> SolverPlan:
     if asked.training.class_weights is not None and asked.training.solver.name == "fista":
         message = "solver 'fista' minimises the mean loss of all images alike; leave it out"
         raise asked.of_training(("class_weights",), message)
+    if asked.training.solver.name == "fista" and not asked.training.optimizer.coupled and asked.training.optimizer.weight_decay:
+        message = "solver 'fista' knows no decay that is taken from the weights themselves; take sgd, or set it to 0"
+        raise asked.of_training(("optimizer", "weight_decay"), message)
     planner = SOLVERS.load(asked.training.solver.name, "plan")
     plan: SolverPlan = planner(asked.training.solver, asked) if planner else SolverPlan()
     dsd = asked.recipe.dsd

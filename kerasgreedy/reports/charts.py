@@ -3,13 +3,14 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kerasgreedy.reports.page import escape
 
 WIDTH, HEIGHT = 440, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 12, 40
 _COLOURS = 6
+MOST_POINTS, LARGEST = 400, 1e30
 _DASHES = ("", "6 4", "2 3", "9 3 2 3")
 
 
@@ -40,6 +41,7 @@ def line_chart(
         breaks: values of x with a thin vertical line, where one phase ends.
         whole: only whole numbers on the x axis.
     """
+    lines = [replace(line, points=_thinned(line.points)) for line in lines]
     finite = [(x, y) for line in lines for x, y in line.points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
         return ""
@@ -79,6 +81,13 @@ def line_chart(
                 dots = (place(x, y) for x, y in run)
                 parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='var(--c{line.colour % _COLOURS})'/>" for x, y in dots]
     return f"<figure>{''.join(parts)}</svg><figcaption>{escape(title)}{_legend(lines)}</figcaption></figure>"
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most some `MOST_POINTS` of them, the last among them; what no axis can show is a gap."""
+    step = -(-len(points) // MOST_POINTS) if points else 1
+    kept = [*points[::step], *(points[-1:] if (len(points) - 1) % step else [])]
+    return [(x, y) if abs(y) < LARGEST else (x, math.nan) for x, y in kept]
 
 
 def ticks(low: float, high: float, most: int = 5, whole: bool = False) -> list[float]:

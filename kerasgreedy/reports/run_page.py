@@ -230,9 +230,11 @@ def _made(run: RunRecord) -> str:
     if isinstance(command, list) and command:
         typed = shlex.join([Path(str(command[0])).name, *map(str, command[1:])])
         lines.append(f"<p>The command was</p>{preformatted(typed)}")
-    where = shlex.quote(str(run.path))
-    again = f"kerasgreedy train {where}/spec.yaml --recipe {where}/recipe.yaml"
-    lines.append(f"<p>To train it again, from the documents that were really used:</p>{preformatted(again)}")
+    if not facts.get("arrays"):  # arrays of a program are known to that program only
+        recipe = "changed_recipe.yaml" if (run.path / "changed_recipe.yaml").is_file() else "recipe.yaml"
+        spec, how = (shlex.quote(str(run.path / name)) for name in ("spec.yaml", recipe))
+        again = f"kerasgreedy train {spec} --recipe {how}"
+        lines.append(f"<p>To train it again, from the documents that were really used:</p>{preformatted(again)}")
     changes = [
         f"{' '.join(change['set'])} (phase {change['phase'] + 1}, epoch {change['epoch']})" for change in facts.get("changes", [])
     ]

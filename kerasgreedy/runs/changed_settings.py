@@ -5,9 +5,11 @@ import json
 from collections.abc import Sequence
 
 from kerasgreedy.data.named import kind_of
-from kerasgreedy.errors import InputError, did_you_mean
+from kerasgreedy.errors import DataError, InputError, did_you_mean
+from kerasgreedy.files import user_path
 from kerasgreedy.plan.stages import Stage
 from kerasgreedy.spec.overrides import split_overrides
+from kerasgreedy.spec.source import parse_value
 
 # The sections that say how phases are trained, and what may change in each while what was trained so far still fits.
 SECTIONS = (("training",), ("prune", "fine_tune"), ("dsd", "sparse"), ("dsd", "dense"), ("replace_head", "training"))
@@ -27,19 +29,38 @@ def moved_data(dataset: str, place: str) -> str:
         place: `folder:PATH` or `npz:PATH` as the run's, or PATH alone; of a named set the folder of its files or its TFDS copies.
 
     Raises:
-        InputError: such data cannot move, or are of another kind.
+        DataError: such data cannot move, or are of another kind.
     """
     kind, _ = kind_of(dataset)
     given, rest = kind_of(place)
     if kind == "embedded":
-        raise InputError(f"--data: '{dataset}' comes with a package and lies nowhere; leave it out")
+        raise DataError(f"--data: '{dataset}' comes with a package and lies nowhere; leave it out")
     if given in ("folder", "npz", "tfds") and rest:
         if given != kind or given == "tfds":
-            raise InputError(f"--data: received '{place}'; the run's data are '{dataset}'; allowed: {kind}:PATH, or a path")
+            raise DataError(f"--data: received '{place}'; the run's data are '{dataset}'; allowed: {kind}:PATH, or a path")
         place = rest
     if kind in ("folder", "npz"):
-        return f"data.dataset={json.dumps(f'{kind}:{place}')}"
-    return f"data.data_dir={json.dumps(place)}"
+        return f"data.dataset={_quoted(f'{kind}:{_absolute(place)}')}"
+    return f"data.data_dir={_quoted(_absolute(place))}"
+
+
+def absolute_places(overrides: Sequence[str]) -> list[str]:
+    """Changes that will be found from any folder."""
+    found = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        kind, rest = kind_of(str(parse_value(value))) if key.strip().removeprefix("recipe.") == "data.dataset" else ("", "")
+        found.append(f"{key}={_quoted(f'{kind}:{_absolute(rest)}')}" if kind in ("folder", "npz") and rest else text)
+    return found
+
+
+def _absolute(place: str) -> str:
+    return str(user_path(place).absolute())
+
+
+def _quoted(text: str) -> str:
+    """A text of YAML; json's own escapes of what is outside the basic plane are no such text."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def only_places(overrides: Sequence[str]) -> bool:

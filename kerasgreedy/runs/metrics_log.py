@@ -37,8 +37,8 @@ class MetricsLog:
         self._sum = hashlib.sha256(content)
         self._open = ExitStack()
         (workdir / "tensorboard").mkdir(exist_ok=True)
-        place = self._open.enter_context(plain_path(workdir / "tensorboard"))
-        self._writer = tf.summary.create_file_writer(str(place))
+        self._board = self._open.enter_context(plain_path(workdir / "tensorboard"))
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     @staticmethod
     def _restored(path: Path, length: int, marks: Sequence[tuple[int, str]]) -> bytes:
@@ -74,25 +74,34 @@ class MetricsLog:
         return self._file.seek(0, os.SEEK_END)
 
     def write(self, record: dict[str, Any], step: int) -> None:
-        """One record; its numbers also go to TensorBoard under `phase/split/head/name` at the given overall step."""
+        """One record; its numbers also go to TensorBoard at the given overall step, under `head/name` of a folder for each split.
+
+        So training and validation share a chart, and so do runs by other strategies, whose phases have other names.
+        """
         line = as_json({**record, "step": step, "time": round(time.time(), 3)}).encode() + b"\n"
         self._file.write(line)
         self._file.flush()
         self._sum.update(line)
-        tag = "/".join(str(record[key]) for key in ("phase_name", "split", "head") if key in record)
-        with self._writer.as_default(step=step):
+        if "head" not in record:
+            return
+        split = str(record["split"])
+        if split not in self._writers:
+            self._writers[split] = tf.summary.create_file_writer(str(Path(self._board) / split))
+        with self._writers[split].as_default(step=step):
             for key in ("loss", "accuracy", "top5", "learning_rate", "images_per_second"):
                 if key in record:
-                    tf.summary.scalar(f"{tag}/{key}", record[key])
+                    tf.summary.scalar(f"{record['head']}/{key}", record[key])
 
     def close(self) -> None:
         """Flushes and closes both."""
         self._file.close()
-        self._writer.close()
+        for writer in self._writers.values():
+            writer.close()
         self._open.close()
 
     def flush(self) -> None:
         """Brings `metrics.jsonl` to the disk; a checkpoint that names its length relies on it."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._writer.flush()
+        for writer in self._writers.values():
+            writer.flush()

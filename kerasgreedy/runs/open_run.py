@@ -1,5 +1,6 @@
 """From a run folder to its job, data and network."""
 
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -9,13 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.data.arrays import ImageArrays
+from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.contents import check_contents, data_files, stamped
 from kerasgreedy.data.fetch import fetch
-from kerasgreedy.data.info import DataInfo, Known
+from kerasgreedy.data.info import READING, DataInfo, Known
 from kerasgreedy.data.loaders import open_data, prepare_arrays, without_unreadable
 from kerasgreedy.data.named import kind_of
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirError, tell
+from kerasgreedy.files import user_path
 from kerasgreedy.network.build import Network, NetworkFacts
 from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.plan.preparation import Job, prepare
@@ -31,12 +34,28 @@ from kerasgreedy.strict_json import as_json
 
 def start_job(documents: tuple[Document[ModelSpec], Document[Recipe]], data: ImageArrays | None) -> Job:
     """The job of a new run, with its data here and, where the recipe says so, its unreadable files left out."""
-    job = prepare(*documents, info=_info(documents[1], data))
+    known = Known() if data else _known_by_start(documents[1].value)
+    job = prepare(*documents, info=_info(documents[1], data), known=known)
     if data is None and fetch(job.recipe.data):
         job = prepare(*documents)  # the names of the classes are known now
     if data is None and job.recipe.data.corrupt == "skip":
-        job = prepare(*documents, known=without_unreadable(job.recipe.data, job.architecture.input_shape[-1]))
+        job = prepare(*documents, known=without_unreadable(job.recipe.data, job.architecture.input_shape[-1], known))
     return job
+
+
+def _known_by_start(recipe: Recipe) -> Known:
+    """How the images of a folder are read: as the run did that a new one starts from, where they are the same."""
+    if (
+        recipe.start_from
+        and kind_of(recipe.data.dataset)[0] == "folder"
+        and (user_path(recipe.start_from) / "run.json").is_file()
+    ):
+        facts = Workdir.open(recipe.start_from).facts()["data"]
+        old = Known(reading=facts.get("reading", 1))
+        with contextlib.suppress(DataError):
+            if old.reading != READING and describe(recipe.data, old).fingerprint == facts.get("fingerprint"):
+                return old
+    return Known()
 
 
 def _info(recipe: Document[Recipe], data: ImageArrays | None) -> DataInfo | None:
@@ -67,8 +86,8 @@ def open_job(folder: Workdir, data: ImageArrays | None, check_data: bool = False
     for key, value in facts["data"].items():
         if key == "image_shape" and "split" not in facts["data"]:
             continue  # older folders have the size of some of the images
-        if key == "dataset":
-            continue  # data may have moved; the documents are sealed, and what the files hold is compared
+        if key == "dataset" and _may_move(value, now.get(key)):
+            continue  # what the files hold is compared
         if now.get(key) != value:
             what = f"{key} was {value} and is {now.get(key)}"
             if key == "fingerprint":
@@ -77,6 +96,12 @@ def open_job(folder: Workdir, data: ImageArrays | None, check_data: bool = False
     if data is None:
         _check_contents(folder, job, check_data)
     return job
+
+
+def _may_move(old: Any, new: Any) -> bool:
+    """Whether two data sets may be the same images at two places: of named sets it is the name that says which they are."""
+    kinds = {kind_of(str(each))[0] for each in (old, new)}
+    return len(kinds) == 1 and kinds <= {"folder", "npz"}
 
 
 def noted_contents(job: Job) -> str | None:
@@ -88,6 +113,8 @@ def noted_contents(job: Job) -> str | None:
 def _check_contents(folder: Workdir, job: Job, everything: bool) -> None:
     stamps = folder.data_files()
     files = data_files(job.recipe.data, job.data.known)
+    if stamps and len(stamps) == len(files) == 1 and kind_of(job.recipe.data.dataset)[0] == "npz":
+        files = dict(zip(stamps, files.values(), strict=True))  # it may have another name now
     if stamps is not None:
         try:
             check_contents(files, stamps, everything)

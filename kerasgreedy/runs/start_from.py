@@ -133,7 +133,7 @@ def stored_info(folder: Workdir) -> DataInfo:
     """Facts of the data as they were when the run began."""
     facts = folder.facts()["data"]
     try:
-        return TypeAdapter(DataInfo).validate_python(facts)
+        return TypeAdapter(DataInfo).validate_python({"reading": 1, **facts})  # versions before did not say
     except ValidationError as error:
         line = error.errors(include_url=False)[0]
         raise WorkdirError(f"{folder.path / 'run.json'}: damaged (data.{dotted(line['loc'])}: {line['msg']})") from None

@@ -15,7 +15,7 @@ from typing import Any
 from kerasgreedy.errors import WorkdirError
 from kerasgreedy.files import read_bytes, refuse_links, scratch_folder, storage_error, user_path, write_atomically
 from kerasgreedy.reports.run_files import read_results
-from kerasgreedy.runs.changed_settings import check_changes, moved_data, only_places
+from kerasgreedy.runs.changed_settings import absolute_places, check_changes, moved_data, only_places
 from kerasgreedy.runs.checkpoint import CheckpointStore
 from kerasgreedy.runs.worker_folder import worker_folder
 from kerasgreedy.spec.load import Document, dump, load_recipe, load_spec
@@ -190,7 +190,7 @@ class Workdir:
             InputError: no run could go on with them.
         """
         check_changes(sets)
-        self._asked = [*self._asked, *sets]
+        self._asked = [*self._asked, *absolute_places(sets)]
         self.documents()
 
     @property

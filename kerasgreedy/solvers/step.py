@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.network.walk import Instead
@@ -97,15 +96,8 @@ def class_weights(
 
     Returns:
         (classes,) images / (classes * images of the class) where balanced (of a class without images 1).
-
-    Raises:
-        InputError: there is no such class.
     """
     if isinstance(setting, dict):
-        strange = [name for name in setting if name not in names]
-        if strange:
-            hint = did_you_mean(strange[0], names) or f"; allowed: {', '.join(names[:20])}"
-            raise InputError(f"training.class_weights: received class '{strange[0]}'{hint}")
         return np.array([setting.get(name, 1.0) for name in names], np.float32)
     whole = np.zeros(len(names))
     whole[: len(counts)] = counts
@@ -142,7 +134,7 @@ class TrainStep:
         class_weights: "NDArray[np.float32] | None" = None,
     ):
         self._support = support
-        self._class_weights = class_weights
+        self._weights = class_weights
         self.updates = updates_of(Setting(network, phase, optimizer, strategy), *more)
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
         self._first_block, self._parts = first_block, phase.training.accumulation
@@ -191,20 +183,21 @@ class TrainStep:
             tape.watch(values)
             blocks: dict[str, tf.Tensor] = {}
             logits = phase_logits(self._network, self._phase, x, self._first_block, instead, given=blocks)
-            losses = {head: self._loss(head, z, labels, blocks[head]) for head, z in logits.items()}
-            total = tf.add_n([*losses.values(), *(update.on_inputs(inputs) for update in self.updates if update.reads)])
+            each = {head: self._objectives[head](z, labels, blocks[head]) for head, z in logits.items()}
+            losses = {head: tf.reduce_sum(values) for head, values in each.items()}
+            weighted = (
+                [self._weighted(values, labels) for values in each.values()] if self._weights is not None else losses.values()
+            )
+            total = tf.add_n([*weighted, *(update.on_inputs(inputs) for update in self.updates if update.reads)])
             objective = self._optimizer.scale_loss(total / self._batch_size)
         right = {head: tf.reduce_sum(tf.cast(tf.equal(_decide(z), labels), tf.float32)) for head, z in logits.items()}
         # Unconnected: thresholds, while masks stand for them.
         gradients = tape.gradient(objective, values, unconnected_gradients="zero")
         return gradients, {head: tf.stack([losses[head], right[head]]) for head in logits}
 
-    def _loss(self, head: str, logits: tf.Tensor, labels: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
-        """The sum over the batch."""
-        each = self._objectives[head](logits, labels, block)
-        if self._class_weights is not None:
-            each *= tf.gather(tf.constant(self._class_weights), labels)
-        return tf.reduce_sum(each)
+    def _weighted(self, losses: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """The sum over the batch, with the weights of its classes."""
+        return tf.reduce_sum(losses * tf.gather(tf.constant(self._weights), labels))
 
     def _reading(self, instead: Instead | None) -> tuple[Instead | None, dict[str, tf.Tensor]]:
         """What keeps the inputs that updates read while the network runs, and where it keeps them."""

@@ -4,6 +4,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from kerasgreedy.errors import printable
+
 # Widths of the blocks from the first on; as many as halvings of the image leave a map of 4 or more.
 WIDTHS = (32, 64, 96, 128, 160)
 LARGEST_SIDE, SMALLEST_SIDE = 128, 16
@@ -56,7 +58,9 @@ def starter(name: str, dataset: str, test: float | None, counts: dict[str, int],
     """
     images = sum(counts.values())
     side = max(SMALLEST_SIDE, min(LARGEST_SIDE, short_side if short_side < 32 else short_side // 32 * 32))
+    validation = 0.2 if images < 1000 else 0.1
     batch = 16 if images < 2000 else 32 if images < 20_000 else 64
+    batch = max(1, min(batch, round((1 - validation) * images) // 2))
     epochs = max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(STEPS * batch / images)))
     notes = []
     fewest, most = min(counts, key=lambda each: counts[each]), max(counts, key=lambda each: counts[each])
@@ -67,14 +71,16 @@ def starter(name: str, dataset: str, test: float | None, counts: dict[str, int],
         )
     if counts[fewest] < 20:
         notes.append(f"Class {fewest} has {counts[fewest]:,} training images; figures of so few say little.")
-    validation = 0.2 if images < 1000 else 0.1
     sizes = side, 1 if grey else 3, images, batch, epochs, validation
-    return Starter(plain_name(name), dataset, test, *sizes, tuple(notes))
+    return Starter(plain_name(name), dataset, test, *sizes, tuple(printable(" ".join(note.split())) for note in notes))
 
 
 def plain_name(text: str) -> str:
     """A name that a spec may have."""
-    return re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")[:60] or "images"
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")[:60]
+    # YAML reads some names as something else.
+    taken = not name or not name[0].isalpha() or name.lower() in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
+    return f"images_{name}".rstrip("_") if taken else name
 
 
 def spec_text(chosen: Starter) -> str:
@@ -82,7 +88,7 @@ def spec_text(chosen: Starter) -> str:
     blocks = [f"  - {{conv: {width}, downsample: max}}" for width in WIDTHS[: chosen.blocks]]
     return "\n".join(
         [
-            f"# A network for {chosen.dataset}. Keys: docs/spec.md, or `kerasgreedy schema model`.",
+            f"# A network for {printable(' '.join(chosen.dataset.split()))}. Keys: docs/spec.md, or `kerasgreedy schema model`.",
             f"# `kerasgreedy summary {chosen.name}.yaml` counts what it costs.",
             f"name: {chosen.name}",
             *_shape(chosen),
@@ -110,7 +116,7 @@ def recipe_text(chosen: Starter) -> str:
         *(f"# {note}" for note in chosen.notes),
         f"name: {chosen.name}_recipe",
         "data:",
-        f"  dataset: {json.dumps(chosen.dataset)}",
+        f"  dataset: {json.dumps(chosen.dataset, ensure_ascii=False)}",
     ]
     if chosen.test is not None:
         lines.append(f"  test: {chosen.test}  # of each class; which images follows from their names")

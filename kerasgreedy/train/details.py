@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.data.thumbnails import thumbnail
-from kerasgreedy.errors import WorkdirError
+from kerasgreedy.errors import WorkdirError, printable
 from kerasgreedy.files import write_atomically
 from kerasgreedy.network.answers import Answer, answers_of
 from kerasgreedy.network.build import Network
@@ -27,7 +27,13 @@ FILES = (DETAILS, "classes.csv", "confusion.csv", "confusion.png", "mistakes.png
 MOST_CLASSES = 200
 
 
-def details_of(network: Network, pipeline: Pipeline, part: Part, names: Sequence[str], batch_size: int) -> dict[str, Any]:
+def details_of(
+    network: Network,
+    pipeline: Pipeline,
+    part: Part,
+    names: Sequence[str],
+    batch_size: int,
+) -> dict[str, Any]:
     """What the deepest trained head answers.
 
     Returns:
@@ -38,11 +44,9 @@ def details_of(network: Network, pipeline: Pipeline, part: Part, names: Sequence
     """
     depth = network.facts.depths[-1]
     answers = answers_of(network, depth, pipeline.evaluation(part, batch_size), MISTAKES, SAMPLES)
-    counts = answers.confusion
-    examples = int(counts.sum())
-    off = counts - np.diag(np.diag(counts))
-    order = np.argsort(-off, axis=None, kind="stable")[:20]
-    pairs = [divmod(int(place), len(names)) for place in order if off.flat[place]]
+    examples = int(answers.images.sum())
+    # Of equally frequent ones the first by label and answer.
+    pairs = sorted(answers.wrong.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
 
     def entry(answer: Answer) -> dict[str, Any]:
         facts = {"place": answer.place, "label": names[answer.label], "answer": names[answer.answer]}
@@ -53,10 +57,13 @@ def details_of(network: Network, pipeline: Pipeline, part: Part, names: Sequence
         "depth": depth,
         "part": part,
         "examples": examples,
-        "accuracy": int(np.trace(counts)) / examples,
-        "classes": [{"name": name, "images": int(counts[i].sum()), "right": int(counts[i, i])} for i, name in enumerate(names)],
-        "confused": [{"label": names[i], "answer": names[j], "images": int(counts[i, j])} for i, j in pairs],
-        **({"confusion": counts.tolist()} if len(names) <= MOST_CLASSES else {}),
+        "accuracy": int(answers.right.sum()) / examples,
+        "classes": [
+            {"name": name, "images": images, "right": right}
+            for name, images, right in zip(names, answers.images.tolist(), answers.right.tolist(), strict=True)
+        ],
+        "confused": [{"label": names[i], "answer": names[j], "images": images} for (i, j), images in pairs],
+        **({"confusion": answers.confusion.tolist()} if len(names) <= MOST_CLASSES else {}),
         "mistakes": [entry(answer) for answer in answers.mistakes],
         "samples": [entry(answer) for answer in answers.first],
     }
@@ -68,8 +75,11 @@ def free_for_details(folder: Path) -> Path:
     Raises:
         WorkdirError: it is a file, or holds something else.
     """
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - set(FILES)):
-        raise WorkdirError(f"{folder}: is no folder of details; give another --out")
+    if folder.exists() and not folder.is_dir():
+        raise WorkdirError(f"{folder}: is no folder; give another --out")
+    held = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
+    if held and (DETAILS not in held or held - set(FILES)):
+        raise WorkdirError(f"{folder}: holds something else than details; give another --out")
     return folder
 
 
@@ -87,19 +97,20 @@ def draw_details(details: dict[str, Any], name: str, target: Path) -> None:
     """
     names = [entry["name"] for entry in details["classes"]]
     counts = details.get("confusion")
+    shown = list(map(printable, names))
     _write_csv(target / "classes.csv", class_rows(details))
     if counts is not None:
         _write_csv(
             target / "confusion.csv", [["label", *names], *([each, *row] for each, row in zip(names, counts, strict=True))]
         )
-        facts = {**details, "classes": names, "name": name}
+        facts = {**details, "classes": shown, "name": printable(name)}
         write_figure(target / "confusion.png", lambda: draw_confusion(facts), overwrite=True)
     (target / "mistakes.png").unlink(missing_ok=True)  # there may be none now
     mistakes = details["mistakes"]
     if mistakes:
         wrong = details["examples"] - sum(entry["right"] for entry in details["classes"])
-        texts = [f"{m['answer']} {100 * m['probability']:.0f} %\nis {m['label']}" for m in mistakes]
-        title = f"{name}: the surest of {wrong:,} mistakes ({details['examples']:,} {details['part']} images)"
+        texts = [printable(m["answer"]) + f" {100 * m['probability']:.0f} %\nis " + printable(m["label"]) for m in mistakes]
+        title = f"{printable(name)}: the surest of {wrong:,} mistakes ({details['examples']:,} {details['part']} images)"
         pictures = np.stack([_shades(m["picture"]) for m in mistakes])
         write_figure(target / "mistakes.png", lambda: draw_sheet(pictures, texts, title), overwrite=True)
 
@@ -116,4 +127,4 @@ def _shades(picture: str) -> "np.ndarray[Any, Any]":
 def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     content = io.StringIO()
     csv.writer(content, lineterminator="\n").writerows(rows)
-    write_atomically(path, content.getvalue().encode())
+    write_atomically(path, content.getvalue().encode(errors="surrogateescape"))

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Part
-from kerasgreedy.errors import DataError, InputError, tell
+from kerasgreedy.errors import DataError, InputError, SpecError, tell
 from kerasgreedy.files import user_path
 from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.runs.devices import own_devices
@@ -16,6 +16,7 @@ from kerasgreedy.runs.other_data import other_pipeline
 from kerasgreedy.runs.start_from import stored_info
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.solvers.alternation.masked_network import Masks, masked_layers
+from kerasgreedy.spec.starter import plain_name
 from kerasgreedy.train.details import details_of, draw_details, free_for_details, keep_details
 from kerasgreedy.train.results import score
 
@@ -32,7 +33,7 @@ def evaluate_run(
     devices: str | None = None,
     check_data: bool = False,
     data_at: str | None = None,
-    details: str | Path | None = None,
+    details: str | Path | bool = False,
 ) -> dict[str, Any]:
     """Top-1, top-5 and loss of every trained depth and of their ensemble.
 
@@ -49,12 +50,12 @@ def evaluate_run(
         `depths` (depth, top1, top5, loss), `ensemble` (top1, top5, loss), `examples`, `part`; on other images `data`; with
         `details` `classes`, `confused`, `confusion`, `mistakes` (see `details_of`) and `details` (the folder).
     """
-    if details is not None and masks:
+    if details and masks:
         raise InputError("--details are about activations; leave --masks out")
-    target = None if details is None else free_for_details(user_path(details))
     folder, job, other = _subject(workdir, data, check_data, data_at)
     if other and part != "test":
         raise InputError(f"--part: received '{part}'; of other images than the run's the test part is measured on")
+    target = _details_folder(folder, details, part, other)
     strategy = strategy or own_devices(folder.documents()[1].value.distribute, devices).strategy
     with strategy.scope():
         job, state = trained_state(folder, job)
@@ -67,12 +68,23 @@ def evaluate_run(
             scores["data"] = other
         if target is not None:
             found = details_of(network, pipeline, part, job.data.class_names, batch_size or job.recipe.training.batch_size)
+            found |= {"data": other} if other else {}
             keep_details(found, target)
             draw_details(found, folder.path.name, target)
             mistakes = [{key: value for key, value in entry.items() if key != "picture"} for entry in found["mistakes"]]
             scores |= {key: found[key] for key in ("classes", "confused", "confusion") if key in found}
             scores |= {"mistakes": mistakes, "details": str(target)}
     return scores
+
+
+def _details_folder(folder: Workdir, details: str | Path | bool, part: Part, other: str | None) -> Path | None:
+    """Where details go; those of other images never in the place of the run's own."""
+    if not details:
+        return None
+    if not isinstance(details, bool):
+        return free_for_details(user_path(details))
+    name = f"other_{plain_name(other.rpartition(':')[2].rstrip('/').rpartition('/')[2])}" if other else part
+    return free_for_details(folder.path / "evaluation" / name)
 
 
 def _subject(
@@ -85,7 +97,7 @@ def _subject(
     try:
         folder = Workdir.open(workdir, data_at)
         return folder, open_job(folder, data, check_data), None
-    except (DataError, InputError) as error:
+    except (DataError, SpecError) as error:
         folder = Workdir.open(workdir)
         reason = str(error).removeprefix(f"{folder.path}: ").removeprefix("--data: ")
     tell(f"{data_at} does not hold the run's own images, so it is measured on as others are ({reason})")

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from kerasgreedy.data.pipeline import Part, Pipeline
-from kerasgreedy.errors import Diverged, InputError
+from kerasgreedy.errors import Diverged, InputError, tell
 from kerasgreedy.files import replacing
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.network.build import FLOAT32, Network
@@ -73,7 +73,10 @@ def finish(
         size = whole_shares(job.recipe.training.batch_size, strategy.num_replicas_in_sync)  # of batches that are there already
         keep_details(details_of(state.network, pipeline, "test", job.data.class_names, size), folder.path / "evaluation" / "test")
     if here.chief:
-        write_page(folder.path / "report.html", runs_page([read_run(folder.path)]), overwrite=True)
+        try:
+            write_page(folder.path / "report.html", runs_page([read_run(folder.path)]), overwrite=True)
+        except InputError as error:
+            tell(f"no report.html: {error}")  # all else is written
     return dict(parse_json(written))
 
 

@@ -55,7 +55,9 @@ def test_what_people_should_know():
     chosen: Starter = starter("p", "folder:x", 0.2, {"cat": 300, "dog": 12}, 100, False)
     assert "300 images of cat, 12 of dog" in chosen.notes[0] and "right for 96 %" in chosen.notes[0]
     assert "Class dog has 12 training images" in chosen.notes[1]
-    assert plain_name("??") == "images" and plain_name("Fotos 2024/ä") == "Fotos_2024"
+    for text, name in (("??", "images"), ("2024", "images_2024"), ("null", "images_null"), ("no", "images_no"), ("a\nb", "a_b")):
+        assert plain_name(text) == name
+    assert plain_name("Fotos 2024/ä") == "Fotos_2024"
 
 
 def test_what_is_written_can_be_trained(call, tmp_path, monkeypatch):
@@ -85,3 +87,13 @@ def test_doctor(call):
     assert code == 0 and found["packages"]["tensorflow"] and found["cores"] >= 1 and found["memory_gb"] > 0
     assert {"name": "digits", "here": "in scikit-learn"} in found["sets"]
     assert "digits" in call("doctor --no-devices")[1]
+
+
+def test_a_folder_of_a_few_images_of_any_name_can_be_trained(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "2024 \U0001f4f7", {"a\nb": 5, "b": 6}, (40, 40))
+    code, out, err = call("init '2024 \U0001f4f7' --json")
+    assert code == 0, err
+    found = json.loads(out.splitlines()[-1])
+    job = prepare(*load(found["spec"], found["recipe"], []))
+    assert job.recipe.training.batch_size == 3 and job.train_images == 7  # of nine, two validate

@@ -38,12 +38,17 @@ def test_with_a_recipe_the_data_set_alone_is_taken(tmp_path):
     assert with_data(None, None, ["a=1"]) == (None, ["a=1"], "")
 
 
-def test_two_names_or_none_that_is_known(tmp_path):
+def test_two_names_or_none_that_is_known(tmp_path, monkeypatch):
     for key in ("data.dataset=digits", "recipe.data.dataset=digits", "data={dataset: digits}"):
         with pytest.raises(InputError, match="leave one out"):
             with_data(
                 fill(tmp_path / key[:4], ["a"]) if not (tmp_path / key[:4]).exists() else str(tmp_path / key[:4]), None, [key]
             )
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is a data set's name and a file or folder here"):
+        with_data("digits", None, [])
+    assert with_data("./digits", None, ["data.test=0.2"])[1][0] == 'data.dataset="folder:./digits"'
     with pytest.raises(InputError, match="received 'mnits'; no such folder or file.*did you mean 'mnist'"):
         with_data("mnits", None, [])
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kerasgreedy.data.catalog import describe, inapplicable
-from kerasgreedy.data.folders import open_folder
+from kerasgreedy.data.folders import is_divided, open_folder
 from kerasgreedy.data.info import Known
 from kerasgreedy.data.loaders import open_data
 from kerasgreedy.errors import DataError
@@ -25,7 +25,7 @@ def fill(folder, counts, size=(6, 6)):
 
 
 def drawn(folder, share=0.2, **settings):
-    return open_folder(str(folder), Data(dataset="folder", test=share, **settings), Known())
+    return open_folder(str(folder), Data(dataset="folder", test=share, **settings), Known(), counting=True)
 
 
 def names(folder):
@@ -78,11 +78,12 @@ def test_classes_called_train_and_plane(tmp_path):
     ("layout", "share", "words"),
     [
         (("a", "b"), None, "no folder 'train' and no folder 'test' .*the 2 classes .a, b. for testing: --set data.test=0.2"),
-        (("train/a", "train/b"), None, "no folder 'test' inside.*2 classes in train .a, b.*--set data.test=0.2"),
+        (("train/a", "train/b"), None, "no folder 'test'.* inside.*2 classes in train .a, b.*--set data.test=0.2"),
         (("train/a", "train/b", "val/a", "val/b"), None, "rename 'val', or draw a fifth of train with --set data.test=0.2"),
         (("train/a", "train/b", "test/a", "test/b"), 0.2, "it has test images of its own.*leave data.test out"),
         (("a",), 0.2, "holds 1 class folder"),
         (("test/a", "test/b"), None, "no folder 'train' inside"),
+        (("train/a", "train/b", "test"), None, "no folder 'test' with a folder for each class inside.*--set data.test=0.2"),
         ((), 0.2, "holds 0 class folder.s. .it holds nothing."),
     ],
 )  # fmt: skip
@@ -127,7 +128,7 @@ def test_folders_beside_train_and_test_are_counted(tmp_path):
     for split in ("train", "test"):
         fill(tmp_path / split, {"a": 2, "b": 2})
     fill(tmp_path / "validation", {"a": 3})
-    lost = open_folder(str(tmp_path), Data(dataset="folder"), Known()).passed_over
+    lost = open_folder(str(tmp_path), Data(dataset="folder"), Known(), counting=True).passed_over
     assert lost.counts == {"beside the class folders": 3} and lost.first == "validation"
 
 
@@ -167,3 +168,20 @@ def test_runs_of_versions_before_read_as_they_did(tmp_path):
     assert (old.train_examples, old.image_shape, old.reading) == (5, (4, 6, 3), 1)
     train, _ = open_data(data, old, (4, 6), 3)
     assert train.size == 5
+
+
+def test_test_images_without_classes_are_passed_over(tmp_path):
+    """As competitions have them: nobody says what is on them."""
+    fill(tmp_path / "train", {"a": 5, "b": 5})
+    fill(tmp_path, {"test": 3})
+    folder = drawn(tmp_path)
+    assert [len(files) for files in folder.splits.values()] == [8, 2] and folder.passed_over.counts == {
+        "beside the class folders": 3
+    }
+    assert not is_divided(str(tmp_path))
+
+
+def test_a_link_to_itself_is_no_fault(tmp_path):
+    fill(tmp_path, {"a": 5, "b": 5})
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert drawn(tmp_path).passed_over.counts == {"links that lead nowhere": 1}

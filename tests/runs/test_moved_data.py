@@ -8,7 +8,11 @@ import pytest
 from PIL import Image
 
 from kerasgreedy.errors import InputError
-from kerasgreedy.runs.changed_settings import moved_data
+from kerasgreedy.runs.changed_settings import absolute_places, moved_data
+from kerasgreedy.runs.open_run import _may_move
+from kerasgreedy.runs.start_from import stored_info
+from kerasgreedy.runs.workdir import Workdir
+from kerasgreedy.spec.source import parse_value
 from kerasgreedy.train.entry_points import resume_run, train_spec
 from kerasgreedy.train.evaluating import evaluate_run
 
@@ -72,8 +76,11 @@ def test_contents_that_changed_are_not_the_runs_own(run, tmp_path, capfd):
     with pytest.raises(InputError, match="contents changed since the run began"):
         resume_run(run.workdir, quiet=True, data_at=str(moved))
     found = evaluate_run(run.workdir, data_at=str(moved))
-    assert found["examples"] == 24 and found["data"] == str(moved)  # all images: they are others
-    assert "does not hold the run's own images" in capfd.readouterr().err
+    # Others are measured on, but for those that the run was trained on: 18 of 24, one of which is another now.
+    tested = json.loads((run.workdir / "run.json").read_text())["data"]["test_files"]
+    assert found["examples"] == 6 + ("cat/0.png" not in tested) and found["data"] == str(moved)
+    said = capfd.readouterr().err
+    assert "does not hold the run's own images" in said and "that the run was trained on" in said
 
 
 def test_other_images_are_measured_by_the_names_of_their_classes(run, tmp_path):
@@ -112,7 +119,7 @@ def test_details_are_the_figures_of_the_evaluation(run, tmp_path):
     assert rows[0] == "label,cat,dog,owl" and rows[1] == ",".join(["cat", *map(str, counts[0])])
     evaluate_run(run.workdir, details=tmp_path / "d")  # replaced
     (tmp_path / "d/mine.txt").write_text("x")
-    with pytest.raises(InputError, match="is no folder of details"):
+    with pytest.raises(InputError, match="holds something else than details"):
         evaluate_run(run.workdir, details=tmp_path / "d")
 
 
@@ -125,13 +132,19 @@ def test_strange_classes_are_refused(run, tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "place", "expected"),
     [
-        ("folder:a", "b", 'data.dataset="folder:b"'), ("folder:a", "folder:b", 'data.dataset="folder:b"'),
-        ("npz:a.npz", "b.npz", 'data.dataset="npz:b.npz"'), ("mnist", "idx", 'data.data_dir="idx"'),
-        ("mnist_rotated", "idx", 'data.data_dir="idx"'), ("tfds:beans", "copies", 'data.data_dir="copies"'),
+        ("folder:a", "b", 'data.dataset="folder:{}/b"'), ("folder:a", "folder:b", 'data.dataset="folder:{}/b"'),
+        ("npz:a.npz", "b.npz", 'data.dataset="npz:{}/b.npz"'), ("mnist", "idx", 'data.data_dir="{}/idx"'),
+        ("mnist_rotated", "idx", 'data.data_dir="{}/idx"'), ("tfds:beans", "copies", 'data.data_dir="{}/copies"'),
+        ("folder:a", "b\U0001f4f7", 'data.dataset="folder:{}/b\U0001f4f7"'),
     ],
 )  # fmt: skip
-def test_where_data_can_move(dataset, place, expected):
-    assert moved_data(dataset, place) == expected
+def test_where_data_can_move(dataset, place, expected, tmp_path, monkeypatch):
+    """Written down so that they are found from any folder, and so that YAML reads the same."""
+    monkeypatch.chdir(tmp_path)
+    assert moved_data(dataset, place) == expected.format(tmp_path)
+    assert parse_value(moved_data(dataset, place).partition("=")[2]).endswith(place.removeprefix("folder:"))
+    if dataset.startswith("folder"):
+        assert absolute_places(["data.dataset=folder:b"]) == [f'data.dataset="folder:{tmp_path}/b"']
 
 
 @pytest.mark.parametrize(("dataset", "place"), [("digits", "x"), ("folder:a", "npz:b"), ("mnist", "folder:b")])
@@ -146,3 +159,56 @@ def test_a_run_started_from_knows_moved_images_as_its_own(run, tmp_path):
     sets = [f"data.dataset=folder:{moved}", f"start_from={run.workdir}", "data.validation=4"]
     with pytest.raises(InputError, match="split the same data otherwise"):
         train_spec(tmp_path / "s.yaml", tmp_path / "r.yaml", sets, workdir=tmp_path / "more", quiet=True)
+
+
+def test_images_that_were_trained_on_are_never_measured_as_new(run, tmp_path, capfd):
+    """A folder that grew is not the run's own any more; what is left of it are the test images and the new ones."""
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "pets" / "owl" / "new.png")
+    found = evaluate_run(run.workdir, data_at=str(tmp_path / "pets"))
+    assert found["examples"] == 7 and "left out 18 image(s) that the run was trained on" in capfd.readouterr().err
+    shutil.copytree(tmp_path / "pets", tmp_path / "again")
+    for name in json.loads((run.workdir / "run.json").read_text())["data"]["test_files"]:
+        (tmp_path / "again" / name).unlink()
+    (tmp_path / "again" / "owl" / "new.png").unlink()
+    with pytest.raises(InputError, match="no image is left to measure on"):
+        evaluate_run(run.workdir, data_at=str(tmp_path / "again"))
+
+
+def test_details_of_others_do_not_take_the_place_of_the_runs_own(run, tmp_path):
+    before = (run.workdir / "evaluation/test/details.json").read_text()
+    fill(tmp_path / "new photos", ("cat", "owl"), 5, seed=7)
+    found = evaluate_run(run.workdir, data_at=str(tmp_path / "new photos"), details=True)
+    assert found["details"] == str(run.workdir / "evaluation/other_new_photos")
+    assert json.loads((run.workdir / "evaluation/other_new_photos/details.json").read_text())["data"] == str(
+        tmp_path / "new photos"
+    )
+    assert (run.workdir / "evaluation/test/details.json").read_text() == before
+    assert evaluate_run(run.workdir, details=True)["details"] == str(run.workdir / "evaluation/test")
+
+
+def test_names_that_are_numbers_are_names_in_a_folder(tmp_path):
+    fill(tmp_path / "pets", ("1", "2", "3"))
+    (tmp_path / "s.yaml").write_text(SPEC)
+    (tmp_path / "r.yaml").write_text(RECIPE.format(tmp_path / "pets"))
+    done = train_spec(tmp_path / "s.yaml", tmp_path / "r.yaml", workdir=tmp_path / "run", quiet=True)
+    fill(tmp_path / "new", ("0", "1"), 3, seed=5)
+    with pytest.raises(InputError, match="holds the class '0', which the run does not know"):
+        evaluate_run(done.workdir, data_at=str(tmp_path / "new"))
+
+
+def test_another_set_of_the_same_files_is_no_moved_one(run, tmp_path):
+    """Variants of MNIST are made from the same files: it is the name that says which images they are."""
+    facts = json.loads((run.workdir / "run.json").read_text())["data"]
+    assert _may_move(facts["dataset"], "folder:elsewhere") and _may_move("npz:a", "npz:b")
+    assert (
+        not _may_move("mnist_basic", "mnist_rotated") and not _may_move("folder:a", "npz:a") and not _may_move("tfds:a", "tfds:b")
+    )
+
+
+def test_runs_of_versions_before_are_known_as_such(run):
+    """Their facts do not say how files are read; wherever the run is opened, that is as they are stored."""
+    folder = Workdir.open(run.workdir)
+    facts = {key: value for key, value in folder.facts().items() if key != "sha256"}
+    del facts["data"]["reading"]
+    folder.write("run.json", json.dumps(facts))
+    assert stored_info(folder).reading == 1 and not stored_info(folder).known.upright

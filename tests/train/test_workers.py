@@ -111,7 +111,10 @@ def test_a_run_of_two_workers_is_that_of_one_and_only_the_chief_writes(tmp_path)
     assert results["examples"] == 50 and results["depths"][0].keys() == {"depth", "top1", "top5", "loss"}
     files = {path.name for path in (tmp_path / "two").iterdir()}
     assert files == {path.name for path in (tmp_path / "one").iterdir()} - {"evaluation"}
-    assert len(list((tmp_path / "two/tensorboard").iterdir())) == 1
+    assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "two/tensorboard").iterdir()} == {
+        "train": 1,
+        "validation": 1,
+    }
 
 
 @pytest.mark.slow
