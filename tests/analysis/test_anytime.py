@@ -127,6 +127,7 @@ def test_run_against_numpy(finished):
         assert point["top1"] == sum(right[n][i] for n, i in enumerate(exits)) / 32
 
 
+@pytest.mark.slow
 def test_pruned_run_costs_what_is_left(pruned):
     result = anytime_of(pruned.workdir, thresholds=[0, NEVER])
     arch = pruned.network.architecture

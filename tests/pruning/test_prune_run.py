@@ -272,6 +272,7 @@ def test_cached_features_and_recomputed_ones_give_the_same_run(two_blocks, tmp_p
     assert run.results["phases"] == cached.results["phases"]
 
 
+@pytest.mark.slow
 def test_two_devices_remove_the_same_filters(two_blocks, tmp_path):
     overrides = ["training.keep=last", "training.optimizer.learning_rate=0.01", *SHORT]
     one = train_spec(*two_blocks, overrides, tmp_path / "one", quiet=True)

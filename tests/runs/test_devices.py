@@ -126,6 +126,7 @@ def test_each_device_normalises_its_share_and_statistics_stay_the_same_everywher
             np.testing.assert_allclose(copy.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_norm_by_share_differs_from_that_of_the_global_batch():
     """So that the option is not read and ignored."""
     whole, _ = train("end_to_end", NO_DROPOUT, Sgd(), two_devices())

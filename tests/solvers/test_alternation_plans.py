@@ -57,6 +57,7 @@ def test_cached_features_give_the_weights_of_images(tmp_path, solver, store):
     assert not (two.workdir / "cache").exists()
 
 
+@pytest.mark.slow
 def test_beta_is_chosen_on_a_view_that_the_cache_holds_after_a_resume(tmp_path, monkeypatch):
     """The second phase resumes at its last epoch, the first under masks: its cache holds view 1 only."""
     solver = BATCH.replace("warm_up_epochs: 1", "warm_up_epochs: 3")

@@ -70,6 +70,7 @@ def saved_depths(model):
     return [int(name.removeprefix("depth_")) for name in model.output if name != "ensemble"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", some("mixed_bfloat16", slow=["float32"]))
 def test_a_fixed_beta_of_0_trains_as_relu_bit_for_bit(tmp_path, precision):
     """But for rounding where TensorFlow fuses a trained convolution, its bias and a relu into one kernel: without AVX-512."""

@@ -143,6 +143,7 @@ def test_folders_of_others(study, tmp_path):
         frontier(study(), tmp_path / "F", quiet=True)
 
 
+@pytest.mark.slow
 def test_nothing_of_another_study_is_taken(study, tmp_path):
     """Other documents, alphas that do not go on behind the last, plain nets of another length; more alphas behind are welcome."""
     first = study(alphas=(0.1,), narrower=(), references=())

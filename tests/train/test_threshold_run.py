@@ -97,6 +97,7 @@ def test_two_devices_equal_one(documents, tmp_path):
         np.testing.assert_allclose(weights(two.workdir)[key], value, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_blocks_that_are_trained_one_by_one(documents, tmp_path):
     """Greedy: each block after its phase; later blocks read what is left, from a cache as well."""
     sets = ["strategy=greedy", "training.epochs=1", "data.augment={}", "threshold={multiply_adds: 0.7, sizes: branches}"]
