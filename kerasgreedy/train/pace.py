@@ -1,26 +1,34 @@
 """How long training still takes, judged by the clock: steps, validation, checkpoints and tracing as they really were."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kerasgreedy.plan.stages import Phase
 
+# Epochs that are looked back on: a machine with other work to do is not always as fast.
+LAST = 3
+
 
 @dataclass
 class _Seen:
-    """Of a phase: seconds from its beginning to the end of its first step, seconds of whole epochs, and the work in them."""
+    """Of a phase: seconds to the end of its first step; seconds and work of its last epochs; how many there were."""
 
     start: float | None = None
-    seconds: float = 0.0
-    work: float = 0.0
-    epochs: list[float] = field(default_factory=list)
+    last: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=LAST))
+    epochs: int = 0
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds for a unit of work; None before an epoch is over."""
+        return sum(seconds for seconds, _ in self.last) / sum(work for _, work in self.last) if self.last else None
 
 
 class Pace:
     """Judges the time left.
 
-    Within a phase by its own epochs on the clock; before one is over by its steps. A phase to come costs its work at the pace
+    Within a phase by its last epochs on the clock; before one is over by its steps. A phase to come costs its work at the pace
     of the last one, and a beginning (building, tracing) as the others had.
 
     Args:
@@ -56,9 +64,8 @@ class Pace:
         now = self._clock()
         counted = steps - (not seen.epochs and seen.start is not None)  # without the first step of the phase
         if counted > 0:
-            seen.seconds += now - self._lap
-            seen.work += self._work(phase, counted)
-        seen.epochs.append(now - self._lap)
+            seen.last.append((now - self._lap, self._work(phase, counted)))
+        seen.epochs += 1
         self._lap = now
 
     def left(self, phase: Phase, epoch: int, step: int, later: Sequence[Phase]) -> float | None:
@@ -84,16 +91,15 @@ class Pace:
 
     def _pace(self) -> float | None:
         """Seconds for a unit of work."""
-        own = self._seen()
-        if own.work:
-            return own.seconds / own.work
+        own = self._seen().pace
+        if own is not None:
+            return own
+        before = [seen.pace for seen in self._phases[:-1] if seen.pace is not None]
         if self._step_work:
             steps = self._step_seconds / self._step_work
-            before = [seen for seen in self._phases[:-1] if seen.work]
             # What an epoch has beside its steps is known from other phases only.
-            return max(steps, before[-1].seconds / before[-1].work) if before else steps
-        before = [seen for seen in self._phases if seen.work]
-        return before[-1].seconds / before[-1].work if before else None
+            return max(steps, before[-1]) if before else steps
+        return before[-1] if before else None
 
     def _seen(self) -> _Seen:
         if not self._phases:

@@ -49,7 +49,7 @@ def test_phases_to_come_cost_their_work_and_their_beginning():
     pace = Pace(40, clock)
     run(clock, pace, one, 4)
     later = phase(epochs=2, multiply_adds=2000)
-    seconds = (7 + 3 * 8) / 15 * 4 * 2 * 2 + 6
+    seconds = 3 * 8 / 12 * 4 * 2 * 2 + 6  # the last three epochs
     assert pace.left(one, 4, 0, [later]) == pytest.approx(seconds)
     pace.phase()
     assert pace.left(later, 0, 0, []) == pytest.approx(seconds - 6)  # before its first step: at the pace of the one before
