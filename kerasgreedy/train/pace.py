@@ -9,6 +9,9 @@ from kerasgreedy.plan.stages import Phase
 
 # Epochs that are looked back on: a machine with other work to do is not always as fast.
 LAST = 3
+# Multiply-adds a second that two cores do in convolutions. A phase that does fewer spends the rest of its steps on what costs the
+# same whatever is computed, so that phases to come are not slower by as much as they have more multiply-adds.
+FAST = 20e9
 
 
 @dataclass
@@ -28,8 +31,8 @@ class _Seen:
 class Pace:
     """Judges the time left.
 
-    Within a phase by its last epochs on the clock; before one is over by its steps. A phase to come costs its work at the pace
-    of the last one, and a beginning (building, tracing) as the others had.
+    Within a phase by its last epochs on the clock; before one is over by its steps. A phase to come has steps with as much
+    beside their arithmetic as this one's, and a beginning (building, tracing) as the others had.
 
     Args:
         train_images: of one epoch.
@@ -81,13 +84,18 @@ class Pace:
         rest = self._work(phase, self.steps(phase) * (phase.epochs - epoch) - step)
         starts = [seen.start for seen in self._phases if seen.start is not None]
         beginning = sum(starts) / len(starts) if starts else 0.0
-        for each in later:
-            rest += self._work(each, self.steps(each) * each.epochs)
-        return rest * pace + beginning * len(later)
+        coming = sum(self.steps(each) * each.epochs * self._step_to_come(phase, each, pace) for each in later)
+        return rest * pace + coming + beginning * len(later)
 
     def steps(self, phase: Phase) -> int:
         """Of one epoch."""
         return self._images // phase.training.batch_size
+
+    def _step_to_come(self, phase: Phase, later: Phase, pace: float) -> float:
+        """Seconds of a step of a later phase: what a step of this one has beside its arithmetic, and its own arithmetic."""
+        own, other = self._work(phase, 1), self._work(later, 1)
+        rate = max(1 / pace, FAST) if pace > 0 else FAST
+        return max(0.0, own * pace - own / rate) + other / rate
 
     def _pace(self) -> float | None:
         """Seconds for a unit of work."""

@@ -44,15 +44,23 @@ def test_the_truth_is_told_after_an_epoch():
 
 
 def test_phases_to_come_cost_their_work_and_their_beginning():
-    """Twice the multiply-adds, 2 epochs: twice 8 s each, and a beginning of 6 s as the first had."""
-    clock, one = Clock(), phase(epochs=4)
+    """At 40e9 multiply-adds a second (8e10 in 2 s) twice of them take twice as long; a beginning of 6 s as the first had."""
+    clock, one = Clock(), phase(epochs=4, multiply_adds=8e9)
     pace = Pace(40, clock)
     run(clock, pace, one, 4)
-    later = phase(epochs=2, multiply_adds=2000)
-    seconds = 3 * 8 / 12 * 4 * 2 * 2 + 6  # the last three epochs
+    later = phase(epochs=2, multiply_adds=16e9)
+    seconds = 2 * 4 * 2 * 2 + 6  # 2 s a step, as the last three epochs had
     assert pace.left(one, 4, 0, [later]) == pytest.approx(seconds)
     pace.phase()
     assert pace.left(later, 0, 0, []) == pytest.approx(seconds - 6)  # before its first step: at the pace of the one before
+
+
+def test_small_steps_have_costs_that_do_not_grow():
+    """A step of 1e6 multiply-adds in 2 s: 100 times of them are 1e8, 5 ms at 20e9 a second, and not 200 s."""
+    clock, one = Clock(), phase(epochs=4, multiply_adds=1e5)
+    pace = Pace(40, clock)
+    run(clock, pace, one, 4)
+    assert pace.left(one, 4, 0, [phase(epochs=1, multiply_adds=1e7)]) == pytest.approx(4 * (2 - 1e6 / 20e9 + 1e8 / 20e9) + 6)
 
 
 def test_within_the_first_epoch_steps_are_all_that_is_known():
