@@ -151,6 +151,7 @@ final_head: {layers: [{global_avg_pool: true}]}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "groups"),
     some(
