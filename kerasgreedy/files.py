@@ -1,17 +1,19 @@
 """Files that users name or that a kill may cut short: paths, atomic writes."""
 
 import contextlib
+import csv
 import errno
 import fcntl
+import io
 import os
 import re
 import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from kerasgreedy.errors import InputError, KerasgreedyError, WorkdirError
 
@@ -115,6 +117,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that at any moment either the old or the whole new one is there."""
     with replacing(path) as beside, open(beside, "wb") as file:
         file.write(content)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Writes rows as a CSV file, atomically. Names of files and classes need not be text."""
+    content = io.StringIO()
+    csv.writer(content, lineterminator="\n").writerows(rows)
+    write_atomically(path, content.getvalue().encode(errors="surrogateescape"))
 
 
 def sweep(folder: Path) -> None:

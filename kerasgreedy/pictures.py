@@ -60,6 +60,19 @@ def refuse_foreign(target: Path, ours: Callable[[Path], bool]) -> None:
         raise InputError(f"{target}: already exists, and was not made by kerasgreedy; give another name, or --overwrite")
 
 
+def begins_with(words: str, within: int) -> Callable[[Path], bool]:
+    """Whether a file has these words among its first bytes, by which files that were made here are known."""
+
+    def ours(path: Path) -> bool:
+        try:
+            with open_regular(path) as file:
+                return words.encode() in file.read(within)
+        except OSError:
+            return False
+
+    return ours
+
+
 def _is_our_picture(path: Path) -> bool:
     """Whether it says so, or lies in the `plots` of a run folder."""
     if path.parent.name == "plots" and (path.parent.parent / "run.json").is_file():

@@ -1,8 +1,6 @@
 """Runs an analysis on run folders and writes what it found."""
 
-import csv
 import hashlib
-import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,7 +15,7 @@ from kerasgreedy.analysis.analysis import Analysis, Desk, Ledger, Table
 from kerasgreedy.analysis.subject import Subject, run_subject
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.errors import InputError, WorkdirError, tell
-from kerasgreedy.files import user_path, write_atomically, writing_fault
+from kerasgreedy.files import user_path, write_atomically, write_csv, writing_fault
 from kerasgreedy.reports.figures import write_figure
 from kerasgreedy.runs.devices import own_devices
 from kerasgreedy.runs.holding import held, out_of_memory_said
@@ -171,10 +169,8 @@ def _written(analysis: Analysis[Any], found: dict[str, Any], place: Path) -> Fin
     write_atomically(files[0], as_json(found, indent=1).encode())
     tables = analysis.tables(found)
     for table in tables:
-        content = io.StringIO()
-        csv.writer(content, lineterminator="\n").writerows([table.header, *table.rows])
         files.append(place / f"{table.name}.csv")
-        write_atomically(files[-1], content.getvalue().encode())
+        write_csv(files[-1], [table.header, *table.rows])
     for name, draw in analysis.figures(found).items():
         files.append(place / f"{name}.png")
         write_figure(files[-1], draw, overwrite=True)

@@ -1,6 +1,5 @@
 """`kerasgreedy report`: a page about runs."""
 
-import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -35,5 +34,7 @@ def report(
         raise InputError(f"--out: received '{target.name}'; allowed: a name that ends in .html")
     size = write_page(target, runs_page([read_run(path) for path in workdirs]), overwrite)
     if open_it:
+        import webbrowser
+
         webbrowser.open(target.resolve().as_uri())
     output.put_json({"page": str(target), "bytes": size}) if as_json else output.put(f"page: {target}")

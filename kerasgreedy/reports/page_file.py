@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from kerasgreedy.errors import InputError, WorkdirError
-from kerasgreedy.files import open_regular, write_atomically, writing_fault
-from kerasgreedy.pictures import refuse_foreign
+from kerasgreedy.files import write_atomically, writing_fault
+from kerasgreedy.pictures import begins_with, refuse_foreign
 from kerasgreedy.reports.page import MADE_BY, MOST_BYTES
 
 
@@ -42,12 +42,4 @@ def check_page(target: Path, overwrite: bool = False) -> None:
     if target.is_dir():
         raise InputError(f"{target}: is a folder; allowed: an HTML file")
     if not overwrite:
-        refuse_foreign(target, _is_ours)
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with open_regular(str(path)) as file:
-            return MADE_BY.encode() in file.read(1000)
-    except OSError:
-        return False
+        refuse_foreign(target, begins_with(MADE_BY, 1000))

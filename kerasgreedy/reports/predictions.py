@@ -1,14 +1,12 @@
 """What a network says of image files, as a table and as a page of pictures."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import InputError, WorkdirError
-from kerasgreedy.files import open_regular, user_path, write_atomically, writing_fault
-from kerasgreedy.pictures import refuse_foreign
+from kerasgreedy.files import user_path, write_csv, writing_fault
+from kerasgreedy.pictures import begins_with, refuse_foreign
 from kerasgreedy.reports.page import card, cards, escape, page, table
 from kerasgreedy.reports.page_file import check_page, write_page
 
@@ -27,7 +25,7 @@ def check_targets(csv_file: Path | None, page_file: Path | None, overwrite: bool
         if file is not None and user_path(file).suffix.lower() != ending:
             raise InputError(f"{option}: received '{file}'; allowed: a name that ends in {ending}")
     if csv_file is not None and not overwrite:
-        refuse_foreign(user_path(csv_file), _is_ours)
+        refuse_foreign(user_path(csv_file), begins_with(_FIRST_COLUMN, len(_FIRST_COLUMN)))
     if page_file is not None:
         check_page(user_path(page_file), overwrite)
 
@@ -58,7 +56,7 @@ def write_predictions(
     if csv_file is not None:
         target = user_path(csv_file)
         try:
-            write_atomically(target, _as_csv(predictions).encode(errors="surrogateescape"))
+            write_csv(target, _rows(predictions))
         except OSError as error:
             raise WorkdirError(f"{target}: {writing_fault(error) or f'cannot be written ({error})'}") from None
         written.append(str(target))
@@ -69,15 +67,16 @@ def write_predictions(
     return written
 
 
-def _as_csv(predictions: Sequence[dict[str, Any]]) -> str:
+def _rows(predictions: Sequence[dict[str, Any]]) -> list[list[str]]:
     most = max((len(entry["classes"]) for entry in predictions), default=1)
     header = ["file", *(f"{what}_{number}" for number in range(1, most + 1) for what in ("class", "probability"))]
-    content = io.StringIO()
-    rows = csv.writer(content, lineterminator="\n")
-    rows.writerow(header)
-    for entry in predictions:
-        rows.writerow([entry["file"], *(cell for c in entry["classes"] for cell in (c["name"], f"{c['probability']:.6f}"))])
-    return content.getvalue()
+    return [
+        header,
+        *(
+            [entry["file"], *(c for e in entry["classes"] for c in (e["name"], f"{e['probability']:.6f}"))]
+            for entry in predictions
+        ),
+    ]
 
 
 def predictions_page(
@@ -107,11 +106,3 @@ def predictions_page(
     if faults:
         body += ["<h2>Not read</h2>", table(["file", "why"], [[fault["file"], fault["error"]] for fault in faults], words=[1])]
     return page(title, body)
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with open_regular(str(path)) as file:
-            return file.read(len(_FIRST_COLUMN)) == _FIRST_COLUMN.encode()
-    except OSError:
-        return False

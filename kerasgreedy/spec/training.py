@@ -45,27 +45,28 @@ class Sgd(OptimizerSettings):
     weight_decay: float = Field(0.0, ge=0, description=_COUPLED)
 
 
-class Adam(OptimizerSettings):
-    """Adam."""
+class Moments(OptimizerSettings):
+    """What Adam and AdamW share."""
 
-    name: Literal["adam"] = Field(description="write `adam`")
     learning_rate: float = Field(1e-3, gt=0, le=1e38, description="at the start of a phase, after the warm-up")
     beta_1: float = Field(0.9, ge=0, lt=1, description="of the first moment")
     beta_2: float = Field(0.999, ge=0, lt=1, description="of the second moment")
     epsilon: float = Field(1e-7, gt=0, description="added to the root of the second moment")
+
+
+class Adam(Moments):
+    """Adam."""
+
+    name: Literal["adam"] = Field(description="write `adam`")
     weight_decay: float = Field(0.0, ge=0, description=_COUPLED)
 
 
-class AdamW(OptimizerSettings):
+class AdamW(Moments):
     """Adam whose weight decay does not go through its moments (Loshchilov and Hutter 2019)."""
 
     coupled: ClassVar[bool] = False
 
     name: Literal["adamw"] = Field(description="write `adamw`")
-    learning_rate: float = Field(1e-3, gt=0, le=1e38, description="at the start of a phase, after the warm-up")
-    beta_1: float = Field(0.9, ge=0, lt=1, description="of the first moment")
-    beta_2: float = Field(0.999, ge=0, lt=1, description="of the second moment")
-    epsilon: float = Field(1e-7, gt=0, description="added to the root of the second moment")
     weight_decay: float = Field(0.004, ge=0, description="decoupled: each step takes rate * decay * w from every trained weight")
 
 

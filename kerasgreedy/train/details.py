@@ -1,7 +1,6 @@
 """What a network answers on a part of the data, class by class, with pictures: as JSON, as tables and as figures."""
 
 import base64
-import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.data.thumbnails import thumbnail
 from kerasgreedy.errors import WorkdirError, printable
-from kerasgreedy.files import write_atomically
+from kerasgreedy.files import write_atomically, write_csv
 from kerasgreedy.network.answers import Answer, answers_of
 from kerasgreedy.network.build import Network
 from kerasgreedy.reports.answers_table import class_rows
@@ -98,11 +97,9 @@ def draw_details(details: dict[str, Any], name: str, target: Path) -> None:
     names = [entry["name"] for entry in details["classes"]]
     counts = details.get("confusion")
     shown = list(map(printable, names))
-    _write_csv(target / "classes.csv", class_rows(details))
+    write_csv(target / "classes.csv", class_rows(details))
     if counts is not None:
-        _write_csv(
-            target / "confusion.csv", [["label", *names], *([each, *row] for each, row in zip(names, counts, strict=True))]
-        )
+        write_csv(target / "confusion.csv", [["label", *names], *([each, *row] for each, row in zip(names, counts, strict=True))])
         facts = {**details, "classes": shown, "name": printable(name)}
         write_figure(target / "confusion.png", lambda: draw_confusion(facts), overwrite=True)
     (target / "mistakes.png").unlink(missing_ok=True)  # there may be none now
@@ -122,9 +119,3 @@ def _shades(picture: str) -> "np.ndarray[Any, Any]":
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
         shades = np.asarray(image) / 255
     return shades[..., None] if shades.ndim == 2 else shades
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    content = io.StringIO()
-    csv.writer(content, lineterminator="\n").writerows(rows)
-    write_atomically(path, content.getvalue().encode(errors="surrogateescape"))

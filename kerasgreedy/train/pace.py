@@ -16,11 +16,10 @@ FAST = 20e9
 
 @dataclass
 class _Seen:
-    """Of a phase: seconds to the end of its first step; seconds and work of its last epochs; how many there were."""
+    """Of a phase: seconds to the end of its first step; seconds and work of its last epochs."""
 
     start: float | None = None
     last: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=LAST))
-    epochs: int = 0
 
     @property
     def pace(self) -> float | None:
@@ -44,12 +43,14 @@ class Pace:
         self._phases: list[_Seen] = []
         self._began = self._lap = clock()
         self._step_seconds = self._step_work = 0.0
+        self._counted = 0
 
     def phase(self) -> None:
         """A phase begins."""
         self._phases.append(_Seen())
         self._began = self._lap = self._clock()
         self._step_seconds = self._step_work = 0.0
+        self._counted = 0
 
     def step(self, phase: Phase, seconds: float) -> None:
         """A step is done; `seconds` is how long it took."""
@@ -58,17 +59,17 @@ class Pace:
             seen.start = self._clock() - self._began
             self._lap = self._clock()
             return
+        self._counted += 1
         self._step_seconds += seconds
         self._step_work += self._work(phase, 1)
 
-    def epoch(self, phase: Phase, steps: int) -> None:
-        """An epoch is over, after so many steps in this process."""
+    def epoch(self, phase: Phase) -> None:
+        """An epoch is over."""
         seen = self._seen()
         now = self._clock()
-        counted = steps - (not seen.epochs and seen.start is not None)  # without the first step of the phase
-        if counted > 0:
+        counted, self._counted = self._counted, 0  # without the first step of the phase
+        if counted:
             seen.last.append((now - self._lap, self._work(phase, counted)))
-        seen.epochs += 1
         self._lap = now
 
     def left(self, phase: Phase, epoch: int, step: int, later: Sequence[Phase]) -> float | None:

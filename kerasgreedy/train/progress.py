@@ -28,7 +28,6 @@ class Reporter:
     def __init__(self, phases: tuple[Stage, ...], train_images: int, quiet: bool = False):
         self._phases, self._quiet = phases, quiet
         self._pace = Pace(train_images)
-        self._steps_done = 0
         self._console = Console(stderr=True, highlight=False)
         self._live = self._console.is_terminal and not quiet
         self._bar: Progress | None = None
@@ -47,7 +46,6 @@ class Reporter:
     def phase(self, phase: Phase) -> None:
         """A phase begins."""
         self._pace.phase()
-        self._steps_done = 0
         init = f", starts as the identity on {phase.name}" if phase.init == "identity" else ""
         if phase.init_reason:
             init = f", fresh start: {phase.init_reason}"
@@ -89,7 +87,6 @@ class Reporter:
     def step(self, phase: Phase, epoch: int, step: int, seconds: float, running: dict[str, Any]) -> None:
         """A step is done; `seconds` is how long the last one took, `running` the epoch's means so far."""
         self._pace.step(phase, seconds)
-        self._steps_done += 1
         if self._live:
             note = f"{_figures(running)}, {self.left(phase, epoch, step)}"
             self._draw(f"{phase.name} epoch {epoch + 1}/{phase.epochs}", step, self._pace.steps(phase), note)
@@ -102,8 +99,7 @@ class Reporter:
 
     def epoch(self, phase: Phase, epoch: int, train: dict[str, Any], validation: dict[str, Any], note: str) -> None:
         """An epoch is done."""
-        self._pace.epoch(phase, self._steps_done)
-        self._steps_done = 0
+        self._pace.epoch(phase)
         self._close_bar()
         self._spoken = time.monotonic()
         checked = f" | validation {_figures(validation)}" if validation else ""

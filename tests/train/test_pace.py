@@ -29,7 +29,7 @@ def run(clock, pace, one, epochs, trace=5.0, step=1.0, rest=4.0):
             clock.now += took
             pace.step(one, took)
         clock.now += rest
-        pace.epoch(one, 4)
+        pace.epoch(one)
 
 
 def test_the_truth_is_told_after_an_epoch():
@@ -84,5 +84,5 @@ def test_an_epoch_of_one_step_and_a_resumed_one():
         clock.now += 2
         pace.step(one, 2)
         clock.now += 1
-        pace.epoch(one, 1)
+        pace.epoch(one)
     assert pace.left(one, 3, 0, []) == pytest.approx(7 * 3)  # the first epoch was its beginning
