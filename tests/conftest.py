@@ -125,6 +125,13 @@ LARGE_SPECS = {
 }  # fmt: skip
 
 
+# One or two of each family of shipped specs.
+TYPICAL_SPECS = (
+    "simcnn_k1_cifar", "simcnn_k3_imagenet", "vgg11_k3", "resnet18", "resnet20_cifar", "allcnn_c", "nin_cifar10", "alexnet",
+    "googlenet_aux", "square_mnist", "convex_two_layer",
+)  # fmt: skip
+
+
 def some(*kept, slow=()):
     """Cases of one kind: some run always, and the others where `make test-slow` asks for them."""
     each = lambda case: case if isinstance(case, tuple) else (case,)  # noqa: E731

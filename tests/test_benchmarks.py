@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, some
 
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from the checkout and not installed
 
@@ -26,7 +26,7 @@ def tiny(name):
 
 
 @needs_torch
-@pytest.mark.parametrize("name", ["simcnn_k3_cifar", "simcnn_k1_cifar"])
+@pytest.mark.parametrize("name", some("simcnn_k1_cifar", slow=["simcnn_k3_cifar"]))
 def test_our_step_and_pytorch_s_give_the_same_losses_at_every_depth(name):
     from benchmarks.throughput import check
 
@@ -40,6 +40,7 @@ def test_our_step_and_pytorch_s_give_the_same_losses_at_every_depth(name):
 
 
 @needs_torch
+@pytest.mark.slow
 def test_the_check_sees_a_missing_weight_decay():
     from benchmarks.throughput import check
 
@@ -71,6 +72,7 @@ def test_stored_activations_by_hand():
 
 
 @needs_torch
+@pytest.mark.slow
 def test_convex_steps_are_the_same_everywhere_and_are_timed():
     from benchmarks.convex import check, measure
     from benchmarks.convex_problem import Problem
@@ -84,6 +86,7 @@ def test_convex_steps_are_the_same_everywhere_and_are_timed():
 
 
 @needs_torch
+@pytest.mark.slow
 def test_surfaces_are_the_same_everywhere_and_are_timed():
     from benchmarks.landscape import check, measure
     from benchmarks.landscape_problem import Problem
@@ -221,6 +224,7 @@ def test_the_pytorch_script_splits_as_we_do(photographs):
 
 
 @needs_torch
+@pytest.mark.slow
 def test_a_whole_run_of_both(photographs, tmp_path):
     """Both commands work, evaluate after every epoch of every phase, and give a score for each depth."""
     from benchmarks.runs import Setting, run

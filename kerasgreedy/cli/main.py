@@ -26,6 +26,7 @@ from kerasgreedy.cli.report_command import report
 from kerasgreedy.cli.sensitivity_command import sensitivity
 from kerasgreedy.cli.specs_command import specs
 from kerasgreedy.cli.threshold_command import threshold
+from kerasgreedy.cli.transfer_command import transfer_learn
 from kerasgreedy.errors import InputError, did_you_mean, tell
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.add_typer(analyze_app)
 for command in (
     prune,
     threshold,
+    transfer_learn,
     frontier,
     sensitivity,
     finish,
@@ -266,9 +268,9 @@ def plan(
 
     job = prepare(*load(spec, recipe, sets))
     if job.recipe.start_from:
-        from kerasgreedy.runs.start_from import check_start
+        from kerasgreedy.runs.start_sources import start_of
 
-        job = check_start(job)  # as `train` does
+        job = start_of(job).check()  # as `train` does
     timings = []
     if timed:
         quiet_tensorflow()

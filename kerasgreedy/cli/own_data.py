@@ -13,12 +13,15 @@ from kerasgreedy.spec.overrides import parse_override
 OWN_IMAGES = "own_images"
 
 
-def with_data(place: str | None, recipe: str | None, sets: Sequence[str]) -> tuple[str | None, list[str], str]:
+def with_data(
+    place: str | None, recipe: str | None, sets: Sequence[str], own_recipe: str = OWN_IMAGES
+) -> tuple[str | None, list[str], str]:
     """Recipe and overrides that train on a data set.
 
     Args:
         place: as in a recipe, or a path.
         recipe, sets: as given on the command line.
+        own_recipe: of a folder for which none is given.
 
     Returns:
         the recipe (None: the default), the overrides, and what people should know of both.
@@ -36,8 +39,8 @@ def with_data(place: str | None, recipe: str | None, sets: Sequence[str]) -> tup
     kind, rest = kind_of(dataset)
     if kind != "folder" or recipe is not None:
         return recipe, [*own, *sets], ""
-    said = f"no --recipe given: taking {OWN_IMAGES}"
+    said = f"no --recipe given: taking {own_recipe}"
     if not is_divided(rest) and ("data", "test") not in keys:
         own.append(f"data.test={TEST_SHARE}")
         said += f"; the folder has no test images, so a fifth of each class is kept for testing (data.test={TEST_SHARE})"
-    return OWN_IMAGES, [*own, *sets], said
+    return own_recipe, [*own, *sets], said

@@ -6,46 +6,53 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.spec.recipe import Augment
+from kerasgreedy.data.rand_augment import grey, moved, rand_augment
+from kerasgreedy.nn.mixed import Mixed
+from kerasgreedy.spec.augmentation import Augment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# A stream of random numbers that meets no other one.
-_MORE = 77
-# Luminance of red, green and blue (ITU-R BT.601).
-_GREY = (0.299, 0.587, 0.114)
+# Streams of random numbers that meet no other one.
+_MORE, _RAND, _MIX = 77, 78, 79
 # Where numbers of a kind begin among those of an example.
-_ANGLE, _SCALE, _COLOUR, _SQUARE = 5, 6, 7, 10
+_ANGLE, _SCALE, _COLOUR, _SQUARE, _OPERATIONS = 5, 6, 7, 10, 12
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one view of a data set: five in [0, 1) for each example, or twelve.
+    """The random numbers of one view of a data set, for each example.
 
     Attributes:
-        uniform: (examples, 5 or 12) float32: two for size and ratio, two for the place, one for the mirror; then one each for
-            angle, scale, brightness, contrast, saturation, and two for the square.
+        uniform: (examples, 5 or more) float32 in [0, 1): two for size and ratio, two for the place, one for the mirror; then,
+            where they are needed, one each for angle, scale, brightness, contrast, saturation, and two for the square; two for
+            each operation of `rand_augment`; last the share of the image itself in what `mixup` makes of it.
     """
 
     uniform: "NDArray[np.float32]"
 
     @classmethod
-    def of(cls, size: int, seed: tuple[int, ...], more: bool = False) -> "Draws":
-        """The draws of one view; the same seed gives the same draws, and the first five are the same with `more` and without."""
-        first = np.random.default_rng(seed).random((size, 5), dtype=np.float32)
-        if not more:
-            return cls(first)
-        return cls(np.concatenate([first, np.random.default_rng((*seed, _MORE)).random((size, 7), dtype=np.float32)], axis=1))
+    def of(cls, size: int, seed: tuple[int, ...], augment: Augment) -> "Draws":
+        """The draws of one view; the same seed gives the same draws of a kind, whatever others there are."""
+        columns = [np.random.default_rng(seed).random((size, 5), dtype=np.float32)]
+        if augment.draws_more:
+            columns.append(np.random.default_rng((*seed, _MORE)).random((size, 7), dtype=np.float32))
+        if augment.rand_augment:
+            count = 2 * augment.rand_augment.operations
+            columns.append(np.random.default_rng((*seed, _RAND)).random((size, count), dtype=np.float32))
+        if augment.mixup:
+            shares = np.random.default_rng((*seed, _MIX)).beta(augment.mixup, augment.mixup, (size, 1))
+            columns.append(shares.astype(np.float32))
+        return cls(np.concatenate(columns, axis=1))
 
 
 def augment_batch(images: tf.Tensor, draws: tf.Tensor, augment: Augment) -> tf.Tensor:
-    """Turns, scales, crops, mirrors and colours a batch, in this order.
+    """Turns, scales, crops, mirrors and colours a batch, in this order, and at last what `rand_augment` draws.
 
     Args:
         images: (b, height, width, c) in 0..255, any type.
-        draws: (b, 5 or 12) uniform numbers of these images.
+        draws: (b, 5 or more) numbers of these images, see `Draws`.
 
     Returns:
         Images of the same shape; of the same type where they are only cropped and mirrored, else float32 in 0..255.
@@ -53,7 +60,26 @@ def augment_batch(images: tf.Tensor, draws: tf.Tensor, augment: Augment) -> tf.T
     if augment.rotate or augment.scale:
         images = _turned(tf.cast(images, tf.float32), draws, augment)
     images = _cropped(images, draws, augment)
-    return _coloured(tf.cast(images, tf.float32), draws, augment.colour) if augment.colour else images
+    if augment.colour:
+        images = _coloured(tf.cast(images, tf.float32), draws, augment.colour)
+    if augment.rand_augment:
+        drawn = draws[:, _OPERATIONS : _OPERATIONS + 2 * augment.rand_augment.operations]
+        images = rand_augment(tf.cast(images, tf.float32), drawn, augment.rand_augment)
+    return images
+
+
+def mix(images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, Mixed]:
+    """Mixes each image of a batch with the next one, the last with the first (Zhang et al. 2018, mixup).
+
+    Args:
+        images: (b, height, width, c), normalised.
+        labels: (b,) int32.
+        draws: (b, n) numbers of these images, of which the last is the share of the image itself.
+    """
+    share = draws[:, -1]
+    mine = share[:, None, None, None]
+    mixed = mine * images + (1 - mine) * tf.roll(images, -1, axis=0)
+    return mixed, Mixed(labels, tf.roll(labels, -1, axis=0), share)
 
 
 def cut_out(images: tf.Tensor, draws: tf.Tensor, side: int) -> tf.Tensor:
@@ -63,7 +89,7 @@ def cut_out(images: tf.Tensor, draws: tf.Tensor, side: int) -> tf.Tensor:
 
     Args:
         images: (b, height, width, c), normalised.
-        draws: (b, 12) uniform numbers of these images.
+        draws: (b, 12 or more) numbers of these images, see `Draws`.
     """
     inside = []
     for axis, number in ((1, _SQUARE), (2, _SQUARE + 1)):
@@ -77,33 +103,21 @@ def cut_out(images: tf.Tensor, draws: tf.Tensor, side: int) -> tf.Tensor:
 
 def _turned(images: tf.Tensor, draws: tf.Tensor, augment: Augment) -> tf.Tensor:
     """Rotates and magnifies about the centre, bilinear."""
-    height, width = images.shape[1], images.shape[2]
     angle = (2 * draws[:, _ANGLE] - 1) * (augment.rotate * np.pi / 180)
     factor = 1 + (2 * draws[:, _SCALE] - 1) * augment.scale
     cosine, sine = tf.cos(angle) / factor, tf.sin(angle) / factor
-    x, y = (width - 1) / 2, (height - 1) / 2
     zero = tf.zeros_like(angle)
-    # From a place in the result to one in the image.
-    rows = [cosine, -sine, x - cosine * x + sine * y, sine, cosine, y - sine * x - cosine * y, zero, zero]
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images, transforms=tf.stack(rows, axis=1), output_shape=(height, width), fill_value=0.0,
-        interpolation="BILINEAR", fill_mode="REFLECT",
-    )  # fmt: skip
+    return moved(images, [cosine, -sine, zero, sine, cosine, zero], "REFLECT")
 
 
 def _coloured(images: tf.Tensor, draws: tf.Tensor, strength: float) -> tf.Tensor:
     """Brightness, then contrast, then saturation, each clipped to 0..255."""
     factors = 1 + (2 * draws[:, _COLOUR : _COLOUR + 3, None, None, None] - 1) * strength
     images = tf.clip_by_value(images * factors[:, 0], 0.0, 255.0)
-    pole = tf.reduce_mean(_grey(images), axis=(1, 2, 3), keepdims=True)
+    pole = tf.reduce_mean(grey(images), axis=(1, 2, 3), keepdims=True)
     images = tf.clip_by_value(pole + factors[:, 1] * (images - pole), 0.0, 255.0)
-    grey = _grey(images)
-    return tf.clip_by_value(grey + factors[:, 2] * (images - grey), 0.0, 255.0)
-
-
-def _grey(images: tf.Tensor) -> tf.Tensor:
-    """(b, height, width, 1)."""
-    return images if images.shape[-1] == 1 else tf.reduce_sum(images * tf.constant(_GREY), axis=-1, keepdims=True)
+    pole = grey(images)
+    return tf.clip_by_value(pole + factors[:, 2] * (images - pole), 0.0, 255.0)
 
 
 def _cropped(images: tf.Tensor, draws: tf.Tensor, augment: Augment) -> tf.Tensor:

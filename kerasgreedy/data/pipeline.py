@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from kerasgreedy.data.augment import Draws, augment_batch, center_cut, cut_out, random_resized_crop, whole_image
+from kerasgreedy.data.augment import Draws, augment_batch, center_cut, cut_out, mix, random_resized_crop, whole_image
 from kerasgreedy.data.distributed import unconverted
 from kerasgreedy.data.normalization import mean_and_deviation
 from kerasgreedy.data.parts import divide_at_random, divide_by_class, sharded_rows
@@ -115,7 +115,7 @@ class Pipeline:
         return len(self.parts["train"]) // batch_size
 
     def training(self, phase: int, epoch: int, batch_size: int, first_step: int = 0) -> tf.data.Dataset:
-        """Batches (image float32, label int32) of one training epoch, from `first_step` on."""
+        """Batches (image float32, label int32, or `Mixed` labels) of one training epoch, from `first_step` on."""
         return self._epoch(phase, epoch, batch_size, first_step, 1, lambda index, image, label: (image, label)).prefetch(2)
 
     def indexed(self, phase: int, epoch: int, batch_size: int, first_step: int = 0, shards: int = 1) -> tf.data.Dataset:
@@ -236,7 +236,7 @@ class Pipeline:
 
     def _draws(self, place: tuple[int, ...]) -> tf.Tensor:
         """The random numbers of one view: of a (phase, epoch), or of a numbered (view,) for the whole run."""
-        return tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, *place), self._data.augment.draws_more).uniform)
+        return tf.constant(Draws.of(self._train.size, (self._seed, _DRAW, *place), self._data.augment).uniform)
 
     def _images(
         self,
@@ -268,7 +268,8 @@ class Pipeline:
                         fn_output_signature=tf.TensorSpec((*self._size, image.shape[-1]), tf.float32),
                     )
                 image = self._normalize(augment_batch(image, drawn, augment))
-                return last(index, cut_out(image, drawn, augment.cutout) if augment.cutout else image, label)
+                image = cut_out(image, drawn, augment.cutout) if augment.cutout else image
+                return last(index, *(mix(image, label, drawn) if augment.mixup else (image, label)))
             return last(index, self._normalize(image), label)
 
         if isinstance(source, ArraySplit):

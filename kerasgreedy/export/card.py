@@ -9,11 +9,12 @@ from typing import Any
 from kerasgreedy.data.named import NAMED
 from kerasgreedy.errors import InputError
 from kerasgreedy.plan.preparation import Job
+from kerasgreedy.runs.exported import CARD
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.load import dump
-from kerasgreedy.strict_json import as_json, read_json
+from kerasgreedy.strict_json import as_json
 
-CARD, CARD_TEXT, NAMES = "model_card.json", "model_card.md", "class_names.txt"
+CARD_TEXT, NAMES = "model_card.md", "class_names.txt"
 ARRAYS = "arrays"
 
 
@@ -128,15 +129,6 @@ def write_assets(folder: Path, card: Mapping[str, Any], job: Job) -> list[Path]:
 def _is_line(name: str) -> bool:
     """Whether a name can stand in a list of names; that of a folder may hold bytes that are no UTF-8."""
     return len(name.splitlines()) == 1 and not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def read_card(version: Path) -> dict[str, Any]:
-    """The card of an exported version.
-
-    Raises:
-        WorkdirError: it is damaged.
-    """
-    return read_json(version / "assets" / CARD)
 
 
 def card_text(card: Mapping[str, Any]) -> str:

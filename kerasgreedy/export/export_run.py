@@ -11,7 +11,6 @@ import tensorflow as tf
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.errors import InputError, WorkdirError, tell
 from kerasgreedy.export import card, reusable, verify
-from kerasgreedy.export.checksums import FACTS, checksums
 from kerasgreedy.export.endpoints import EXPORT_TOP_K, Answer, Endpoints
 from kerasgreedy.export.format_names import FORMATS
 from kerasgreedy.export.formats import ExportFormat, NetworkSource
@@ -21,6 +20,7 @@ from kerasgreedy.export.warmup import write_warm_up
 from kerasgreedy.files import new_folder, plain_path, plain_temporary, user_path
 from kerasgreedy.network.build import FLOAT32, Network
 from kerasgreedy.plan.preparation import Job, prepare
+from kerasgreedy.runs.exported import FACTS, checksums
 from kerasgreedy.runs.open_run import open_job, trained_network
 from kerasgreedy.runs.start_from import stored_info
 from kerasgreedy.runs.workdir import Workdir

@@ -12,14 +12,13 @@ from kerasgreedy.data.folder_walk import images_below
 from kerasgreedy.data.image_kinds import IMAGE_ENDINGS
 from kerasgreedy.data.thumbnails import thumbnail
 from kerasgreedy.errors import DataError, InputError, WorkdirError, tell
-from kerasgreedy.export.card import CARD, read_card
-from kerasgreedy.export.checksums import FACTS, check_files
 from kerasgreedy.export.endpoints import Answer
 from kerasgreedy.export.export_run import Export, chosen_depths, endpoints_of
 from kerasgreedy.export.image_bytes import MOST_PIXELS, MOST_SIDE
 from kerasgreedy.files import plain_path, user_path
 from kerasgreedy.network.build import FLOAT32
 from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.runs.exported import CARD, check_files, read_card, version_at
 from kerasgreedy.runs.open_run import trained_network
 from kerasgreedy.runs.start_from import stored_info
 from kerasgreedy.runs.workdir import Workdir
@@ -82,16 +81,7 @@ def open_export(place: str | Path) -> Answering:
     Raises:
         WorkdirError: there is none, or it was not written by `export`.
     """
-    path = user_path(place)
-    if not path.is_dir():
-        raise WorkdirError(f"{path}: no such folder")
-    if not _is_version(path):
-        versions = [each for each in path.iterdir() if each.name.isdecimal() and _is_version(each)]
-        if not versions:
-            raise WorkdirError(f"{path}: is no run folder, and holds no exported version")
-        path = max(versions, key=lambda each: int(each.name))
-    if not (path / "assets" / CARD).is_file():
-        raise WorkdirError(f"{path}: not written by kerasgreedy export (assets/{CARD} is missing)")
+    path = version_at(place)
     card = read_card(path)
     check_files(path)
     try:
@@ -108,11 +98,6 @@ def open_export(place: str | Path) -> Answering:
     if not (isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)):
         raise WorkdirError(f"{path / 'assets' / CARD}: damaged (class_names are not the names of {classes} classes)")
     return Answering(path, card, serve, channels, card.get("upright") is True)  # versions before did not turn
-
-
-def _is_version(path: Path) -> bool:
-    """Even if its model is lost: an older version must not answer in its place without a word."""
-    return any((path / name).is_file() for name in ("saved_model.pb", FACTS))
 
 
 def predict_files(

@@ -80,9 +80,14 @@ class Compiler:
         self.arch: Architecture = architecture(self.spec)
         heads = [head.name for head in self.arch.heads]
         taken = self.taken
-        if taken >= len(heads):
-            allowed = f"allowed: up to {len(heads) - 1}"
-            message = f"received {taken}; the network has {len(heads)}, and one has to be left to train; {allowed}"
+        most = len(heads) if self.recipe.strategy == "end_to_end" else len(heads) - 1  # its one head is enough
+        if taken > most:
+            message = f"received {taken}; the network has {len(heads)}; allowed: up to {most}"
+            if most < len(heads):
+                message = (
+                    f"received {taken}; the network has {len(heads)}, and one has to be left to train; allowed: up to {most}, or "
+                    "all with strategy: end_to_end, which then trains the last head"
+                )
             raise PlanError(("start_blocks",), message)
         self._fresh = {part.name for part in (*self.arch.blocks[taken:], *self.arch.heads)} if taken else set()
         for name in self.recipe.training.head_objectives:

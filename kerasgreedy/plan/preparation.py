@@ -13,6 +13,7 @@ from kerasgreedy.graph.tree import show
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.plan.dsd_steps import check_dsd
 from kerasgreedy.plan.stages import Stage
+from kerasgreedy.plan.starts import APPLICATION, ENDINGS, start_kind
 from kerasgreedy.spec.load import Document
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
@@ -82,8 +83,11 @@ def prepare(
         info = info or describe(recipe.value.data, known)
     except InputError as error:
         raise DataError(f"{recipe.locate(('data', 'dataset'))}: data.dataset: {error}") from None
-    if begins and start and not (user_path(start) / "run.json").is_file():
-        message = f"received '{start}', which is no run folder; allowed: the folder of a finished run"
+    if begins and start and start_kind(start) is None:
+        message = (
+            f"received '{start}', which is no run folder; allowed: the folder of a finished run, an exported version, a Keras "
+            f"model ({' or '.join(ENDINGS)}), {APPLICATION}NAME"
+        )
         raise SpecError([Problem(recipe.locate(("start_from",)), "start_from", message)])
     shape = _input_shape(spec, recipe, info)
     if spec.value.classes not in (None, info.classes):
@@ -143,6 +147,10 @@ def _absolute(recipe: Document[Recipe]) -> Document[Recipe]:
     start = recipe.value.start_from
     if not update and not start:
         return recipe
+    if start and start_kind(start) == "application":
+        return Document(
+            recipe.value.model_copy(update={"data": data.model_copy(update=update)}), recipe.source, recipe.overridden
+        )
     value = recipe.value.model_copy(
         update={"data": data.model_copy(update=update), "start_from": start and str(user_path(start).absolute())}
     )

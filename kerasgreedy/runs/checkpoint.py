@@ -7,7 +7,7 @@ Needs no TensorFlow.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,10 +107,13 @@ class CheckpointStore:
             return False
         return True
 
-    def load(self) -> tuple[Snapshot | None, list[str]]:
+    def load(self, wanted: Callable[[Mapping[str, Any]], bool] = lambda meta: True) -> tuple[Snapshot | None, list[str]]:
         """The newest checkpoint that is whole, and a line for each newer one that was not.
 
-        Returns None and no line when nothing was ever saved.
+        Returns None and no line when nothing was ever saved, or nothing that is wanted.
+
+        Args:
+            wanted: whether a checkpoint is one to take, by its plain data.
 
         Raises:
             CheckpointError: there are checkpoints, and none is whole.
@@ -118,9 +121,12 @@ class CheckpointStore:
         faults: list[str] = []
         for number in sorted(self._numbers(), reverse=True):
             try:
-                return self._read(number), faults
+                snapshot = self._read(number, wanted)
             except CheckpointError as error:
                 faults.append(str(error))
+                continue
+            if snapshot is not None:
+                return snapshot, faults
         if faults:
             raise CheckpointError("no whole checkpoint is left:\n" + "\n".join(faults))
         if self._objects.is_dir() and any(self._objects.glob("*.safetensors")):
@@ -130,7 +136,7 @@ class CheckpointStore:
     def _numbers(self) -> list[int]:
         return [int(path.stem) for path in self._folder.glob("*.json") if _NUMBER.fullmatch(path.stem)]
 
-    def _read(self, number: int) -> Snapshot:
+    def _read(self, number: int, wanted: Callable[[Mapping[str, Any]], bool]) -> Snapshot | None:
         path = self._folder / f"{number:06d}.json"
         try:
             outer = parse_json(read_bytes(path, MAX_JSON_BYTES))
@@ -141,6 +147,8 @@ class CheckpointStore:
             if content["format"] != FORMAT:
                 raise CheckpointError(f"{path}: written in format {content['format']}; this version reads {FORMAT}")
             meta, objects = dict(content["meta"]), dict(content["objects"])
+            if not wanted(meta):
+                return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{path}: damaged ({error})") from None
         odd = [digest for digest in objects.values() if not isinstance(digest, str) or not _DIGEST.fullmatch(digest)]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -137,13 +138,22 @@ def data_facts(job: Job) -> dict[str, Any]:
     return {**known, **images, "split": BY_CLASS if job.by_class else "random"}
 
 
-def open_pipeline(job: Job, data: ImageArrays | None, folder: Workdir | None = None) -> Pipeline:
-    """Batches of a job; those of an existing run are normalised as it was when the run began."""
+def open_pipeline(
+    job: Job,
+    data: ImageArrays | None,
+    folder: Workdir | None = None,
+    fitted: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Pipeline:
+    """Batches of a job; those of an existing run are normalised as it was when the run began.
+
+    Args:
+        fitted: mean and deviation by channel that they are normalised with instead.
+    """
     height, width, channels = job.architecture.input_shape
     size = height, width
     about = job.recipe.data, job.data, size, channels
     splits = prepare_arrays(data, *about) if data else open_data(*about)
-    fitted = normalization(folder, channels) if folder else None
+    fitted = normalization(folder, channels) if folder else fitted
     return Pipeline(*splits, job.recipe.data, size, job.recipe.seed, fitted, job.by_class)
 
 

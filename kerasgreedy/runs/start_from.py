@@ -1,7 +1,7 @@
 """The run that another one starts from, and whether it can. Imports no TensorFlow."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -11,20 +11,17 @@ from kerasgreedy.errors import CheckpointError, DataError, InputError, WorkdirEr
 from kerasgreedy.graph.architecture import Architecture
 from kerasgreedy.graph.tree import walk
 from kerasgreedy.plan.preparation import Job, prepare
-from kerasgreedy.runs.checkpoint import NETWORK, Snapshot
+from kerasgreedy.runs.checkpoint import NETWORK, Arrays, Snapshot
 from kerasgreedy.runs.workdir import PRUNED, Workdir
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.strict import Strict
 
-if TYPE_CHECKING:
-    from kerasgreedy.network.build import Network
-
 # Of run.json: images were drawn class by class.
 BY_CLASS = "by_class"
 
 
-def check_start(job: Job) -> Job:
+def check_start_run(job: Job) -> Job:
     """Refuses a run to start from whose network is another one than the job's.
 
     Returns:
@@ -36,23 +33,34 @@ def check_start(job: Job) -> Job:
     """
     folder, source, snapshot = _source(job)
     changed = (folder.path / PRUNED).is_file()
-    ours, theirs = (_shapes(each.architecture, job.recipe.start_blocks) for each in (job, source))
-    for name in {**ours, **theirs}:
-        if ours.get(name) != theirs.get(name):
-            which = "differs between" if name in ours and name in theirs else "is in only one of"
-            spec = folder.path / (PRUNED if changed else "spec.yaml")
-            raise InputError(f"start_from: {name} {which} {folder.path} and this spec; that run's network is described by {spec}")
+    odd = differing(job.architecture, source.architecture, job.recipe.start_blocks)
+    if odd:
+        spec = folder.path / (PRUNED if changed else "spec.yaml")
+        raise InputError(f"start_from: {odd} {folder.path} and this spec; that run's network is described by {spec}")
     at = snapshot.meta
     _check_heads(job, source, at["phase"] + (at["epoch"] > 0 or at["step"] > 0))
     return _with_same_split(job, source, folder)
 
 
-def take_weights(job: Job, network: "Network") -> None:
-    """Gives a network the weights of the run that the recipe starts from."""
+def differing(ours: Architecture, theirs: Architecture, blocks: int | None) -> str | None:
+    """What keeps weights from fitting, as the beginning of a sentence (`block_2 differs between`); None: nothing.
+
+    Args:
+        blocks: only so many first blocks; None: all components.
+    """
+    one, other = (_shapes(each, blocks) for each in (ours, theirs))
+    for name in {**one, **other}:
+        if one.get(name) != other.get(name):
+            return f"{name} differs between" if name in one and name in other else f"{name} is in only one of"
+    return None
+
+
+def run_weights(job: Job) -> dict[str, Arrays]:
+    """Component -> its variables, of the run that the recipe starts from."""
     _, _, snapshot = _source(job)
     count = job.recipe.start_blocks
-    for name in network.names if count is None else [block.name for block in job.architecture.blocks[:count]]:
-        network.load_arrays(name, snapshot.arrays[NETWORK + name])
+    names = job.architecture.components if count is None else [block.name for block in job.architecture.blocks[:count]]
+    return {name: snapshot.arrays[NETWORK + name] for name in names}
 
 
 def _source(job: Job) -> tuple[Workdir, Job, Snapshot]:

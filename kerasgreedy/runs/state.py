@@ -95,6 +95,11 @@ class Position:
             raise CheckpointError(f"the checkpoint is damaged (kept: no entry for each of {position.phase} stages)")
         return position
 
+    def ended(self, phase: Phase) -> bool:
+        """Whether the epochs of the running phase are over: all are done, or early stopping waits no longer."""
+        patience, waited = phase.training.early_stopping, self.best.waited if self.best else 0
+        return self.epoch >= phase.epochs or (patience is not None and waited >= patience)
+
 
 def _is_entry(entry: dict[str, Any]) -> bool:
     """Whether an entry of a finished stage holds what every one does."""

@@ -1,5 +1,6 @@
 """The step: mathematics of one batch, always under a tf.distribute.Strategy."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -11,6 +12,7 @@ import tensorflow as tf
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.network.walk import Instead
+from kerasgreedy.nn.mixed import Labels, by_label
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.solvers.updates import Setting, Update, updates_of
 
@@ -169,35 +171,37 @@ class TrainStep:
             update.on_variables(rate)
         return tf.nest.map_structure(lambda x: self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), sums)
 
-    def _replica(self, *batch: tf.Tensor) -> Sums:
+    def _replica(self, *batch: Any) -> Sums:
         gradients, sums = self._gradients(*batch) if self._parts == 1 else self._accumulated(*batch)
         for update in self.updates:
             gradients = update.on_gradients(gradients, self.variables)
         self._optimizer.apply(gradients, self.variables)
         return sums
 
-    def _gradients(self, x: tf.Tensor, labels: tf.Tensor, *more: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
+    def _gradients(self, x: tf.Tensor, labels: Labels, *more: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
         values = [variable.value for variable in self.variables]
         instead, inputs = self._reading(self._support(*more) if self._support else None)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             blocks: dict[str, tf.Tensor] = {}
             logits = phase_logits(self._network, self._phase, x, self._first_block, instead, given=blocks)
-            each = {head: self._objectives[head](z, labels, blocks[head]) for head, z in logits.items()}
-            losses = {head: tf.reduce_sum(values) for head, values in each.items()}
-            weighted = (
-                [self._weighted(values, labels) for values in each.values()] if self._weights is not None else losses.values()
-            )
+            of = {head: functools.partial(self._loss, head, z, blocks[head]) for head, z in logits.items()}
+            losses = {head: tf.reduce_sum(by_label(loss, labels)) for head, loss in of.items()}
+            weighted = [self._weighted(loss, labels) for loss in of.values()] if self._weights is not None else losses.values()
             total = tf.add_n([*weighted, *(update.on_inputs(inputs) for update in self.updates if update.reads)])
             objective = self._optimizer.scale_loss(total / self._batch_size)
-        right = {head: tf.reduce_sum(tf.cast(tf.equal(_decide(z), labels), tf.float32)) for head, z in logits.items()}
+        right = {head: tf.reduce_sum(by_label(functools.partial(_right, _decide(z)), labels)) for head, z in logits.items()}
         # Unconnected: thresholds, while masks stand for them.
         gradients = tape.gradient(objective, values, unconnected_gradients="zero")
         return gradients, {head: tf.stack([losses[head], right[head]]) for head in logits}
 
-    def _weighted(self, losses: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def _loss(self, head: str, logits: tf.Tensor, block: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        return self._objectives[head](logits, labels, block)
+
+    def _weighted(self, loss: Callable[[tf.Tensor], tf.Tensor], labels: Labels) -> tf.Tensor:
         """The sum over the batch, with the weights of its classes."""
-        return tf.reduce_sum(losses * tf.gather(tf.constant(self._weights), labels))
+        weights = tf.constant(self._weights)
+        return tf.reduce_sum(by_label(lambda each: loss(each) * tf.gather(weights, each), labels))
 
     def _reading(self, instead: Instead | None) -> tuple[Instead | None, dict[str, tf.Tensor]]:
         """What keeps the inputs that updates read while the network runs, and where it keeps them."""
@@ -213,15 +217,15 @@ class TrainStep:
 
         return read, kept
 
-    def _accumulated(self, *batch: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
+    def _accumulated(self, *batch: Any) -> tuple[list[tf.Tensor], Sums]:
         """Part after part: those that may run at the same time would save no memory."""
-        size = tf.shape(batch[1])[0] // self._parts
+        size = tf.shape(batch[0])[0] // self._parts
         if self._strategy.num_replicas_in_sync > 1:
             return self._unrolled(batch, size)
 
         def add(part: tf.Tensor, gradients: list[tf.Tensor], sums: Sums) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
             rows = slice(part * size, (part + 1) * size)
-            more = self._gradients(*(values[rows] for values in batch))
+            more = self._gradients(*tf.nest.map_structure(lambda values: values[rows], batch))
             return part + 1, *tf.nest.map_structure(tf.add, (gradients, sums), more)
 
         zeros = [tf.zeros(v.shape, v.dtype) for v in self.variables]
@@ -229,16 +233,20 @@ class TrainStep:
         _, gradients, sums = tf.while_loop(lambda part, *_: part < self._parts, add, start, parallel_iterations=1)
         return gradients, sums
 
-    def _unrolled(self, batch: tuple[tf.Tensor, ...], size: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
+    def _unrolled(self, batch: tuple[Any, ...], size: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
         """The same without a loop: synchronised batch norm cannot reach the other replicas from inside one."""
-        total = self._gradients(*(values[:size] for values in batch))
+        total = self._gradients(*tf.nest.map_structure(lambda values: values[:size], batch))
         for part in range(1, self._parts):
             with tf.control_dependencies(tf.nest.flatten(total)):
                 rows = slice(part * size, (part + 1) * size)
-                part_of = (tf.identity(values[rows]) for values in batch)
+                part_of = tf.nest.map_structure(lambda values: tf.identity(values[rows]), batch)  # noqa: B023 (called at once)
                 total = tf.nest.map_structure(tf.add, total, self._gradients(*part_of))
         return total
 
 
 def _decide(logits: tf.Tensor) -> tf.Tensor:
     return tf.argmax(logits, axis=-1, output_type=tf.int32)
+
+
+def _right(decided: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.equal(decided, labels), tf.float32)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from kerasgreedy.spec.augmentation import Augment
 from kerasgreedy.spec.dsd import Dsd
 from kerasgreedy.spec.model import Name
 from kerasgreedy.spec.pruning_settings import Prune, ReplaceHead, indivisible
@@ -16,50 +17,6 @@ Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=65536)]
 Examples: TypeAlias = Annotated[int, Field(ge=1)]
 Size: TypeAlias = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
-
-
-class Augment(Strict):
-    """Random changes of training images, drawn anew for each image and epoch."""
-
-    pad_crop: Annotated[int, Field(ge=0, le=65536)] = Field(
-        0, description="pad by n zeros on each side, cut a random window of the old size"
-    )
-    random_resized_crop: bool = Field(False, description="cut 8-100 % of the area at a ratio of 3:4 to 4:3 and resize it")
-    horizontal_flip: bool = Field(False, description="mirror half of the images")
-    rotate: float = Field(0, ge=0, le=180, description="turn by up to so many degrees either way; edges are reflected")
-    scale: float = Field(
-        0, ge=0, lt=1, description="magnify by a factor from 1 - s to 1 + s, about the centre; edges are reflected"
-    )
-    colour: float = Field(
-        0,
-        ge=0,
-        le=1,
-        description="brightness, contrast and saturation, each by a factor from 1 - c to 1 + c; the image's own mean grey is the "
-        "pole of contrast, each pixel's grey that of saturation",
-    )
-    cutout: int = Field(
-        0,
-        ge=0,
-        le=65536,
-        description="a square of so many pixels a side, its centre anywhere in the image, gets the mean colour (DeVries, "
-        "Taylor 2017; black with `normalize: unit`)",
-    )
-
-    @property
-    def changes(self) -> bool:
-        """Whether anything is done to the images."""
-        return bool(self.pad_crop or self.random_resized_crop or self.horizontal_flip or self.draws_more)
-
-    @property
-    def draws_more(self) -> bool:
-        """Whether more random numbers are needed than for crops and flips."""
-        return bool(self.rotate or self.scale or self.colour or self.cutout)
-
-    @model_validator(mode="after")
-    def _one_crop(self) -> "Augment":
-        if self.pad_crop and self.random_resized_crop:
-            raise faults("Augment", [fault("'pad_crop' and 'random_resized_crop' exclude each other", at=("pad_crop",))])
-        return self
 
 
 class Data(Strict):
@@ -124,6 +81,11 @@ class Data(Strict):
     def _views_of_something(self) -> "Data":
         if self.augment_views and not self.augment.changes:
             raise faults("Data", [fault("without 'augment' all views are the same; leave it out", at=("augment_views",))])
+        if self.augment_views and self.augment.mixup:
+            message = (
+                "with augment.mixup a view would not be of one image: whom it is mixed with follows from the order; leave one out"
+            )
+            raise faults("Data", [fault(message, at=("augment_views",))])
         return self
 
 
@@ -148,6 +110,10 @@ class Cache(Strict):
 Distribute: TypeAlias = Literal["none", "mirrored", "multi_worker"]
 # Below so many images the statistics of a batch norm are too rough: the share of each copy is not normalised by itself.
 SMALL_SHARE = 32
+
+
+# Of mixed images; others keep masks or features of each.
+MIXING_SOLVERS = ("sgd", "averaged")
 
 
 class Voting(Strict):
@@ -188,12 +154,19 @@ class Recipe(Strict):
     start_from: str | None = Field(
         None,
         min_length=1,
-        description="a run folder: its weights, of a network with the same spec, and its normalisation, instead of fresh ones",
+        description="a run folder: its weights, of a network with the same spec, and its normalisation, instead of fresh ones. "
+        "With `start_blocks` also an exported version, a Keras model (`.keras`, `.h5`) or `keras.applications:VGG16`, whose "
+        "first layers compute what the first blocks do, see [transfer.md](transfer.md)",
     )
     start_blocks: Count | None = Field(
         None,
         description="take only the first so many blocks of `start_from`, of a network that begins like this one; they stay "
         "as they are, and the strategy trains what stands behind them, which starts fresh",
+    )
+    start_pixels: Literal["bytes", "unit", "tf", "torch", "caffe"] | None = Field(
+        None,
+        description="of a Keras model in `start_from` that does not scale its images itself, what it was trained on: `bytes` "
+        "0..255, `unit` 0..1, or the modes of Keras's `preprocess_input`; known of VGG and ResNet of keras.applications",
     )
     start_unfinished: bool = Field(
         False, description="take the newest weights of `start_from` also where that run is not finished, or diverged"
@@ -272,6 +245,11 @@ class Recipe(Strict):
             raise faults("Recipe", [fault(f"strategy '{self.strategy}' has no sparse phase; leave it out", at=("dsd",))])
         for place, phase in self.trainings.items():
             lines = indivisible(phase, (*place, "batch_size")) + unmasked(phase, place) + unwarmed(phase, place)
+            if self.data.augment.mixup and phase.solver.name not in MIXING_SOLVERS:
+                message = (
+                    f"solver '{phase.solver.name}' works on images one by one; leave it out, or use solver {MIXING_SOLVERS[0]}"
+                )
+                lines.append(fault(message, at=("data", "augment", "mixup")))
             if lines:
                 raise faults("Recipe", lines)
         self._pruning_fits()
@@ -284,7 +262,7 @@ class Recipe(Strict):
         if self.cache.store in ("memory", "disk") and not self._freezes:
             message = f"received '{self.cache.store}'; strategy '{self.strategy}' has no frozen blocks before what trains"
             raise faults("Recipe", [fault(message, at=("cache", "store"))])
-        for key in ("start_unfinished", "start_blocks"):
+        for key in ("start_unfinished", "start_blocks", "start_pixels"):
             if getattr(self, key) and not self.start_from:
                 raise faults("Recipe", [fault("there is no start_from; leave it out", at=(key,))])
         if self.start_blocks and (self.strategy == "compress" or self.prune or self.threshold):

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from kerasgreedy.spec import analysis_settings as A
+from kerasgreedy.spec import augmentation as X
 from kerasgreedy.spec import block_defaults as B
 from kerasgreedy.spec import dsd as D
 from kerasgreedy.spec import layers as L
@@ -228,7 +229,8 @@ def pages() -> dict[str, str]:
             [
                 R.Recipe,
                 R.Data,
-                R.Augment,
+                X.Augment,
+                X.RandAugment,
                 T.Training,
                 T.Sgd,
                 T.Adam,
@@ -298,7 +300,8 @@ def _title(cls: type[BaseModel]) -> str:
         M.Head: "`auxiliary_head`, `final_head`, `head`",
         R.Recipe: "Top level",
         R.Data: "`data`",
-        R.Augment: "`data.augment`",
+        X.Augment: "`data.augment`",
+        X.RandAugment: "`data.augment.rand_augment`",
         T.Training: "`training`",
         T.Sgd: "`training.optimizer`: sgd",
         T.Adam: "`training.optimizer`: adam",

@@ -13,14 +13,16 @@ import tensorflow as tf
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.info import skipped_notice
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.errors import InputError, Stopped
+from kerasgreedy.errors import InputError, Stopped, tell
 from kerasgreedy.files import user_path
 from kerasgreedy.network.build import Network
 from kerasgreedy.plan.batch_sizes import check_batches
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.reports.countdown import duration
+from kerasgreedy.runs import longer
 from kerasgreedy.runs.changed_settings import check_same_stages
+from kerasgreedy.runs.checkpoint import CheckpointStore, Snapshot
 from kerasgreedy.runs.devices import Devices, open_devices
 from kerasgreedy.runs.environment import environment
 from kerasgreedy.runs.holding import held, readable_faults
@@ -35,7 +37,8 @@ from kerasgreedy.runs.open_run import (
     start_job,
     trained_network,
 )
-from kerasgreedy.runs.start_from import check_start, stored_info, take_weights
+from kerasgreedy.runs.start_from import stored_info
+from kerasgreedy.runs.start_sources import start_of, take_weights
 from kerasgreedy.runs.state import Position, RunState
 from kerasgreedy.runs.workdir import Workdir, default_workdir
 from kerasgreedy.spec.load import Document, load
@@ -121,11 +124,11 @@ def _opened(
     """The job and its images, before there is a run folder: bad data must not leave an empty run."""
     job = start_job(documents, data)
     _check_batches(job, here)
-    source = None
+    fitted = None
     if job.recipe.start_from:
-        source = Workdir.open(job.recipe.start_from)
-        job = check_start(job)
-    pipeline = open_pipeline(job, data, source)
+        start = start_of(job)
+        job, fitted = start.check(), start.fitted()
+    pipeline = open_pipeline(job, data, fitted=fitted)
     return replace(job, by_class=pipeline.by_class), pipeline
 
 
@@ -186,7 +189,10 @@ def _run(folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], here:
         stop = stack.enter_context(StopRequest())
         with here.strategy.scope():
             job, state = restore(folder, job, store, snapshot)
-        _take_changes(folder, job, state, here)
+            again = folder.checkpoints  # one that knows the files of the checkpoint that it read
+            ended = _take_changes(folder, job, state, here, again)
+            if ended is not None:
+                job, state = restore(folder, job, again, ended)
         results = folder.results()
         finished = results is not None and state.position.phase == len(job.phases)
         to_do = here.agree(not finished)[0]  # a worker may not see the chief's file yet
@@ -201,24 +207,33 @@ def _run(folder: Workdir, job: Job, make_pipeline: Callable[[], Pipeline], here:
         return Run(shared.path, folder.results() or {}, network)
 
 
-def _take_changes(folder: Workdir, job: Job, state: RunState, here: Devices) -> None:
+def _take_changes(folder: Workdir, job: Job, state: RunState, here: Devices, store: CheckpointStore) -> Snapshot | None:
     """Makes the changes that were asked for part of the run, if it can go on with them.
+
+    Returns:
+        of a finished run that trains longer, the checkpoint that it goes back to; read with `store`.
 
     Raises:
         InputError: it cannot.
     """
     position = state.position
-    if not folder.asked:
-        return
     before = folder.documents(asked=False)[1].value
-    if folder.documents()[1].value == before:
-        return
-    if position.phase == len(job.phases) and not folder.asked_for_place:
-        raise InputError(f"{folder.path}: training is done; to train further: a new run with start_from={folder.path}")
+    if not folder.asked or folder.documents()[1].value == before:
+        return longer.goes_on(folder, job, state, store)
     began = compile_plan(job.spec, before, (job.train_images, job.validation_images), position.kept)
     check_same_stages(began, job.phases)
+    ended = None
+    if position.phase == len(job.phases) and not folder.asked_for_place:
+        ended = longer.end_of_training(folder, job, store)
+        position = Position.of(ended.meta)
     if here.chief:
+        aside = longer.set_results_aside(folder) if ended else None
+        if aside:
+            others = "; phases before it stay as they are" if position.phase else ""
+            name = job.phases[position.phase].name
+            tell(f"{name} trains on from epoch {position.epoch + 1}{others}. Results so far: {folder.path / aside}")
         folder.record_changes({"phase": position.phase, "epoch": position.epoch, "step": position.step})
+    return ended
 
 
 def _train(

@@ -147,6 +147,8 @@ class Loop:
             self._begin_epoch(phase)
             train = self._epoch(phase)
             self._after_epoch(phase, train, watch, float(rates[min(self._phase_step(), len(rates)) - 1]))
+        if phase.index + 1 == len(self.job.phases):
+            self._save(phase.trains)  # from here the run can be trained longer
         if self.training.keep == "last":
             self.folder.keep(self.solver.files())
         self.state.finish_phase(phase, self.training.keep == "best", self.solver.record().as_dict())
@@ -162,7 +164,7 @@ class Loop:
             if self.asked():
                 raise Stopped(self._stopped(phase))
 
-        epochs = range(self.state.position.epoch, phase.epochs) if not self._epochs_are_over(phase) else range(0)
+        epochs = range(self.state.position.epoch, phase.epochs) if not self.state.position.ended(phase) else range(0)
         parts = watched_parts(self.training, self.pipeline)
         source = self.inputs.open(phase, self.state.network, epochs, parts, filled, self.reporter.warn)
         if isinstance(source, FeatureInput):
@@ -291,13 +293,7 @@ class Loop:
         return self.training.watches and self.solver.counts(self.state.position.epoch, self._phase_step())
 
     def _phase_done(self, phase: Phase) -> bool:
-        return self._epochs_are_over(phase) or (self.state.position.started and self.solver.verdict() is not None)
-
-    def _epochs_are_over(self, phase: Phase) -> bool:
-        position = self.state.position
-        patience = self.training.early_stopping
-        waited = position.best.waited if position.best else 0
-        return position.epoch >= phase.epochs or (patience is not None and waited >= patience)
+        return self.state.position.ended(phase) or (self.state.position.started and self.solver.verdict() is not None)
 
     def _record_looks(self, phase: Phase, looks: Looks) -> None:
         for part, values in looks.items():

@@ -10,6 +10,7 @@ from kerasgreedy.errors import Diverged
 from kerasgreedy.inputs.features import PhaseInput
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.evaluation import Evaluator, Scores, objectives_of
+from kerasgreedy.nn.mixed import Labels, Mixed
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.spec.training import Training
 
@@ -65,7 +66,7 @@ class Watch:
         if not self._parts:
             if self._batch is None:
                 first = self._source.training(epoch, 0).take(1)
-                self._batch = first.map(lambda x, label: (x, label, tf.ones_like(label, tf.float32)))
+                self._batch = first.map(_plain)
             self._scores(epoch, "a training batch", self._batch, seen)
         return result
 
@@ -82,6 +83,12 @@ class Watch:
         if training.monitor == "validation_accuracy":
             return deepest["accuracy"], -deepest["loss"]
         return -deepest["loss"], deepest["accuracy"]
+
+
+def _plain(x: tf.Tensor, labels: Labels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """A training batch as one that is evaluated."""
+    labels = labels.first if isinstance(labels, Mixed) else labels
+    return x, labels, tf.ones_like(labels, tf.float32)
 
 
 def diverged(phase: Phase, epoch: int, what: Any) -> Diverged:

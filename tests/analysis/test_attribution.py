@@ -180,6 +180,7 @@ def explained(two_runs, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_maps_of_a_trained_network_mean_something(explained):
     """What covering a pixel costs tells better than chance which pixels to take, and depends on what was learnt."""
     methods = explained.figures["methods"]

@@ -36,6 +36,7 @@ def probed(two_runs, tmp_path_factory):
     return analyse(settings, two_runs, tmp_path_factory.mktemp("probe") / "out", quiet=True)
 
 
+@pytest.mark.slow
 def test_a_linear_probe_is_one_classifier_a_class(two_runs, probed):
     """One logistic regression for each class against the rest, on standardised means of 2x2; the surest answers."""
     subject = run_subject(two_runs[1])

@@ -11,7 +11,8 @@ from kerasgreedy.data.augment import Draws, augment_batch, cut_out
 from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.loaders import open_data
 from kerasgreedy.data.pipeline import Pipeline
-from kerasgreedy.spec.recipe import Augment, Data
+from kerasgreedy.spec.augmentation import Augment
+from kerasgreedy.spec.recipe import Data
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 9, 12, 3)).astype(np.uint8)
 
@@ -25,7 +26,7 @@ def draws(**columns):
 
 
 def test_the_first_draws_are_those_without_more():
-    one, two = Draws.of(7, (1, 2)).uniform, Draws.of(7, (1, 2), more=True).uniform
+    one, two = Draws.of(7, (1, 2), Augment()).uniform, Draws.of(7, (1, 2), Augment(rotate=1)).uniform
     assert two.shape == (7, 12)
     np.testing.assert_array_equal(one, two[:, :5])
     assert len(np.unique(two)) == two.size

@@ -22,7 +22,8 @@ from kerasgreedy.errors import DataError, Stopped
 from kerasgreedy.plan.preparation import prepare
 from kerasgreedy.runs import start_from as starting
 from kerasgreedy.runs.open_run import data_facts
-from kerasgreedy.spec.recipe import Augment, Data
+from kerasgreedy.spec.augmentation import Augment
+from kerasgreedy.spec.recipe import Data
 from kerasgreedy.train import entry_points as runs
 from kerasgreedy.train.entry_points import resume_run, train_spec
 from kerasgreedy.train.progress import Reporter

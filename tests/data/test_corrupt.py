@@ -11,7 +11,8 @@ from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.loaders import open_data, without_unreadable
 from kerasgreedy.data.splits import ArraySplit, FileSplit
 from kerasgreedy.errors import DataError
-from kerasgreedy.spec.recipe import Augment, Data
+from kerasgreedy.spec.augmentation import Augment
+from kerasgreedy.spec.recipe import Data
 from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
 from kerasgreedy.train.evaluating import evaluate_run
 

@@ -19,7 +19,8 @@ from kerasgreedy.data.loaders import open_data, prepare_arrays
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit, FileSplit
 from kerasgreedy.errors import DataError
-from kerasgreedy.spec.recipe import Augment, Data
+from kerasgreedy.spec.augmentation import Augment
+from kerasgreedy.spec.recipe import Data
 
 RNG = np.random.default_rng(3)
 
@@ -50,7 +51,7 @@ def test_digits_are_the_embedded_ones_with_a_fixed_stratified_test_split():
 
 def test_pad_crop_and_flip_are_what_a_loop_over_images_gives():
     images = RNG.integers(1, 256, (40, 6, 8, 3)).astype(np.uint8)
-    draws = Draws.of(40, (1, 2)).uniform
+    draws = Draws.of(40, (1, 2), Augment()).uniform
     got = augment_batch(tf.constant(images), tf.constant(draws), Augment(pad_crop=2, horizontal_flip=True)).numpy()
     tops, mirrored = set(), 0
     for image, draw, out in zip(images, draws, got, strict=True):

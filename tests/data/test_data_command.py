@@ -94,6 +94,7 @@ def test_views_are_those_of_the_recipe(tmp_path):
     assert all((view == original).all() for original, views in zip(plain.originals, plain.views, strict=True) for view in views)
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes_are_streamed_and_shown_at_the_usual_size(command, tmp_path):
     root = images_of(tmp_path / "pets", sizes=((10, 6), (30, 40)))
     (root / "train/dog/0.png").write_bytes((root / "train/dog/1.png").read_bytes())  # the first ones differ

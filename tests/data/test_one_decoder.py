@@ -20,7 +20,8 @@ from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit, FileSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.export.image_bytes import Preprocessing
-from kerasgreedy.spec.recipe import Augment, Data
+from kerasgreedy.spec.augmentation import Augment
+from kerasgreedy.spec.recipe import Data
 
 SIDE = 13
 COLOUR = Image.fromarray(picture(SIDE, SIDE, seed=4))

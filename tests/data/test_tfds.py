@@ -14,7 +14,8 @@ from kerasgreedy.data.overview import overview, recipe_for
 from kerasgreedy.data.pipeline import Pipeline
 from kerasgreedy.data.splits import ArraySplit, TfdsSplit
 from kerasgreedy.errors import DataError
-from kerasgreedy.spec.recipe import Augment, Data
+from kerasgreedy.spec.augmentation import Augment
+from kerasgreedy.spec.recipe import Data
 from kerasgreedy.train.entry_points import train_spec
 from kerasgreedy.train.evaluating import evaluate_run
 

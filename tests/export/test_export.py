@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, some
 from exports import BRANCHED, THRESHOLDED, noise, softmax64, trained, tree
 
 import kerasgreedy as kg
@@ -136,7 +136,7 @@ def test_heads_that_were_not_trained_stay_out(tmp_path):
     assert sorted(map(list, stored)) == sorted(list(variable.shape) for variable in kept)
 
 
-@pytest.mark.parametrize("kind", ["pruned", "branched", "thresholded"])
+@pytest.mark.parametrize("kind", some("pruned", slow=["branched", "thresholded"]))
 def test_other_networks(kind, request, tmp_path):
     """`export` compares every endpoint by itself; here the answer is compared with `evaluate`'s own network once more."""
     if kind == "pruned":

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import some
 from exports import noise, picture
 from PIL import Image
 
@@ -221,7 +222,7 @@ def test_predict_does_not_wait_for_a_pipe_or_read_without_end(out, tmp_path, cap
     assert code == 2 and "strip.png: has 2x65537 pixels; allowed: 67,108,864, and 65,536 a side" in err
 
 
-@pytest.mark.parametrize("kind", ["gif", "cmyk", "bmp of 1 bit", "16 bits", "png of 4 bits", "grey jpeg"])
+@pytest.mark.parametrize("kind", some("cmyk", "16 bits", slow=["gif", "bmp of 1 bit", "png of 4 bits", "grey jpeg"]))
 def test_predict_takes_what_training_takes(kind, out, finished, tmp_path, capsys):
     """The same pixels: what is predicted of a file is what is predicted of the image that training decodes it to."""
     height, width, channels = finished.network.architecture.input_shape

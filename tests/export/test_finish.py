@@ -238,6 +238,7 @@ def test_a_loss_that_is_no_longer_finite_writes_nothing(finished, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ranges_that_tflite_cannot_take_are_a_divergence(finished, monkeypatch):
     """One step at a rate of 1e30: the loss before it was finite, and the weights are still numbers."""
 

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from conftest import LARGE_SPECS, ROOT, some, spec_of
+from conftest import ROOT, TYPICAL_SPECS, some, spec_of
 
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.network.build import build_component
@@ -82,7 +82,7 @@ def test_costs_by_hand():
     ]
 
 
-@pytest.mark.parametrize("name", some(*(name for name in SPECS if name not in LARGE_SPECS), slow=sorted(LARGE_SPECS)))
+@pytest.mark.parametrize("name", some(*TYPICAL_SPECS, slow=sorted(set(SPECS) - set(TYPICAL_SPECS))))
 def test_keras_builds_what_was_counted(name):
     """One component at a time, and none over 40M weights (200 MB with its initial draw): the largest spec has 600M."""
     arch = architecture(load_spec(name).value)

@@ -112,8 +112,9 @@ WATCHED = [*PLAIN, "training.monitor=train_loss"]
 @pytest.mark.parametrize(
     ("overrides", "store"),
     some(
-        ([*VIEWS, *BFLOAT16], "memory"), (WATCHED, "disk"),
+        (WATCHED, "disk"),
         slow=[
+            ([*VIEWS, *BFLOAT16], "memory"),
             *((case, store) for case in (PLAIN, VIEWS) for store in ("memory", "disk")),
             ([*VIEWS, *BFLOAT16], "disk"), (WATCHED, "memory"),
         ],
@@ -129,12 +130,14 @@ def test_cached_gives_the_weights_of_recomputed_bit_for_bit(files, tmp_path, und
 
 @pytest.mark.parametrize(
     ("overrides", "spec"),
-    [
-        ([*VIEWS, "strategy=random_features"], TINY_SPEC),
+    some(
         ([*PLAIN, "replace_head={head: {hidden_layers: 0}}", "training.epochs=2"], TINY_SPEC),
-        ([*VIEWS, "strategy=convex", "training.objective=squared_error"], CONVEX),
-    ],
-    ids=["random_features", "replace_head", "convex"],
+        slow=[
+            ([*VIEWS, "strategy=random_features"], TINY_SPEC),
+            ([*VIEWS, "strategy=convex", "training.objective=squared_error"], CONVEX),
+        ],
+    ),
+    ids=["replace_head", "random_features", "convex"],
 )
 def test_so_are_those_of_heads_on_frozen_blocks(files, tmp_path, overrides, spec):
     (tmp_path / "spec.yaml").write_text(spec)
@@ -166,6 +169,7 @@ def test_views_are_those_of_all_phases_and_come_in_turn(files, tmp_path):
     assert -1 in whole and len(whole) == 129
 
 
+@pytest.mark.slow
 def test_less_precise_features_change_little(files, tmp_path, undisturbed):
     exact = undisturbed(*PLAIN, "cache.store=none")
     rounded = train_spec(*files, [*PLAIN, "cache.dtype=bfloat16"], tmp_path / "rounded", quiet=True)
@@ -176,7 +180,7 @@ def test_less_precise_features_change_little(files, tmp_path, undisturbed):
     assert 0 < np.linalg.norm(kernel - two["block_3/conv_1/kernel"]) < 0.1 * np.linalg.norm(kernel)
 
 
-@pytest.mark.parametrize(("store", "at"), some(("memory", 14), ("disk", 27), slow=[("memory", 27), ("disk", 14)]))
+@pytest.mark.parametrize(("store", "at"), some(("disk", 27), slow=[("memory", 14), ("memory", 27), ("disk", 14)]))
 def test_stopped_and_resumed_equals_never_stopped(files, tmp_path, undisturbed, monkeypatch, store, at):
     """In the second phase and in the third: the resumed process starts its cache from images, the undisturbed one did not."""
     overrides = [*VIEWS, f"cache.store={store}", "cache.dtype=bfloat16"]
@@ -198,7 +202,7 @@ def test_stopped_and_resumed_equals_never_stopped(files, tmp_path, undisturbed, 
     assert without_time(part.workdir) == without_time(whole.workdir)
 
 
-@pytest.mark.parametrize("damage", some("none", "flip", "seal", slow=["cut", "label"]))
+@pytest.mark.parametrize("damage", some("flip", slow=["none", "seal", "cut", "label"]))
 def test_a_cache_on_disk_is_used_again_if_it_is_whole(files, tmp_path, undisturbed, monkeypatch, capsys, damage):
     overrides = [*VIEWS, "cache.store=disk"]
     whole = undisturbed(*VIEWS)

@@ -1,7 +1,7 @@
 """Filters that are removed: the smaller network gives what the masked one gives, for every shipped spec and combinator."""
 
 import pytest
-from conftest import LARGE_SPECS, some, spec_of
+from conftest import TYPICAL_SPECS, some, spec_of
 from networks import check_equal
 
 from kerasgreedy.graph.architecture import architecture
@@ -64,7 +64,7 @@ def test_networks_of_random_features_have_nothing_to_lose(name):
 
 
 @pytest.mark.parametrize("seed", some(0, slow=[1, 2]))
-@pytest.mark.parametrize("name", some(*sorted(set(shipped_files("spec")) - HELD - LARGE_SPECS), slow=sorted(LARGE_SPECS)))
+@pytest.mark.parametrize("name", some(*TYPICAL_SPECS, slow=sorted(set(shipped_files("spec")) - HELD - set(TYPICAL_SPECS))))
 def test_removed_equals_masked_for_every_shipped_spec(name, seed):
     check_equal(small(name), seed)
 

@@ -192,9 +192,8 @@ def test_accumulated_batch_norm_sees_a_part_at_a_time():
 @pytest.mark.parametrize(
     "overrides",
     some(
-        ["precision=mixed_float16"],
         ["precision=mixed_bfloat16", "training.accumulation=4", "strategy=decoupled"],
-        slow=[["precision=mixed_bfloat16"], ["prefix_precision=mixed_bfloat16"]],
+        slow=[["precision=mixed_float16"], ["precision=mixed_bfloat16"], ["prefix_precision=mixed_bfloat16"]],
     ),
     ids=str,
 )

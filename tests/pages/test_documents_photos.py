@@ -71,6 +71,8 @@ def test_page_own_photos(shrunk):
         shutil.copytree(Path("moved/photos") / name, Path("holiday") / name)
     page.commands("kerasgreedy evaluate runs/photos --data holiday")
     assert Path("holiday_answers/confusion.png").is_file()
+    page.commands("kerasgreedy train --resume runs/photos --set", {0: ["--set", "training.epochs=2"]})
+    assert list(Path("runs/photos").glob("results_*_epochs.json"))
     Path("moved/photos").rename("photos")
     page.commands("kerasgreedy train photos.yaml --recipe photos_recipe.yaml --set start_from", {0: FEW})
     page.commands("kerasgreedy doctor", {0: ["--no-devices"]})

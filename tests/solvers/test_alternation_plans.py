@@ -24,10 +24,10 @@ TUNED = "prune={keep: 0.5, fine_tune: {epochs: 2, solver: {name: alternation, wa
     some(
         (["strategy=greedy"], [(0, 1), (0, 2), (1, 1), (1, 2)], 16),
         (["strategy=end_to_end", "training.accumulation=4", "training.optimizer=adam"], [(0, 1), (0, 2)], 8),
-        (["strategy=random_features"], [(0, 1), (0, 2)], 8),
-        (["strategy=end_to_end", TUNED], [(0, 1), (0, 2), (2, 0), (2, 1)], 16),
-        (["strategy=dsd", "dsd.dense={epochs: 1}"], [(0, 1), (0, 2)], 8),
         slow=[
+            (["strategy=random_features"], [(0, 1), (0, 2)], 8),
+            (["strategy=end_to_end", TUNED], [(0, 1), (0, 2), (2, 0), (2, 1)], 16),
+            (["strategy=dsd", "dsd.dense={epochs: 1}"], [(0, 1), (0, 2)], 8),
             (["strategy=greedy", "precision=mixed_bfloat16", "training.accumulation=2"], [(0, 1), (0, 2), (1, 1), (1, 2)], 16),
             (["strategy=decoupled"], [(0, 1), (0, 2)], 8),
             (["strategy=deep_supervision", "training.optimizer=adam"], [(0, 1), (0, 2)], 8),
@@ -47,7 +47,7 @@ def test_every_step_runs_under_the_masks_of_the_last_refresh(watched, tmp_path, 
 
 @pytest.mark.parametrize(
     ("solver", "store"),
-    some((EACH.replace("memory", "disk"), "disk"), (BATCH, "memory"), slow=[(EACH, "memory")]),
+    some((EACH.replace("memory", "disk"), "disk"), slow=[(BATCH, "memory"), (EACH, "memory")]),
 )
 def test_cached_features_give_the_weights_of_images(tmp_path, solver, store):
     """Masks on disk lie beside the features."""
@@ -81,9 +81,14 @@ def test_beta_is_chosen_on_a_view_that_the_cache_holds_after_a_resume(tmp_path, 
     "overrides",
     some(
         ((EACH.replace("refresh: 1", "refresh: 1, hold_pools: true"), "strategy=end_to_end"),),
-        ((BATCH, "strategy=end_to_end"),),
         slow=[
-            (("dsd={sparse: {solver: {name: alternation, mode: batch, warm_up_epochs: 1}}, dense: {epochs: 1}}", "strategy=dsd"),)
+            ((BATCH, "strategy=end_to_end"),),
+            (
+                (
+                    "dsd={sparse: {solver: {name: alternation, mode: batch, warm_up_epochs: 1}}, dense: {epochs: 1}}",
+                    "strategy=dsd",
+                ),
+            ),
         ],
     ),
 )

@@ -101,6 +101,7 @@ def fista_of(run):
     return run.results["phases"][-1]["fista"]
 
 
+@pytest.mark.slow
 def test_the_optimum_meets_its_condition_and_the_gap_bounds_the_rest(solve):
     """In NumPy, float64: gradient A^T (A v - y) / n of each filter is -weight v / |v|, or at most weight long where v is 0."""
     run = solve(SPEC, FISTA)
@@ -182,7 +183,7 @@ def test_at_the_strongest_penalty_of_a_path_nothing_is_used(solve):
     assert told["objective"] == pytest.approx(0.5) and told["duality_gap"] == pytest.approx(0, abs=1e-7)
 
 
-@pytest.mark.parametrize("at", some(1, 14, slow=[6, 11]))
+@pytest.mark.parametrize("at", some(14, slow=[1, 6, 11]))
 @pytest.mark.parametrize("recipe", ["sgd", "fista"])
 def test_stopped_and_resumed_equals_never_stopped(solve, monkeypatch, recipe, at):
     """Fits, a hinge, taken filters, a second stage on standardized maps; or a path of full gradients."""
@@ -325,7 +326,7 @@ def test_the_mean_of_the_last_points_is_kept(solve, monkeypatch):
     np.testing.assert_allclose(kept, np.mean([seen[3], seen[5], seen[7]], axis=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("at", some(3, 12, slow=[6]))
+@pytest.mark.parametrize("at", some(12, slow=[3, 6]))
 def test_a_convexified_network_resumes_to_the_bit(solve, monkeypatch, at):
     check_resumed(solve, monkeypatch, at, CCNN, SGD, *BALL)
 

@@ -86,7 +86,7 @@ def test_a_fixed_beta_of_0_trains_as_relu_bit_for_bit(tmp_path, precision):
             np.testing.assert_allclose(theirs[key], value, atol=3e-6 if precision == "float32" else 3e-2, err_msg=key)
 
 
-@pytest.mark.parametrize("learn", ["warm_up", "surrogate"])
+@pytest.mark.parametrize("learn", some("warm_up", slow=["surrogate"]))
 def test_a_step_moves_thresholds_and_two_replicas_agree(learn):
     """Hardened between two steps, in the same graph: beta stands still from then on; momentum may still move the unread bias."""
     tiny = TINY % ("positive_hard_threshold", 0.1, "channel", learn)
@@ -223,6 +223,7 @@ def test_the_twin_for_clustering_has_its_thresholds():
         make_twin(network, 2, "quantize")
 
 
+@pytest.mark.slow
 def test_clustering_a_run_leaves_its_thresholds(tmp_path):
     """Trained per channel, and not trained further."""
     sets = ["strategy=end_to_end", "training.epochs=1", "training.keep=last"]

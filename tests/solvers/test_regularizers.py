@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import recipe_of, same_weights, spec_of, stop_at, two_devices, weights, without_time
+from conftest import recipe_of, same_weights, some, spec_of, stop_at, two_devices, weights, without_time
 
 from kerasgreedy.errors import SpecError, Stopped
 from kerasgreedy.graph.architecture import architecture
@@ -132,7 +132,7 @@ def documents(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sets", [[], ["strategy=dsd", "dsd={schedule: {name: constant_sparsity, target_sparsity: 0.5, begin_step: 2}}"]]
+    "sets", some([], slow=[["strategy=dsd", "dsd={schedule: {name: constant_sparsity, target_sparsity: 0.5, begin_step: 2}}"]])
 )
 def test_zeros_and_figures_of_a_run_and_the_same_after_a_stop(documents, tmp_path, monkeypatch, sets):
     whole = train_spec(*documents, sets, tmp_path / "whole", quiet=True)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import two_devices
+from conftest import some, two_devices
 from masked import Images, Masked, same_conv
 
 from kerasgreedy.graph.supports import Unit
@@ -162,12 +162,14 @@ def test_beta_is_the_mean_over_whole_batches_and_over_parts_with_accumulation():
 
 @pytest.mark.parametrize(
     ("solver", "blocks"),
-    [
-        ("{beta: 0.2}", "[{conv: 4, batch_norm: true}, {conv: 5}]"),
-        ("{beta: 8.0, beta_of: batch, rule: energy}", TWO),
-        ("{vote: majority}", "[{conv: 4}, {residual: [{conv: 3}, {conv: 4, activation: linear}]}]"),
+    some(
         ("{beta: 0.01, hold_pools: true}", "[{conv: 4, batch_norm: true}, [{max_pool: 3, stride: 2, padding: same}, {conv: 5}]]"),
-    ],
+        slow=[
+            ("{beta: 0.2}", "[{conv: 4, batch_norm: true}, {conv: 5}]"),
+            ("{beta: 8.0, beta_of: batch, rule: energy}", TWO),
+            ("{vote: majority}", "[{conv: 4}, {residual: [{conv: 3}, {conv: 4, activation: linear}]}]"),
+        ],
+    ),
 )
 def test_two_devices_equal_one(solver, blocks):
     """The mask is that of the global batch: those of its halves differ."""

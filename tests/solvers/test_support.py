@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import recipe_of, same_weights, spec_of, two_devices
+from conftest import recipe_of, same_weights, some, spec_of, two_devices
 from masked import Masked, same_conv
 
 from kerasgreedy.plan.preparation import prepare
@@ -206,7 +206,7 @@ MOVING = Sgd(learning_rate=0.05, momentum=0.9, weight_decay=1e-3)
         *((blocks, defaults, "{hold_pools: true}", defaults) for blocks, defaults in POOLS.values()),
     ],
 )
-@pytest.mark.parametrize("optimizer", [MOVING, Adam(name="adam", learning_rate=1e-2)], ids=["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", some(MOVING, slow=[Adam(name="adam", learning_rate=1e-2)]), ids=["sgd", "adam"])
 def test_masks_refreshed_every_step_equal_plain_steps(blocks, defaults, solver, plain, optimizer):
     """A solver's beta b makes a relu the hard threshold at sqrt(b), here 0.25. Bit for bit but for pools that overlap: their
     gradients are summed in another order.

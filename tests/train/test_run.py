@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import same_weights, two_devices, weights
+from conftest import same_weights, some, two_devices, weights
 
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.data.pipeline import Pipeline
@@ -131,7 +131,7 @@ def test_data_that_changed_since_the_run_began_is_refused(tmp_path, files, monke
         evaluate_run(tmp_path / "run")
 
 
-@pytest.mark.parametrize("strategy", ["decoupled", "end_to_end", "deep_supervision", "random_features"])
+@pytest.mark.parametrize("strategy", some("deep_supervision", "random_features", slow=["decoupled", "end_to_end"]))
 def test_other_strategies_train_and_report_the_heads_they_train(files, tmp_path, strategy):
     run = train_spec(*files, [f"strategy={strategy}"], tmp_path / "run", quiet=True)
     expected = [3] if strategy == "end_to_end" else [1, 2, 3]

@@ -321,6 +321,7 @@ def test_bad_options_are_one_clear_error(arguments, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_named_already(tmp_path):
     config = {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 5}}
     environment = {**ENVIRONMENT, "TF_CONFIG": json.dumps(config)}

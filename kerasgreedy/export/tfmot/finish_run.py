@@ -123,7 +123,16 @@ def _opened(workdir: str | Path, data: ImageArrays | None, data_at: str | None) 
     folder = Workdir.open(workdir, data_at)
     job = open_job(folder, data)
     job, network = trained_network(folder, job)
-    return job, network, open_pipeline(job, data, folder)
+    return job, network, open_pipeline(_unmixed(job), data, folder)
+
+
+def _unmixed(job: Job) -> Job:
+    """TFMOT's models take one label an image."""
+    if not job.recipe.data.augment.mixup:
+        return job
+    tell("fine-tuning takes images that are not mixed: augment.mixup is left out")
+    data = job.recipe.data.model_copy(update={"augment": job.recipe.data.augment.model_copy(update={"mixup": 0.0})})
+    return replace(job, recipe=job.recipe.model_copy(update={"data": data}))
 
 
 def _tuning(job: Job, settings: Finish, quiet: bool) -> FineTuning:
