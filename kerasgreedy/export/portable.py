@@ -161,7 +161,8 @@ class Rebuild:
                 "do what it does; see 'portable' in docs/extending.md"
             )
         config = {"name": f"{_plain(self._component)}.{name}", "dtype": "float32", "trainable": True}
-        copy = stock.from_config({**layer.get_config(), **config})
+        own = {key: value for key, value in layer.get_config().items() if key != "unbiased"}  # of batches, which it will not see
+        copy = stock.from_config({**own, **config})
         y = copy(x)
         copy.set_weights(layer.get_weights())
         return y

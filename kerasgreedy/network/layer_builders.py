@@ -63,9 +63,18 @@ class Builder:
 
         A dense layer without activation is a classifier: it starts small, so that the first loss is near log(classes).
         """
+        if self.defaults.initializer == "pytorch":
+            # Within sqrt(3 scale / fan_in).
+            return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=self.seed_of(node))
         linear = (isinstance(node.layer, L.Dense) and node.layer.activation == "linear") or isinstance(node.layer, ClassSeparable)
         name = "glorot_uniform" if linear else self.defaults.initializer
         return keras.initializers.get({"class_name": name, "config": {"seed": self.seed_of(node)}})
+
+    def bias(self, node: Node, inputs: int) -> keras.initializers.Initializer:
+        """That of a bias whose unit has so many inputs."""
+        if self.defaults.initializer != "pytorch":
+            return keras.initializers.Zeros()
+        return keras.initializers.RandomUniform(-(inputs**-0.5), inputs**-0.5, seed=self.seed_of(node) ^ 1)
 
     def seed_of(self, node: Node) -> int:
         """Of the layer's own random numbers."""
@@ -82,6 +91,7 @@ def conv(builder: Builder, layer: L.Conv, node: Node) -> keras.layers.Layer:
         groups=layer.groups,
         use_bias=bool(layer.use_bias),
         kernel_initializer=builder.kernel(node),
+        bias_initializer=builder.bias(node, layer.kernel_size**2 * node.input_shape[-1] // layer.groups),
         name=node.name,
     )
 
@@ -138,7 +148,8 @@ def standardize(_: Builder, layer: L.Standardize, node: Node) -> keras.layers.La
 
 def dense(builder: Builder, layer: L.Dense, node: Node) -> keras.layers.Layer:
     """A dense layer without what follows it."""
-    return keras.layers.Dense(layer.dense, use_bias=bool(layer.use_bias), kernel_initializer=builder.kernel(node), name=node.name)
+    starts = {"kernel_initializer": builder.kernel(node), "bias_initializer": builder.bias(node, node.input_shape[-1])}
+    return keras.layers.Dense(layer.dense, use_bias=bool(layer.use_bias), name=node.name, **starts)
 
 
 def batch_norm(builder: Builder, layer: L.BatchNorm, node: Node) -> keras.layers.Layer:
@@ -146,6 +157,7 @@ def batch_norm(builder: Builder, layer: L.BatchNorm, node: Node) -> keras.layers
     return FusedBatchNormalization(
         momentum=builder.defaults.batch_norm_momentum,
         epsilon=builder.defaults.batch_norm_epsilon,
+        unbiased=builder.defaults.batch_norm_variance == "unbiased",
         synchronized=builder.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1,
         name=node.name,
     )

@@ -19,14 +19,25 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     On several devices without `synchronized`, each normalises by its own batch, and the moving statistics of all go by the mean
     of theirs: they stay the same everywhere, whichever device is asked. (Keras lets them drift apart.)
+
+    Args:
+        unbiased: the moving variance follows that of batches over n - 1, as PyTorch's does; they are normalised by that over n.
     """
+
+    def __init__(self, *args: Any, unbiased: bool = False, **others: Any):
+        super().__init__(*args, **others)
+        self.unbiased = unbiased
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {**config, "unbiased": True} if self.unbiased else config
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         training = bool(training) and self.trainable
         if training and not self.synchronized and len(inputs.shape) == 2 and replicas() > 1:
             return self.call(inputs[:, None, None], True, mask)[:, 0, 0]
         if not self._has_kernel(inputs, mask, training):
-            return super().call(inputs, training=training, mask=mask)
+            return self._by_keras(inputs, training, mask)
         ones, zeros = tf.ones_like(self.moving_mean), tf.zeros_like(self.moving_mean)
         result = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
@@ -38,8 +49,19 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             is_training=training,
         )
         if training:
-            self._move_towards(result.batch_mean, self._uncorrected(result.batch_variance, inputs))
+            variance = result.batch_variance if self.unbiased else self._uncorrected(result.batch_variance, inputs)
+            self._move_towards(result.batch_mean, variance)
         return result.y
+
+    def _by_keras(self, inputs: Any, training: bool, mask: Any) -> Any:
+        before = tf.identity(self.moving_variance.value) if training and self.unbiased else None
+        result = super().call(inputs, training=training, mask=mask)
+        if before is not None:
+            n = tf.cast(tf.size(inputs) // tf.shape(inputs)[self.axis], tf.float32)
+            n *= replicas() if self.synchronized else 1  # all have as many
+            # What it moved by, (1 - momentum) v, is to be larger by v / (n - 1).
+            self.moving_variance.assign_add((self.moving_variance - before * self.momentum) / (n - 1))
+        return result
 
     def _has_kernel(self, inputs: Any, mask: Any, training: bool) -> bool:
         channels_last = self.axis in (-1, 3)

@@ -54,6 +54,28 @@ def _show_texts(figure: Any) -> None:
             names.seq = [printable(name) for name in names.seq]
 
 
+def whole_numbers(axis: Any, low: float, high: float) -> None:
+    """Ticks of a horizontal axis at whole numbers only, with room on both sides, even if there is but one."""
+    axis.set_xlim(low - 0.04 * (high - low) - 0.2, high + 0.04 * (high - low) + 0.2)
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
+def legend_below(figure: Any, axes: Any, columns: int = 4) -> None:
+    """A legend below a figure, where it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(handles)), fontsize=8, frameon=False)
+
+
+def colours(count: int) -> list[Any]:
+    """So many colours that are told apart; beyond ten, along a scale from the first to the last."""
+    import matplotlib
+
+    if count <= 10:
+        return [f"C{index}" for index in range(count)]
+    return [matplotlib.colormaps["viridis"](0.95 * index / (count - 1)) for index in range(count)]
+
+
 def plain_numbers(axis: Any) -> None:
     """Labels a logarithmic axis `0.02` instead of `2e-02`, at the ticks that matplotlib labels."""
     from matplotlib.ticker import LogFormatter

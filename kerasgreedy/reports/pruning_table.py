@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from kerasgreedy.reports.costs import count
-from kerasgreedy.reports.figures import new_figure
+from kerasgreedy.reports.figures import legend_below, new_figure
 
 Entries = Sequence[dict[str, Any]]
 
@@ -41,7 +41,7 @@ def pruning_points(stages: Entries) -> list[Point]:
     return points if any(_removes(entry) for entry, _, _ in points) else []
 
 
-def draw_pruning(points: Sequence[Point]) -> Any:
+def draw_pruning(points: Sequence[Point], title: str) -> Any:
     """Validation accuracy after every stage: trained, pruned, fine-tuned."""
     figure = new_figure(max(6.0, 0.75 * len(points) + 2), 4.2)
     axes = figure.subplots()
@@ -53,13 +53,15 @@ def draw_pruning(points: Sequence[Point]) -> Any:
         chosen = [place for place, (_, kind, _) in zip(places, points, strict=True) if kind == label]
         if chosen:
             axes.plot(chosen, [heights[i] for i in chosen], marker, color=colour, label=label, zorder=2)
-    for place, height in zip(places, heights, strict=True):
-        axes.annotate(f"{height:.1f}", (place, height), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=7)
+    for place, (_, kind, _), height in zip(places, points, heights, strict=True):
+        away = (0, -12) if kind == "filters removed" else (0, 6)  # from the line, which has its lowest places there
+        axes.annotate(f"{height:.1f}", (place, height), textcoords="offset points", xytext=away, ha="center", fontsize=7)
     axes.set_xticks(list(places), [entry["phase"] for entry, _, _ in points], rotation=30, ha="right", fontsize=8)
     axes.set_ylabel("validation accuracy, %")
+    axes.set_title(title, fontsize=10)
     axes.margins(y=0.12)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    legend_below(figure, axes)
     return figure
 
 

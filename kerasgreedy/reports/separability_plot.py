@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasgreedy.reports.figures import new_figure
+from kerasgreedy.reports.figures import legend_below, new_figure
 
 WORDS = {"linear": "linear classifier", "cnn1": "CNN, one convolution", "cnn2": "CNN, two convolutions"}
 MARKERS = "osD^v<>pP*"
@@ -32,7 +32,7 @@ def draw_separability(found: dict[str, Any]) -> Any:
         axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("test accuracy, %")
-    panels[-1].legend(fontsize=8, loc="lower right")
+    legend_below(figure, panels[-1])
     some = found["runs"][0]
     figure.suptitle(f"fitted on {some['train']:,} training images, measured on {some['test']:,} test images", fontsize=9)
     return figure
@@ -58,7 +58,7 @@ def draw_transfer(found: dict[str, Any]) -> Any:
     axes.set_ylabel("mean accuracy over classes, %")
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    legend_below(figure, axes, 2)
     words = f"{found['dataset']}: {found['per_class']} images a class train, {found['splits']} splits"
     figure.suptitle(words, fontsize=9)
     return figure

@@ -11,7 +11,9 @@ ActivationName: TypeAlias = Literal[
     "relu", "linear", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "square", "positive_hard_threshold"
 ]
 Padding: TypeAlias = Literal["same", "valid"] | Annotated[int, Field(ge=0, le=65536)]
-Initializer: TypeAlias = Literal["he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform"]
+Initializer: TypeAlias = Literal[
+    "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform", "pytorch"
+]
 
 
 class Threshold(Strict):
@@ -53,7 +55,14 @@ class BlockDefaults(Strict):
         default_factory=Threshold, description="of every `positive_hard_threshold`, those of convolutions and heads too"
     )
     initializer: Initializer = Field(
-        "he_normal", description="of kernels; a dense layer without activation (a classifier) takes glorot_uniform"
+        "he_normal",
+        description="of kernels; a dense layer without activation (a classifier) takes glorot_uniform. `pytorch`: kernels and "
+        "biases of all of them uniform within 1 / sqrt(inputs of a unit), as PyTorch's layers begin",
     )
     batch_norm_momentum: float = Field(0.9, ge=0, lt=1, description="share of the old moving statistics that is kept")
     batch_norm_epsilon: float = Field(1e-5, gt=0, description="added to the variance")
+    batch_norm_variance: Literal["biased", "unbiased"] = Field(
+        "biased",
+        description="of a batch, what goes into the moving variance: squares over n (Keras), or over n - 1 (PyTorch). Training "
+        "normalises by the first in both",
+    )

@@ -42,6 +42,11 @@ class Sgd(OptimizerSettings):
     learning_rate: float = Field(0.1, gt=0, le=1e38, description="at the start of a phase, after the warm-up")
     momentum: float = Field(0.9, ge=0, lt=1, description="share of the old velocity that is kept")
     nesterov: bool = Field(False, description="look-ahead momentum")
+    momentum_form: Literal["keras", "pytorch"] = Field(
+        "keras",
+        description="what the velocity holds: `keras`, steps at the rate that they were taken with, v <- m v - r g, w <- w + v; "
+        "`pytorch`, gradients, v <- m v + g, w <- w - r v, so that a rate that drops acts at once, as in the papers' framework",
+    )
     weight_decay: float = Field(0.0, ge=0, description=_COUPLED)
 
 
@@ -126,7 +131,7 @@ class CosineSchedule(Named):
 
 
 _OPTIMIZERS = [
-    Choice("keras.optimizers:SGD", Sgd),
+    Choice("kerasgreedy.nn.momentum:MomentumSGD", Sgd),
     Choice("keras.optimizers:Adam", Adam),
     Choice("keras.optimizers:AdamW", AdamW),
     Choice("keras.optimizers:RMSprop", RmsProp),

@@ -315,11 +315,13 @@ def test_other_readers_are_not_disturbed_by_refreshes(finished, monkeypatch, cap
     (path / "results.json").write_text(json.dumps(results))
     plots.plot_run(path, results)
     assert (path / "plots/loss.png").read_bytes().startswith(b"\x89PNG")
-    upper = plots._draw_losses(records).axes[0]
+    figure = plots._draw_losses(records, "a run")
+    upper = figure.axes[0]
     # three phases of two epochs, so a mark at each epoch of the axis, and twice where a phase begins
     assert sorted(line.get_xdata()[0] for line in upper.lines if line.get_color() == "0.5") == [0, 1, 2, 2, 3, 4, 4, 5, 6]
-    labels = [text.get_text() for text in upper.get_legend().get_texts()]
-    assert labels.count("masks estimated") == 1
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["head_1", "head_2", "head_3", "masks estimated", "training", "validation"]
+    assert all(float(tick).is_integer() for tick in upper.get_xticks())
     code, out, _ = run_cli(monkeypatch, capsys, "compare", path)
     assert code == 0 and "top-1 % at depth 3" in out
 
