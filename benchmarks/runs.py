@@ -23,6 +23,7 @@ class Setting:
         data: folder with train/<class>/ and test/<class>/.
         every: epochs between two drops of the learning rate by `factor`.
         width: filters of the first block, the others in proportion; None: as the spec says.
+        seed: of split, order, initial weights and augmentation.
     """
 
     spec: str
@@ -35,6 +36,7 @@ class Setting:
     validation: float = 0.1
     width: int | None = None
     factor: float = 0.2
+    seed: int = 0
 
     def ours(self, out: Path, views: int | None = None, extra: Sequence[str] = ()) -> list[str]:
         """The `kerasgreedy train` command.
@@ -53,6 +55,7 @@ class Setting:
             f"training.schedule.every={self.every}",
             f"training.schedule.factor={self.factor}",
             f"training.keep={self.keep}",
+            f"seed={self.seed}",
             *extra,
         ]
         flags = [part for text in dict(text.partition("=")[::2] for text in sets).items() for part in ("--set", "=".join(text))]
@@ -72,6 +75,7 @@ class Setting:
             "keep": self.keep,
             "precision": self.precision,
             "validation": self.validation,
+            "seed": self.seed,
             **({"width": self.width} if self.width else {}),
         }
         flags = [part for key, value in values.items() for part in (f"--{key}", str(value))]

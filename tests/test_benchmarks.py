@@ -223,6 +223,35 @@ def test_the_pytorch_script_splits_as_we_do(photographs):
     np.testing.assert_allclose(theirs.deviation, ours.deviation, rtol=1e-4)
 
 
+def test_parity_of_means_by_hand():
+    from benchmarks.parity import rows
+
+    runs = {"ours": {"0": [50.0, 60.0], "1": [54.0, 60.0]}, "torch": {"0": [51.0, 58.0], "1": [51.0, 62.0]}}
+    one, two = rows({"top1": runs})
+    assert one["ours"] == (52.0, pytest.approx(8**0.5)) and one["torch"] == (51.0, 0.0)
+    assert (one["difference"], one["error"]) == (1.0, pytest.approx(2.0))  # the root of 8 / 2
+    assert (two["difference"], two["error"]) == (0.0, pytest.approx(2.0))
+
+
+@needs_torch
+@pytest.mark.slow
+def test_seeds_are_added_to_a_table_of_parity(photographs, tmp_path, monkeypatch, capsys):
+    from benchmarks import parity
+
+    out = tmp_path / "parity.json"
+    words = ["--data", str(photographs), "--width", "2", "--epochs", "1", "--batch", "16", "--train-examples", "60"]
+    for seeds in ("1", "0,1"):
+        monkeypatch.setattr(sys, "argv", ["parity", *words, "--test-examples", "20", "--out", str(out), "--seeds", seeds])
+        parity.main()
+        found = json.loads(out.read_text())["top1"]
+        assert all(sorted(found[side]) == seeds.split(",") for side in ("ours", "torch"))
+        assert all(len(depths) == 5 for depths in found["ours"].values())
+    assert capsys.readouterr().out.count("difference of the means") == 2
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--batch", "8"])
+    with pytest.raises(SystemExit, match="is of batch 16, and not 8"):
+        parity.main()
+
+
 @needs_torch
 @pytest.mark.slow
 def test_a_whole_run_of_both(photographs, tmp_path):
