@@ -83,7 +83,7 @@ class Masked:
         self.units = layout(parts, self.settings.hold_pools)
         self.row_bytes = row_bytes(self.units)
         beta = 0.0 if isinstance(self.plan.beta, str) else self.plan.beta
-        self.betas = {key: tf.constant(beta) for key, unit in self.units.items() if unit.planes == 1}
+        self.betas = {key: tf.constant(beta) for key, unit in self.units.items() if unit.is_mask}
 
     def logits(self, x, support=None, training=False):
         """Logits (b, 3), float32."""

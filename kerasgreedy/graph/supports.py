@@ -22,11 +22,18 @@ class Unit:
         shape: of the layer's output, without the batch axis.
         offset: first byte of an example's row that belongs to it.
         planes: bits of each output: 1 for a mask; for a max-pool, as many as number the places of its window.
+        rate: of a dropout, whose drawn pattern is held; None: no dropout.
     """
 
     shape: Shape
     offset: int
     planes: int = 1
+    rate: float | None = None
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it is the support of an activation."""
+        return self.planes == 1 and self.rate is None
 
     @property
     def plane_bytes(self) -> int:
@@ -53,19 +60,26 @@ def pool_size(node: Node) -> int:
     return 0
 
 
-def layout(components: Sequence[Component], pools: bool) -> Layout:
+def drop_rate(node: Node) -> float:
+    """Of a dropout; 0 for any other layer."""
+    return float(node.layer.dropout) if isinstance(node.layer, L.Dropout) else 0.0
+
+
+def layout(components: Sequence[Component], pools: bool, drops: bool = False) -> Layout:
     """`component/layer` -> its place, for every layer of some components that has a support.
 
     Args:
         pools: max-pools are held too.
+        drops: patterns of dropout are.
     """
     result: Layout = {}
     offset = 0
     for component in components:
         for node in leaves(component.nodes):
             planes = 1 if is_masked(node) else math.ceil(math.log2(pool_size(node) ** 2)) if pools and pool_size(node) > 1 else 0
-            if planes:
-                unit = Unit(node.output_shape, offset, planes)
+            rate = drop_rate(node) if drops else 0.0
+            if planes or rate:
+                unit = Unit(node.output_shape, offset, planes or 1, rate or None)
                 result[f"{component.name}/{node.name}"] = unit
                 offset += unit.bytes
     return result

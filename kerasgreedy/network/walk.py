@@ -23,7 +23,7 @@ class Walk:
 
     def _leaf(self, node: Node, x: Any) -> Any:
         layer = self._model.get_layer(node.name)
-        if kind_of(node.layer).takes_training:
-            return layer(x, training=self._training)
         other = self._instead(f"{self._component}/{node.name}", layer, x)
-        return layer(x) if other is None else other
+        if other is not None:
+            return other
+        return layer(x, training=self._training) if kind_of(node.layer).takes_training else layer(x)

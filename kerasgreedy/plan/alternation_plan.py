@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from kerasgreedy.graph.supports import MASKED, layout, row_bytes
+from kerasgreedy.graph.supports import MASKED, drop_rate, layout, row_bytes
+from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.caching import GIGABYTE, gigabytes
 from kerasgreedy.plan.solver_plans import SolverRequest
 from kerasgreedy.plan.stages import SolverPlan
@@ -64,6 +65,7 @@ class AlternationPlan(SolverPlan):
         what = f"{settings.mode} masks on {self.layers} layers ({self.units:,} units)"
         warm = f"after {_epochs(settings.warm_up_epochs)} without" if settings.warm_up_epochs else "from the start"
         prunes = ", unused connections pruned" if self.prunes else ""
+        prunes += {"drawn": "", "held": ", dropout held with them", "off": ", dropout off under them"}[settings.dropout]
         if self.store == "none":
             rule = "majority vote" if settings.vote == "majority" else "eq. 41"
             beta = "chosen after the warm-up" if self.beta == "warm_up" else f"{self.beta:g} an example"
@@ -88,10 +90,12 @@ def plan_alternation(solver: Alternation, asked: SolverRequest) -> AlternationPl
     Raises:
         PlanError: nothing to hold, augmentation that is never seen again, or no room.
     """
-    units = layout(asked.trains, solver.hold_pools)
-    if not any(unit.planes == 1 for unit in units.values()):
+    units = layout(asked.trains, solver.hold_pools, solver.dropout == "held")
+    if not any(unit.is_mask for unit in units.values()):
         message = f"nothing that trains has an activation with a support; allowed: {', '.join(MASKED)}"
         raise asked.refused(("name",), message)
+    if solver.dropout != "drawn" and not any(drop_rate(node) for part in asked.trains for node in leaves(part.nodes)):
+        raise asked.refused(("dropout",), f"received '{solver.dropout}'; nothing that trains has dropout; leave it out")
     counted = sum(math.prod(unit.shape) for unit in units.values())
     beta = solver.example_beta(asked.training.batch_size)
     views, prunes = asked.recipe.data.views, asked.prunes

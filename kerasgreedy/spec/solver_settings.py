@@ -86,6 +86,12 @@ class Alternation(Named):
     hold_pools: bool = Field(
         False, description="which place of its window a max-pool takes is held like a mask, so that it is linear too"
     )
+    dropout: Literal["drawn", "held", "off"] = Field(
+        "drawn",
+        description="what layers of dropout do while masks are in force: `drawn`: new patterns in each step; `held` (instance): "
+        "a pattern is drawn for each example when its masks are estimated, and held with them, as part of the support; `off`: "
+        "nothing",
+    )
     store: Literal["auto", "memory", "disk"] = Field(
         "auto", description="instance: where masks are kept; `auto`: in memory if they fit, else on disk"
     )
@@ -118,6 +124,8 @@ class Alternation(Named):
         lines = [fault(f"mode '{self.mode}' has no use for it; leave it out", at=(key,)) for key in changed if key in other]
         if self.mode == "instance" and self.beta == "warm_up":
             lines.append(fault("received 'warm_up', which is of mode 'batch'; allowed: a number from 0 on", at=("beta",)))
+        if self.mode == "batch" and self.dropout == "held":
+            lines.append(fault("masks of mode 'batch' are made anew in each step; allowed: drawn, off", at=("dropout",)))
         if self.refresh != "plateau":
             plateau = [key for key in changed if key in _PLATEAU]
             lines += [fault("is of refresh: plateau; leave it out", at=(key,)) for key in plateau]

@@ -23,7 +23,7 @@ from kerasgreedy.runs.state import Extra
 from kerasgreedy.solvers.alternation.betas import estimate_betas
 from kerasgreedy.solvers.alternation.connections import used_connections
 from kerasgreedy.solvers.alternation.masked_network import packed, support_file
-from kerasgreedy.solvers.alternation.support import Estimated, Held, Shared, Support
+from kerasgreedy.solvers.alternation.support import Estimated, Held, Shared, Support, drawn_places
 from kerasgreedy.solvers.masks import Masks
 from kerasgreedy.solvers.solver import Record, Solver, Task, Work, penalty_of
 from kerasgreedy.solvers.step import Result, TrainStep, phase_logits
@@ -65,10 +65,13 @@ class AlternationSolver(Solver):
         self._devices = Devices.of(strategy)
         self._settings = self.plan.settings
         parts = [network.architecture.components[name] for name in phase.trains]
-        self._units = layout(parts, self._settings.hold_pools)
+        self._held_dropout = self._settings.dropout == "held"
+        self._units = layout(parts, self._settings.hold_pools, self._held_dropout)
         with strategy.scope():
             fixed = 0.0 if isinstance(self.plan.beta, str) else self.plan.beta
-            self._betas = {key: tf.Variable(fixed, trainable=False) for key, u in self._units.items() if u.planes == 1}
+            self._betas = {key: tf.Variable(fixed, trainable=False) for key, u in self._units.items() if u.is_mask}
+            # What patterns of dropout are drawn for: seed, phase, refresh, view.
+            self._draws_of = tf.Variable([0, 0, 0, 0], trainable=False, dtype=tf.int32)
         self._kept = Masks(network, phase.trains, None, strategy) if self.plan.prunes else None
         kept = [self._kept] if self._kept else []
         self._plain = TrainStep(network, phase, optimizer, strategy, source.first_block, class_weights=weights)
@@ -232,6 +235,9 @@ class AlternationSolver(Solver):
         if self._devices.agree(not store.filled)[0]:  # several workers walk through the batches together
             present = {name: self._network.arrays(name) for name in self.held_weights}
             self._take(self.held_weights)
+            # Anew for each refresh and view, and the same when they are estimated again after a stop.
+            place = self._phase.index, self._refreshes[-1], -1 if view is None else view
+            self._draws_of.assign([self._network.seed & 0x7FFFFFFF, *place])
             try:
                 yield from self._fill_store(store, view)
             finally:
@@ -263,7 +269,8 @@ class AlternationSolver(Solver):
 
     def _estimate(self, *batch: Any) -> Any:
         def replica(rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            support = Estimated(self._units, self._settings, self._betas)
+            drawn = drawn_places(rows, self._draws_of.read_value()) if self._held_dropout else None
+            support = Estimated(self._units, self._settings, self._betas, drawn)
             phase_logits(self._network, self._phase, x, self._source.first_block, support, training=False)
             return rows, support.bits(), labels
 
@@ -273,6 +280,8 @@ class AlternationSolver(Solver):
         """Of what masks on disk follow from."""
         digest = hashlib.sha256(self._settings.model_dump_json().encode())
         digest.update(prefix_digest(self._network, self._phase.prefix).encode())
+        if self._held_dropout:
+            digest.update(f"{self._network.seed} {self._refreshes[-1]}".encode())
         for name in sorted(self.held_weights):
             for key, value in sorted(self.held_weights[name].items()):
                 digest.update(key.encode() + value.tobytes())

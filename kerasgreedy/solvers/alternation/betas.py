@@ -67,7 +67,7 @@ def estimate_betas(
     """
     parts = phase.training.accumulation
     size = phase.training.batch_size // parts
-    keys = [key for key, unit in units.items() if unit.planes == 1]
+    keys = [key for key, unit in units.items() if unit.is_mask]
 
     @tf.function(autograph=False)
     def shares(x: tf.Tensor) -> tf.Tensor:

@@ -54,12 +54,13 @@ def masked_layers(
         raise InputError(f"{folder.path}: no finished phase in which solver alternation made masks; --masks needs one")
     assert isinstance(phase.solver_plan, AlternationPlan)
     settings = phase.solver_plan.settings
-    settings = settings.model_copy(update={"rule": rule or settings.rule})
+    # As all evaluation, without dropout.
+    settings = settings.model_copy(update={"rule": rule or settings.rule, "dropout": "off"})
     replaced = {head for stage in done[phase.index :] for head in stage.resets}
     components = [job.architecture.components[name] for name in phase.trains if name not in replaced]
     units = layout(components, settings.hold_pools)
     found = entries[phase.index]["alternation"]["beta"]
-    values = {key: found[key] if beta is None else beta for key, unit in units.items() if unit.planes == 1}
+    values = {key: found[key] if beta is None else beta for key, unit in units.items() if unit.is_mask}
     if settings.rule == "energy" and masks != "held" and not any(values.values()):
         raise InputError("--rule energy with beta 0 leaves every unit in; give --beta above 0")
     betas = {key: tf.constant(value) for key, value in values.items()}

@@ -1,7 +1,8 @@
 """The support of layers: estimated, packed into bits, held, or shared by a batch."""
 
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -48,6 +49,8 @@ class Support:
 
     def __call__(self, key: str, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor | None:
         unit = self._units.get(key)
+        if isinstance(layer, keras.layers.Dropout):
+            return None if self._settings.dropout == "drawn" else self._dropped(key, unit, q)
         if unit is None:
             return None
         if isinstance(layer, keras.layers.MaxPooling2D):
@@ -59,6 +62,10 @@ class Support:
 
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
         raise NotImplementedError
+
+    def _dropped(self, key: str, unit: Unit | None, x: tf.Tensor) -> tf.Tensor:
+        """What a dropout does that draws nothing."""
+        return x
 
     def _energy_root(self, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor:
         """x of eq. 36: the activation's output, or its input."""
@@ -81,11 +88,22 @@ class Support:
 
 
 class Estimated(Support):
-    """Estimates masks and runs under them; `bits` gives them packed, in the order of the layout. For one trace."""
+    """Estimates masks and runs under them; `bits` gives them packed, in the order of the layout. For one trace.
 
-    def __init__(self, units: Layout, settings: Alternation, betas: Mapping[str, Any]):
+    Args:
+        drawn: of a dropout that is held, `component/layer` and its unit to the places (b, *shape) bool that stay; None: all.
+    """
+
+    def __init__(
+        self,
+        units: Layout,
+        settings: Alternation,
+        betas: Mapping[str, Any],
+        drawn: Callable[[str, Unit], tf.Tensor] | None = None,
+    ):
         super().__init__(units, settings, betas)
         self._parts: dict[str, list[tf.Tensor]] = {}
+        self._drawn = drawn
 
     def bits(self) -> tf.Tensor:
         """(b, bytes of a row) uint8."""
@@ -95,6 +113,13 @@ class Estimated(Support):
         mask = self._in_support(key, layer, q)
         self._parts[key] = [pack(_flat(mask))]
         return self._under(mask, layer, q)
+
+    def _dropped(self, key: str, unit: Unit | None, x: tf.Tensor) -> tf.Tensor:
+        if unit is None or self._drawn is None:
+            return x
+        stays = self._drawn(key, unit)
+        self._parts[key] = [pack(_flat(stays))]
+        return _kept(x, stays, unit)
 
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
         switch = _flat(largest(layer, x))
@@ -115,6 +140,9 @@ class Held(Support):
 
     def _masked(self, key: str, unit: Unit, layer: keras.layers.Layer, q: tf.Tensor) -> tf.Tensor:
         return self._under(self._plane(unit, 0), layer, q)
+
+    def _dropped(self, key: str, unit: Unit | None, x: tf.Tensor) -> tf.Tensor:
+        return x if unit is None else _kept(x, self._plane(unit, 0), unit)
 
     def _pooled(self, key: str, unit: Unit, layer: keras.layers.MaxPooling2D, x: tf.Tensor) -> tf.Tensor:
         switch = tf.add_n([tf.cast(self._plane(unit, plane), tf.int32) * (1 << plane) for plane in range(unit.planes)])
@@ -164,6 +192,33 @@ class Shared(Support):
         if context and context.num_replicas_in_sync > 1:
             return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
         return value
+
+
+def drawn_places(rows: tf.Tensor, seed: tf.Tensor) -> Callable[[str, Unit], tf.Tensor]:
+    """Patterns of dropout by the number of the example: the same on any number of devices, and whenever they are drawn again.
+
+    Args:
+        rows: (b,) int64.
+        seed: (n,) int32, n from 2 on: what they are drawn for.
+    """
+
+    def draw(key: str, unit: Unit) -> tf.Tensor:
+        own = seed[:2]
+        for part in (*tf.unstack(seed[2:]), zlib.crc32(key.encode()) & 0x7FFFFFFF):
+            own = tf.random.experimental.stateless_fold_in(own, part)
+
+        def places(row: tf.Tensor) -> tf.Tensor:
+            return tf.random.stateless_uniform(unit.shape, tf.random.experimental.stateless_fold_in(own, row)) >= unit.rate
+
+        return tf.map_fn(places, tf.cast(rows, tf.int32), fn_output_signature=tf.TensorSpec(unit.shape, tf.bool))
+
+    return draw
+
+
+def _kept(x: tf.Tensor, stays: tf.Tensor, unit: Unit) -> tf.Tensor:
+    """As dropout scales it."""
+    assert unit.rate is not None
+    return tf.where(stays, x * tf.cast(1 / (1 - unit.rate), x.dtype), tf.zeros_like(x))
 
 
 def _energy(x: tf.Tensor) -> tf.Tensor:
