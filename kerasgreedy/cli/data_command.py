@@ -73,6 +73,8 @@ def show(
         tell(skipped_notice(seen.info.skipped))
     if seen.info.passed_over.count:
         tell(seen.info.passed_over.words)
+    if chosen.data.augment.mixup:
+        tell("augment.mixup is not shown: each image would be mixed with another one of its batch")
     if as_json:
         output.put_json({**seen.as_dict(), "output": str(path)})
     else:

@@ -40,12 +40,14 @@ def transfer_learn(
 ) -> None:
     """Train a linear head for new classes on the blocks of a trained network, which stay as they are."""
     named, overrides, said = with_data(place, recipe, sets or [], RECIPE)
+    if named is None:  # a set by its name: it has no files to be left out
+        named, overrides = RECIPE, ["data.corrupt=error", *overrides]
     if said and not quiet:
         tell(said)
     quiet_tensorflow()
     from kerasgreedy.train.transfer_run import transfer_learn as run
 
-    done = run(source, spec, named or RECIPE, blocks, overrides, workdir, quiet, devices)
+    done = run(source, spec, named, blocks, overrides, workdir, quiet, devices)
     if as_json:
         output.put_json({"workdir": str(done.workdir), **done.results})
         return

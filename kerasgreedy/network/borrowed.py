@@ -123,16 +123,23 @@ def borrow(model: keras.Model, arch: Architecture, blocks: int, pixels: Pixels |
     raise fault
 
 
-def own_shape(model: keras.Model) -> tuple[int, int, int] | None:
-    """Height, width and channels of the images that a model takes, if it takes no others.
+def own_shape(model: keras.Model) -> tuple[int | None, int | None, int]:
+    """Height, width (None: any) and channels of the images that a model takes.
 
     Raises:
-        InputError: it takes no single image.
+        InputError: it takes something else.
     """
-    shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4:
-        raise InputError(f"{model.name}: takes {shape}; allowed: a model of one batch of images, channels last")
-    return shape[1:] if None not in shape[1:] else None
+    allowed = "allowed: a model of one batch of images, channels last, that was built for them"
+    try:
+        shape = model.input_shape
+    except (AttributeError, ValueError, RuntimeError):  # subclassed, or never called
+        raise InputError(f"{model.name}: does not say what it takes; {allowed}") from None
+    if isinstance(shape, dict | list) and len(shape) == 1:
+        (shape,) = shape.values() if isinstance(shape, dict) else shape
+    first = any(getattr(layer, "data_format", None) == "channels_first" for layer in _leaves(model))
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] is None or first:
+        raise InputError(f"{model.name}: takes {shape}{', channels first' if first else ''}; {allowed}")
+    return shape[1:]
 
 
 def scaled_inside(model: keras.Model, channels: int) -> Pixels | None:
@@ -204,10 +211,12 @@ def _paired(
             other = _counterpart(layer, left)
             left.remove(other)
             values = list(other.arrays)
-            if carried is not None:
+            if carried is not None and len(values) == 4:  # another number is refused below
                 values[2] = values[2] - carried
-                carried = None
+            carried = None
             if first and bgr:
+                if layer.kind != "Conv2D":
+                    raise InputError(f"{layer}: channels in the order blue, green, red can only be turned in a convolution")
                 values[0] = values[0][:, :, ::-1]
             first = False
             if len(values) == len(layer.arrays) + 1 and layer.kind == "Conv2D" and _is_norm(mine[place + 1 : place + 2]):
@@ -271,6 +280,6 @@ def _same_function(network: Network, model: keras.Model, blocks: int, pixels: Pi
         shape = "x".join(map(str, ours.shape[1:]))
         raise InputError(
             f"all layers have counterparts, and yet no layer of {model.name} gives what block {blocks} ({shape}) gives; {there}. "
-            "Padding, strides, activations or the epsilon of batch norms are others"
+            "Padding, strides, activations or the epsilon of batch norms are others, or it computes in another precision"
         )
     return str(nearest.name)

@@ -15,7 +15,8 @@ _STYLE = """
 @media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--faint:#9aa4af;--line:#3d444d;--ground:#0d1117;--raised:#161b22;
 --c0:#6cb6ff;--c1:#ff9f66;--c2:#6bd389;--c3:#d2a8ff;--c4:#e3b341;--c5:#5fd4c8}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:66rem;padding:1rem;background:var(--ground);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}h1{font-size:1.5rem;margin:.2em 0}h2{font-size:1.15rem;margin:1.6em 0 .4em;
+font:16px/1.5 system-ui,sans-serif;
+overflow-wrap:anywhere}h1{font-size:1.5rem;margin:.2em 0}h2{font-size:1.15rem;margin:1.6em 0 .4em;
 border-bottom:1px solid var(--line)}p,li{max-width:46rem}.faint,figcaption,caption{color:var(--faint);font-size:.875rem}
 .wide{overflow-x:auto;margin:.6em 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
 caption{text-align:left;padding:.2em 0}th,td{padding:.25em .6em;border-bottom:1px solid var(--line);text-align:right;

@@ -102,15 +102,14 @@ def _draw_losses(metrics: Sequence[dict[str, Any]], title: str) -> Any:
         series.setdefault((record["phase"], record["head"], record["split"]), []).append(record)
     heads = list(dict.fromkeys(head for _, head, _ in series))
     shades = dict(zip(heads, colours(len(heads)), strict=True))
-    named: set[str] = set()
+    for head in heads:
+        axes[0].plot([], [], "-", color=shades[head], label=head)
     for (phase, head, split), records in series.items():
         epochs = [starts[phase] + record["epoch"] for record in records]
         marker = "." if len(records) == 1 else None
-        label = head if head not in named else None  # it may train in several phases
-        named.add(head)
         for axis, key, scale in ((axes[0], "loss", 1.0), (axes[1], "accuracy", 100.0)):
             values = [scale * r[key] for r in records]
-            axis.plot(epochs, values, STYLES[split][0], marker=marker, color=shades[head], label=label)
+            axis.plot(epochs, values, STYLES[split][0], marker=marker, color=shades[head])
     losses = [record for record in metrics if record["split"] != REFRESH]
     for axis, name in ((axes[0], loss_name(losses)), (axes[1], "accuracy, %")):
         for start in list(starts.values())[1:]:

@@ -119,6 +119,7 @@ class CheckpointStore:
             CheckpointError: there are checkpoints, and none is whole.
         """
         faults: list[str] = []
+        others = False  # whole ones that are not wanted
         for number in sorted(self._numbers(), reverse=True):
             try:
                 snapshot = self._read(number, wanted)
@@ -127,6 +128,9 @@ class CheckpointStore:
                 continue
             if snapshot is not None:
                 return snapshot, faults
+            others = True
+        if others:
+            return None, faults
         if faults:
             raise CheckpointError("no whole checkpoint is left:\n" + "\n".join(faults))
         if self._objects.is_dir() and any(self._objects.glob("*.safetensors")):

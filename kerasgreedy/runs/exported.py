@@ -47,6 +47,18 @@ def read_card(version: Path) -> dict[str, Any]:
     return read_json(version / "assets" / CARD)
 
 
+def features_depth(version: Path, blocks: int) -> int:
+    """The block whose features a version of a network of so many blocks gives.
+
+    Raises:
+        WorkdirError: its card does not say.
+    """
+    depth = read_card(version).get("features_depth")
+    if not isinstance(depth, int) or not 1 <= depth <= blocks:
+        raise WorkdirError(f"{version / 'assets' / CARD}: damaged (features_depth: {depth!r})")
+    return depth
+
+
 def checksums(version: Path) -> dict[str, str]:
     """File below a version -> SHA-256, of all that are there."""
     return {str(path.relative_to(version)): _sha256(path) for path in sorted(version.rglob("*")) if path.is_file()}

@@ -78,9 +78,8 @@ def open_job(folder: Workdir, data: ImageArrays | None, check_data: bool = False
     try:
         job = prepare(spec, recipe, _info(recipe, data), _known(facts["data"]), begins=False)
     except DataError as error:
-        where = (
-            "" if data or kind_of(recipe.value.data.dataset)[0] == "embedded" else ". If the data lie elsewhere now: --data PLACE"
-        )
+        lies = not data and kind_of(recipe.value.data.dataset)[0] != "embedded"
+        where = ". If the data lie elsewhere now: train --resume RUN --data PLACE" if lies else ""
         raise DataError(f"{error}{where}") from None
     job = replace(job, by_class=splits_by_class(facts["data"]))
     now = json.loads(json.dumps(data_facts(job)))

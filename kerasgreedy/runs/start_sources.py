@@ -14,7 +14,7 @@ from kerasgreedy.graph.architecture import Architecture, architecture
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.plan.starts import APPLICATION, start_kind
 from kerasgreedy.runs.checkpoint import Arrays
-from kerasgreedy.runs.exported import CARD, check_files, read_card, version_at
+from kerasgreedy.runs.exported import check_files, features_depth, read_card, version_at
 from kerasgreedy.runs.open_run import normalization
 from kerasgreedy.runs.start_from import check_start_run, differing, run_weights
 from kerasgreedy.runs.workdir import Workdir
@@ -115,9 +115,7 @@ class StartExport(_Blocks):
     def check(self) -> Job:
         super().check()
         check_files(self._version)
-        depth = self._card.get("features_depth")
-        if not isinstance(depth, int) or not 1 <= depth <= len(self._theirs.blocks):
-            raise WorkdirError(f"{self._version / 'assets' / CARD}: damaged (features_depth: {depth!r})")
+        depth = features_depth(self._version, len(self._theirs.blocks))
         if self.count > depth:
             raise InputError(f"start_blocks: received {self.count}; {self.place} gives the features of block {depth}")
         odd = differing(self.job.architecture, self._theirs, self.count)
@@ -134,7 +132,7 @@ class StartExport(_Blocks):
     def arrays(self) -> Mapping[str, Arrays]:
         from kerasgreedy.network.build import Network
 
-        depth = self._card["features_depth"]
+        depth = features_depth(self._version, len(self._theirs.blocks))
         network = Network(self._theirs)
         variables = [v for block in network.blocks[:depth] for v in block.variables]
         with _readable(self.place):
@@ -179,14 +177,17 @@ class StartKeras(_Blocks):
                 model = _application(name, ours.input_shape)
             else:
                 model = keras.models.load_model(user_path(self.place), compile=False)
-        if self.job.recipe.start_pixels and scaled_inside(model, ours.input_shape[-1]):
-            raise InputError(f"start_pixels: {self.place} scales its images itself; leave it out")
-        shape = own_shape(model) or ours.input_shape
-        if shape[-1] != ours.input_shape[-1]:
+        height, width, channels = own_shape(model)
+        if channels != ours.input_shape[-1]:
             raise InputError(
-                f"start_from: {self.place} takes images of {shape[-1]} channel(s), and this run's have {ours.input_shape[-1]}; "
-                f"say input_shape, such as {[*ours.input_shape[:2], shape[-1]]}"
+                f"start_from: {self.place} takes images of {channels} channel(s), and this run's have {ours.input_shape[-1]}; "
+                f"say input_shape, such as {[*ours.input_shape[:2], channels]}"
             )
+        if pixels and len(PIXELS[pixels].mean) not in (1, channels):
+            raise InputError(f"start_pixels: '{pixels}' is of images of 3 channels; {self.place} takes {channels}")
+        shape = (height, width, channels) if height and width else ours.input_shape
+        if self.job.recipe.start_pixels and scaled_inside(model, channels):
+            raise InputError(f"start_pixels: {self.place} scales its images itself; leave it out")
         there = ours if shape == ours.input_shape else architecture(self.job.spec, shape, self.job.data.classes)
         return borrow(model, there, self.count, PIXELS[pixels] if pixels else None, self.job.recipe.seed)
 

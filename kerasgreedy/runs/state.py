@@ -39,11 +39,13 @@ class Best:
         score: (primary, secondary), larger is better.
         epoch: epochs done when it was reached; 0 is the start of the phase.
         waited: epochs since then.
+        monitor: what the score is of; None: written by a version that did not say.
     """
 
     score: tuple[float, float]
     epoch: int
     waited: int = 0
+    monitor: str | None = None
 
 
 @dataclass

@@ -224,7 +224,7 @@ def _take_changes(folder: Workdir, job: Job, state: RunState, here: Devices, sto
     check_same_stages(began, job.phases)
     ended = None
     if position.phase == len(job.phases) and not folder.asked_for_place:
-        ended = longer.end_of_training(folder, job, store)
+        ended = longer.end_of_training(folder, job, state, store)
         position = Position.of(ended.meta)
     if here.chief:
         aside = longer.set_results_aside(folder) if ended else None
@@ -233,7 +233,7 @@ def _take_changes(folder: Workdir, job: Job, state: RunState, here: Devices, sto
             name = job.phases[position.phase].name
             tell(f"{name} trains on from epoch {position.epoch + 1}{others}. Results so far: {folder.path / aside}")
         folder.record_changes({"phase": position.phase, "epoch": position.epoch, "step": position.step})
-    return ended
+    return ended or longer.goes_on(folder, job, state, store)
 
 
 def _train(

@@ -143,6 +143,8 @@ class Loop:
         watch = Watch(phase, self.state.network, self.strategy, self.input, watched_parts(self.training, self.pipeline))
         if not self.state.position.started:
             self._start(phase, watch)
+        elif self.changed:
+            self._judge_anew(phase, watch)
         while not self._phase_done(phase):
             self._begin_epoch(phase)
             train = self._epoch(phase)
@@ -151,7 +153,9 @@ class Loop:
             self._save(phase.trains)  # from here the run can be trained longer
         if self.training.keep == "last":
             self.folder.keep(self.solver.files())
-        self.state.finish_phase(phase, self.training.keep == "best", self.solver.record().as_dict())
+        verdict = self.solver.verdict()
+        ended_by = {"verdict": verdict.reason} if verdict else {}
+        self.state.finish_phase(phase, self.training.keep == "best", {**self.solver.record().as_dict(), **ended_by})
         self._save(phase.trains)
         del self.input, self.solver  # and with them cached features that the next phase has no use for
 
@@ -177,11 +181,31 @@ class Loop:
         if self._counts():
             looks = watch.look(0, self.asked.ends(f"before phase {phase.name} began; what was saved before is whole"))
             self._record_looks(phase, looks)
-            self.state.position.best = Best(watch.score(looks), 0)
+            self.state.position.best = Best(watch.score(looks), 0, monitor=self.training.monitor)
             self.state.keep_best(phase)
         self._keep_weights(phase)
         self.state.position.started = True
         self._save(phase.trains)
+
+    def _judge_anew(self, phase: Phase, watch: Watch) -> None:
+        """The best point so far, by what is monitored from now on; where none was kept, that of now, if an epoch has ended."""
+        position, network = self.state.position, self.state.network
+        best = position.best
+        if not self.training.watches or (best and best.monitor == self.training.monitor):
+            return
+        seen = self.asked.ends(f"before phase {phase.name} went on; what was saved before is whole")
+        if best is None:
+            if position.step == 0 and self._counts():
+                score = watch.score(watch.look(position.epoch, seen))
+                position.best = Best(score, position.epoch, monitor=self.training.monitor)
+                self.state.keep_best(phase)
+            return
+        now = {name: network.arrays(name) for name in phase.trains}
+        for name, arrays in self.state.best_arrays.items():
+            network.load_arrays(name, arrays)
+        position.best = Best(watch.score(watch.look(best.epoch, seen)), best.epoch, monitor=self.training.monitor)
+        for name, arrays in now.items():
+            network.load_arrays(name, arrays)
 
     def _begin_epoch(self, phase: Phase) -> None:
         """Lets the solver get ready, and logs what it noted."""
@@ -266,7 +290,7 @@ class Loop:
         if self._counts():
             score = watch.score(looks)
             if position.best is None or score > position.best.score:
-                position.best = Best(score, position.epoch)
+                position.best = Best(score, position.epoch, monitor=self.training.monitor)
                 self.state.keep_best(phase)
                 if self.training.keep == "best":
                     self.folder.keep(self.solver.files())

@@ -9,7 +9,7 @@ from kerasgreedy.files import user_path
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.plan.preparation import prepare
 from kerasgreedy.plan.starts import APPLICATION, ENDINGS, start_kind
-from kerasgreedy.runs.exported import read_card, version_at
+from kerasgreedy.runs.exported import features_depth, version_at
 from kerasgreedy.runs.start_from import stored_info
 from kerasgreedy.runs.workdir import PRUNED, Workdir
 from kerasgreedy.spec.load import as_plain, load_spec
@@ -71,7 +71,8 @@ def transfer_sets(source: str | Path, spec: str | Path | None, blocks: int | Non
     elif kind == "export":
         version = version_at(source)
         place = version / "assets" / "spec.yaml"
-        shape, most = architecture(load_spec(place).value).input_shape, int(read_card(version)["features_depth"])
+        arch = architecture(load_spec(place).value)
+        shape, most = arch.input_shape, features_depth(version, len(arch.blocks))
     else:
         assert spec is not None
         place = spec
@@ -103,5 +104,9 @@ def first_blocks(spec: ModelSpec, count: int) -> list[dict[str, Any]]:
         if left <= 0:
             break
         kept = {key: value for key, value in block.items() if key != "head"}
-        found.append(kept if block.get("repeat", 1) <= left else {**kept, "repeat": left})
+        if block.get("repeat", 1) > left:
+            kept["repeat"] = left
+            if left == 1 and "name" in kept:
+                kept["name"] += "_1"  # as the first of several is called
+        found.append(kept)
     return found

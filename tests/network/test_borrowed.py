@@ -177,4 +177,19 @@ def test_shapes_of_inputs():
     with pytest.raises(InputError, match="a model of one batch of images"):
         own_shape(keras.Model(two, layers.Add()(two)))
     free = keras.Input((None, None, 3))
-    assert own_shape(keras.Model(free, layers.Conv2D(2, 3)(free))) is None and own_shape(stock()) == SHAPE
+    assert own_shape(keras.Model(free, layers.Conv2D(2, 3)(free))) == (None, None, 3) and own_shape(stock()) == SHAPE
+    with pytest.raises(InputError, match="does not say what it takes"):
+        own_shape(keras.Sequential([layers.Conv2D(2, 3)]))
+    with pytest.raises(InputError, match="channels first"):
+        own_shape(keras.Model(two[0], layers.Conv2D(2, 3, data_format="channels_first")(two[0])))
+
+
+def test_norms_without_scale_and_odd_first_layers():
+    images = keras.Input(SHAPE)
+    x = layers.Rescaling(1 / 255)(images)
+    x = layers.BatchNormalization(center=False, scale=False)(layers.Conv2D(6, 3, padding="same")(x))
+    with pytest.raises(InputError, match="has 2 weights, and block_1/batch_norm_1"):
+        borrow(keras.Model(images, x), arch_of(), 1)
+    norm = keras.Model(images, layers.Conv2D(4, 3, padding="same", use_bias=False)(layers.BatchNormalization()(images)))
+    with pytest.raises(InputError, match="can only be turned in a convolution"):
+        borrow(norm, arch_of("name: s\nblocks: [[{batch_norm: true}, {conv: 4, activation: linear}]]\n"), 1, PIXELS["caffe"])

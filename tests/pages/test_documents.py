@@ -78,7 +78,10 @@ def trained(page):
 
     page.says("a folder a class (`pets/cat/1.jpg`, `pets/dog/2.jpg`, ...", "keeps a fifth of each class for testing")
     (stand_in_folder(Path("divided"), ("cat", "dog"), train=60) / "train").rename("pets")
-    pets, asked, reported, listed, shown = page.commands("kerasgreedy train photos --data pets")
+    (stand_in_folder(Path("divided2"), ("crow", "wren"), train=20) / "train").rename("birds")
+    few = ["--set", "training.epochs=1"]
+    pets, asked, reported, learnt, listed, shown = page.commands("kerasgreedy train photos --data pets", {3: few})
+    assert "on test data" in learnt.out
     assert "96x96x3, 2 classes" in pets.err and png("pets.png") and "cat" in shown.out and "48" in shown.out
     assert "most often taken for" in asked.out and "runs/pets/report.html" in reported.out
     assert all(name in listed.out for name in ("cifar10", "svhn", "imagenet", "mnist_rotated")) and "scikit-learn" in listed.out
@@ -117,7 +120,7 @@ def smaller(page):
     assert all(name in summary.out for name in ("parameters", "multiply-adds", "weights", "ms at batch 1", "ms at batch 32"))
     assert Path("runs/half-int8/model.tflite").stat().st_size
 
-    _, curves = page.commands("kerasgreedy train vgg11_k3 --workdir runs/masks")
+    _, curves = page.commands("kerasgreedy train simcnn_k3_cifar --workdir runs/masks")
     assert "masks" in curves.out and png("curves.png")
 
 

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 from conftest import same_weights, some, stop_at, weights, without_time
+from PIL import Image
 
 from kerasgreedy.errors import InputError, Stopped
 from kerasgreedy.runs import longer
@@ -105,10 +107,87 @@ def test_what_does_not_train_longer(trained, monkeypatch, call):
         resume_run(run.workdir, quiet=True, overrides=["training.epochs=5"])
 
 
-def test_a_run_of_a_version_before(trained):
-    run = trained(1, *END_TO_END)
-    for manifest in sorted((run.workdir / "checkpoints").glob("*.json"))[:-1]:
-        manifest.unlink()
-    with pytest.raises(InputError, match=r"versions before did not; to train its network further: .*start_from="):
+@pytest.mark.parametrize("left", ["only the end", "an earlier point", "a damaged end"])
+def test_where_the_end_is_not_kept_nothing_is_trained_twice(trained, left, capsys):
+    """A version before kept no such point; or it was lost. Checkpoints of before it would train the same epochs again."""
+    run = trained(2, *END_TO_END)
+    *before, end, finished = sorted((run.workdir / "checkpoints").glob("*.json"))
+    assert before and finished
+    if left == "a damaged end":
+        end.write_bytes(end.read_bytes()[:-1])
+    else:
+        for manifest in [end, *(before if left == "only the end" else [])]:
+            manifest.unlink()
+    with pytest.raises(InputError, match=r"is not kept; versions before did not keep it; .*start_from="):
         resume_run(run.workdir, quiet=True, overrides=["training.epochs=5"])
+    assert ("passed over a damaged checkpoint" in capsys.readouterr().err) == (left == "a damaged end")
     assert Workdir.open(run.workdir).results() == run.results
+
+
+def test_another_monitor_judges_the_best_point_anew(trained):
+    """Its score by the old one is no score of the new one: the point that is kept is the best by the new one."""
+    run = trained(1, *END_TO_END, "training.keep=best", "training.monitor=validation_accuracy")
+    run = resume_run(run.workdir, quiet=True, overrides=["training.epochs=5", "training.monitor=validation_loss"])
+    records = [r for r in without_time(run.workdir) if r["split"] == "validation"]
+    best = run.results["phases"][-1]["best"]
+    losses = {r["epoch"]: r["loss"] for r in records if r["epoch"]}  # the start was not kept
+    assert best["epoch"] == min(losses, key=losses.get) and best["monitor"] == "validation_loss"
+    assert best["score"][0] == pytest.approx(-losses[best["epoch"]], rel=1e-4)
+
+
+def test_a_run_that_kept_its_last_point_keeps_the_best_from_there(trained):
+    run = trained(1, *END_TO_END, "training.keep=last")
+    run = resume_run(run.workdir, quiet=True, overrides=["training.epochs=3", "training.keep=best"])
+    best = run.results["phases"][-1]["best"]
+    assert best["epoch"] in (1, 2, 3) and run.results["phases"][-1]["keep"] == "best"
+
+
+def test_killed_before_it_trains_on_and_then_its_data_moved(files, tmp_path, monkeypatch):
+    """The place of the data alone is said when it goes on; the epochs that were asked for before are not forgotten."""
+    for split, count in (("train", 12), ("test", 4)):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.random.default_rng((number, len(name), count)).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "pets" / split / name / f"{number}.png")
+    data = [f"data={{dataset: 'folder:{tmp_path / 'pets'}', validation: 4}}", "training.batch_size=5"]
+    run = train_spec(*files, [*END_TO_END, *data, "training.epochs=1"], tmp_path / "run", quiet=True)
+
+    def die(*arguments):
+        raise SystemError("killed")
+
+    monkeypatch.setattr(entry_points, "_train", die)
+    with pytest.raises(SystemError):
+        resume_run(run.workdir, quiet=True, overrides=["training.epochs=3"])
+    monkeypatch.undo()
+    (tmp_path / "pets").rename(tmp_path / "moved")
+    assert resume_run(run.workdir, quiet=True, data_at=str(tmp_path / "moved")).results["epochs"] == 3
+
+
+def test_means_and_verdicts_have_no_point_to_go_on_from(trained):
+    mean = trained(2, *END_TO_END, "training.solver={name: averaged, steps: 4, every: 1}", "training.keep=last", name="mean")
+    with pytest.raises(InputError, match="the mean of its last points has taken their place"):
+        resume_run(mean.workdir, quiet=True, overrides=["training.epochs=4"])
+    linear = [
+        "strategy=random_features", "training.solver={name: fista, tolerance: 0.5}", "training.objective=squared_error",
+        "auxiliary_head={hidden_layers: 0}", "training.regularizers=[{name: l2, weight: 1.0}]", "training.keep=last",
+        "blocks=[{conv: 3}]", "data.augment={}", "training.optimizer.weight_decay=0",
+    ]  # fmt: skip
+    solved = trained(30, *linear, name="solved")
+    assert solved.results["epochs"] < 30 and "below" in solved.results["phases"][-1]["verdict"]
+    with pytest.raises(InputError, match="has found what it looked for"):
+        resume_run(solved.workdir, quiet=True, overrides=["training.epochs=60"])
+
+
+def test_advice_names_the_section_of_the_last_phase(trained):
+    run = trained(1, "prune={keep: 0.5, fine_tune: {epochs: 1}}", "blocks=[{conv: 4}]")
+    with pytest.raises(InputError, match=r"more prune.fine_tune.epochs, or another early_stopping"):
+        resume_run(run.workdir, quiet=True, overrides=["training.epochs=5"])
+    assert resume_run(run.workdir, quiet=True, overrides=["prune.fine_tune.epochs=2"]).results["epochs"] == 3
+
+
+def test_results_of_before_are_never_written_over(trained):
+    run = trained(1, *END_TO_END)
+    (run.workdir / "results_1_epochs.json").write_text("mine")
+    resume_run(run.workdir, quiet=True, overrides=["training.epochs=2"])
+    assert (run.workdir / "results_1_epochs.json").read_text() == "mine" and (run.workdir / "results_1_epochs_2.json").is_file()

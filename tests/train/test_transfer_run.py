@@ -1,6 +1,7 @@
 """New classes on the blocks of a run, an export, a Keras model: the blocks are theirs and stay, and the features are right."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from kerasgreedy.errors import InputError, SpecError
+from kerasgreedy.errors import InputError, SpecError, WorkdirError
 from kerasgreedy.export.export_run import Export, export_run
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.network.build import Network
@@ -186,6 +187,35 @@ def test_a_source_that_changed_before_its_weights_were_taken(flowers, tmp_path, 
     other.save(tmp_path / "net.keras")
     with pytest.raises(InputError, match="changed since this run began: its images are normalised otherwise"):
         resume_run(tmp_path / "new", quiet=True)
+
+
+def test_named_and_repeated_blocks_and_sets_by_name(files, tmp_path, call):
+    files[0].write_text("name: n\nblocks: [{conv: 3}, {layers: [{conv: 4}], repeat: 3, name: wide}]\n")
+    source = train_spec(*files, ["training.epochs=1"], tmp_path / "source", quiet=True)
+    same = ["data.validation=32", "data.train_examples=160", "data.test_examples=50", "training.epochs=1"]
+    for count in (1, 2, 3, 4):
+        own = {"overrides": ["data.dataset=digits", "data.corrupt=error", *same], "workdir": tmp_path / str(count)}
+        run = transfer_learn(source.workdir, blocks=count, quiet=True, **own)
+        assert [block.name for block in run.network.architecture.blocks] == ["block_1", "wide_1", "wide_2", "wide_3"][:count]
+    code, out, err = call(
+        f"transfer-learn {source.workdir} --data digits {' '.join(f'-s {s}' for s in same)} -w {tmp_path / 'named'}"
+    )
+    assert code == 0 and "run folder" in out, err
+
+
+def test_three_channels_for_grey_images(flowers, tmp_path, files):
+    keras_model(scaling=False).save(tmp_path / "bare.keras")
+    with pytest.raises(InputError, match="start_pixels: 'torch' is of images of 3 channels"):
+        sets = [f"data.dataset=folder:{flowers}", *GREY, *QUICK, "start_pixels=torch"]
+        transfer_learn(tmp_path / "bare.keras", files[0], "transfer", 1, sets, tmp_path / "new", True)
+
+
+def test_a_card_that_does_not_say(exported, tmp_path, flowers):
+    shutil.copytree(exported, tmp_path / "export")
+    card = tmp_path / "export/1/assets/model_card.json"
+    card.write_text(json.dumps({key: v for key, v in json.loads(card.read_text()).items() if key != "features_depth"}))
+    with pytest.raises(WorkdirError, match="damaged .features_depth: None"):
+        transfer_learn(tmp_path / "export", overrides=[f"data.dataset=folder:{flowers}", *QUICK], workdir=tmp_path / "new")
 
 
 @pytest.mark.parametrize(
