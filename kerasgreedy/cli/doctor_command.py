@@ -38,6 +38,9 @@ def doctor(
     output.put_table(["package", "version"], rows)
     memory = f"{found['memory_gb']:.1f} GB" if found["memory_gb"] is not None else "an unknown amount"
     output.put(f"{found['cores']} cores, {memory} of memory free, {found['disk_gb']:.0f} GB of disk free here")
+    if found["bfloat16"] is not None:
+        words = "yes" if found["bfloat16"] else "no: precision: mixed_bfloat16 is slower than float32 on it"
+        output.put(f"instructions for bfloat16 on the processor: {words}")
     if devices:
         gpus = found["gpus"]
         output.put(f"devices: {', '.join(gpus) if gpus else 'CPU only'}")
@@ -52,6 +55,7 @@ def doctor(
 def _findings(devices: bool) -> dict[str, Any]:
     from kerasgreedy.data.listing import list_sets
     from kerasgreedy.data.memory import available_memory
+    from kerasgreedy.runs.environment import has_bfloat16
 
     packages = {name: _version(name) for name in (*PACKAGES, *EXTRAS)}
     advice = [f"{name} is missing: pip install {name}" for name in PACKAGES if packages[name] is None]
@@ -69,7 +73,7 @@ def _findings(devices: bool) -> dict[str, Any]:
     return {
         "version": __version__, "python": platform.python_version(), "platform": platform.platform(), "packages": packages,
         "cores": cores, "memory_gb": round(memory, 2) if memory < 1e6 else None, "disk_gb": round(disk, 2), "gpus": gpus,
-        "sets": sets, "advice": advice,
+        "sets": sets, "advice": advice, "bfloat16": has_bfloat16(),
     }  # fmt: skip
 
 

@@ -3,13 +3,17 @@
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 # Settings of a git checkout that make `git status` run a program, or fetch.
 RUNS, FETCHES = ("filter.", "extensions.worktreeconfig", "extensions.partialclone"), (".promisor", ".partialclonefilter")
+# Of x86 and ARM.
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 PACKAGES = ("kerasgreedy", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
@@ -22,6 +26,16 @@ def environment() -> dict[str, Any]:
         "git": _git_state(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def has_bfloat16(facts: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Whether the processor has instructions for bfloat16, without which it is slower than float32; None: not known."""
+    try:
+        text = facts.read_text(errors="replace")
+    except OSError:
+        return None
+    listed = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.M)
+    return bool(BFLOAT16 & {flag for line in listed for flag in line.split()}) if listed else None
 
 
 def _version(name: str) -> str | None:

@@ -24,7 +24,7 @@ from kerasgreedy.runs import longer
 from kerasgreedy.runs.changed_settings import check_same_stages
 from kerasgreedy.runs.checkpoint import CheckpointStore, Snapshot
 from kerasgreedy.runs.devices import Devices, open_devices
-from kerasgreedy.runs.environment import environment
+from kerasgreedy.runs.environment import environment, has_bfloat16
 from kerasgreedy.runs.holding import held, readable_faults
 from kerasgreedy.runs.metrics_log import MetricsLog
 from kerasgreedy.runs.open_run import (
@@ -310,4 +310,6 @@ def _announce(reporter: Reporter, folder: Workdir, job: Job, state: RunState, he
         f"{job.test_images:,} test images, {size}, {job.data.classes} classes), strategy {job.recipe.strategy}, "
         f"recipe {job.recipe.name}{devices}{where}"
     )
+    if kind == "CPU" and has_bfloat16() is False and "mixed_bfloat16" in (job.recipe.precision, job.recipe.frozen_precision):
+        reporter.say("this processor has no instructions for bfloat16: steps are slower than in float32")
     reporter.say(f"run folder: {folder.path}")

@@ -8,6 +8,7 @@ from PIL import Image
 from kerasgreedy.data.survey import survey
 from kerasgreedy.errors import DataError
 from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.runs.environment import has_bfloat16
 from kerasgreedy.spec.load import load
 from kerasgreedy.spec.starter import Starter, plain_name, starter
 
@@ -87,6 +88,20 @@ def test_doctor(call):
     assert code == 0 and found["packages"]["tensorflow"] and found["cores"] >= 1 and found["memory_gb"] > 0
     assert {"name": "digits", "here": "in scikit-learn"} in found["sets"]
     assert "digits" in call("doctor --no-devices")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t\t: fpu avx2 avx512bw\n", False),
+        ("model name\t: bf16\n", None),
+    ],
+)
+def test_instructions_for_bfloat16(tmp_path, text, expected):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert has_bfloat16(tmp_path / "cpuinfo") is expected and has_bfloat16(tmp_path / "none") is None
 
 
 def test_a_folder_of_a_few_images_of_any_name_can_be_trained(call, tmp_path, monkeypatch):
