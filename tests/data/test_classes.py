@@ -283,9 +283,9 @@ def test_what_starts_from_an_older_run_splits_as_it_did(older, tmp_path):
     np.testing.assert_array_equal(validating(run.workdir), validating(older / "whole"))
     # Without validation images there is nothing to keep apart.
     job = prepare(spec_of(SPEC), recipe_of(RECIPE, f"start_from={older / 'whole'}", "data.validation=0"))
-    assert starting.check_start(job).by_class
+    assert starting.check_start_run(job).by_class
     fresh = prepare(spec_of(SPEC), recipe_of(RECIPE, f"start_from={run.workdir}"))
-    assert fresh.by_class and not starting.check_start(fresh).by_class
+    assert fresh.by_class and not starting.check_start_run(fresh).by_class
 
 
 def test_a_plan_counts_as_the_pipeline_does():

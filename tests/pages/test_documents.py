@@ -79,7 +79,7 @@ def trained(page):
     page.says("a folder a class (`pets/cat/1.jpg`, `pets/dog/2.jpg`, ...", "keeps a fifth of each class for testing")
     (stand_in_folder(Path("divided"), ("cat", "dog"), train=60) / "train").rename("pets")
     (stand_in_folder(Path("divided2"), ("crow", "wren"), train=20) / "train").rename("birds")
-    few = ["--set", "training.epochs=1"]
+    few = ["--set", "training.epochs=1", "--set", "training.batch_size=8"]
     pets, asked, reported, learnt, listed, shown = page.commands("kerasgreedy train photos --data pets", {3: few})
     assert "on test data" in learnt.out
     assert "96x96x3, 2 classes" in pets.err and png("pets.png") and "cat" in shown.out and "48" in shown.out

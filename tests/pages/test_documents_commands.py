@@ -11,7 +11,7 @@ from conftest import ROOT, TINY_RECIPE, TINY_SPEC
 from PIL import Image
 from stand_ins import picture, png, stand_in_folder
 
-NOT_KEYS = {"WORKDIR", "never", "train", "evaluate", "results.json", "sensitivity.json", "before", "after"}
+NOT_KEYS = {"WORKDIR", "workdir", "never", "train", "evaluate", "results.json", "sensitivity.json", "before", "after"}
 
 
 def keys_in(value):
@@ -30,9 +30,11 @@ def holds_what_is_said(page, title, answer, besides=""):
 
 
 @pytest.mark.slow
-def test_page_commands(page):
+def test_page_commands(page, monkeypatch):
     shutil.copytree(ROOT / "model_specs", "model_specs")
     stand_in_folder(Path("cifar10"))
+    monkeypatch.setattr("webbrowser.open", lambda *_: True)
+    began(page)
     page.commands("kerasgreedy train model_specs/vgg11_k3.yaml")
     done = page.run(*shlex.split(page.take("kerasgreedy train --resume runs/k1 -s").text))
     assert done.code == 2 and "training is done" in done.err  # this one has not diverged; `codes` has one that did
@@ -45,13 +47,28 @@ def test_page_commands(page):
     codes(page)
 
 
+def began(page):
+    stand_in_folder(Path("pets"), ("cat", "dog"), train=60)
+    stand_in_folder(Path("others"), ("cat", "dog"), train=20)
+    Path("others/train").rename("new_photos")
+    for number, file in enumerate(sorted(Path("new_photos").rglob("*.jpg"))):  # unlike those that were trained on
+        Image.open(file).rotate(5 + number).save(file)
+    few = ["--set", "training.epochs=1", "--set", "data.image_size=32", "--set", "training.batch_size=8"]
+    page.commands("kerasgreedy init pets", {1: few})
+    page.command("kerasgreedy train photos --data pets -w runs/pets", few)
+
+
 def looked_at(page):
-    (scores,) = page.commands("kerasgreedy evaluate runs/k1")
-    holds_what_is_said(page, "evaluate WORKDIR", scores)
+    scores, _, elsewhere = page.commands("kerasgreedy evaluate runs/k1")
+    assert Path("runs/pets/evaluation/test/confusion.png").is_file() and "new_photos" in elsewhere.out
+    words = ("evaluate", "runs/pets", "--data", "new_photos", "--details", "--out", "told", "--json")
+    holds_what_is_said(page, "evaluate WORKDIR", page.run("kerasgreedy", *words))
     assert scores.json["examples"] == 6 and all(0 <= row["top1"] <= 1 for row in scores.json["depths"])
     page.command("kerasgreedy train simcnn_k3_cifar -w runs/k3")
     page.commands("kerasgreedy compare runs/k1 runs/k3")
     assert png("depth.png")
+    page.commands("kerasgreedy report runs/pets --open")
+    assert Path("both.html").is_file()
     again = page.run("kerasgreedy", "train", "--resume", "runs/k1", "--json", "-q")
     holds_what_is_said(page, "train [SPEC]", again)
     assert set(again.json) >= {"depths", "ensemble", "examples"} and next(iter(again.json)) == "workdir"
@@ -60,6 +77,9 @@ def looked_at(page):
 
 
 def changed(page):
+    (stand_in_folder(Path("divided"), ("aster", "daisy"), train=60) / "train").rename("flowers")
+    page.commands("kerasgreedy transfer-learn runs/k3 --data flowers", {0: ["--set", "training.epochs=1"]})
+    assert json.loads(Path("runs/flowers/run.json").read_text())["data"]["class_names"] == ["aster", "daisy"]
     page.commands("kerasgreedy prune runs/k3", {0: ["--epochs", "1", "--images", "20"], 1: ["--epochs", "0", "--images", "20"]})
     page.says("default `WORKDIR-pruned`")
     halves, third = (
@@ -81,13 +101,14 @@ def exported(page):
     Image.fromarray(picture(3)).save("photo.jpg")
     Path("pictures").mkdir()
     Image.fromarray(picture(4)).save("pictures/4.jpg")
-    (predicted,) = page.commands("kerasgreedy predict exports/k3")
-    assert "photo.jpg" in predicted.out and "pictures/4.jpg" in predicted.out
+    one, predicted = page.commands("kerasgreedy predict runs/pets photo.jpg")
+    assert "photo.jpg" in one.out and "pictures/4.jpg" in predicted.out
+    assert Path("answers.csv").is_file() and Path("answers.html").is_file()
     Path("bad.jpg").write_bytes(b"nothing")
     answers = page.run("kerasgreedy", "predict", "exports/k3", "photo.jpg", "bad.jpg", "--json")
     page.says("Files that cannot be read are named on standard error, the others answered, and the exit code is 2")
     assert answers.code == 2 and "bad.jpg" in answers.err
-    holds_what_is_said(page, "predict EXPORT IMAGE...", answers)
+    holds_what_is_said(page, "predict NETWORK IMAGE...", answers)
     assert len(answers.json["predictions"][0]["classes"]) == 3 and answers.json["export"] == "exports/k3/2"
     _, exits = page.commands("kerasgreedy anytime runs/k1")
     assert png("runs/k1/plots/anytime.png") and png("exits.png")
@@ -99,7 +120,6 @@ def exported(page):
 def data(page):
     page.copy_of_cifar10()
     page.commands("kerasgreedy data list")
-    stand_in_folder(Path("pets"), ("cat", "dog"))
     page.commands("kerasgreedy data show digits")
     assert png("digits.png") and png("pets64.png")
     (done,) = page.commands("kerasgreedy data prepare cifar10")
@@ -181,6 +201,8 @@ def analysed(page):
 def codes(page):
     Path("my_spec.yaml").write_text(TINY_SPEC)
     Path("my_recipe.yaml").write_text(TINY_RECIPE)
+    page.commands("kerasgreedy specs --kind recipe")
+    assert Path("mine.yaml").is_file()
     (valid,) = page.commands("kerasgreedy validate my_spec.yaml")
     assert "a valid" in valid.out
     holds_what_is_said(page, "validate FILE...", page.run("kerasgreedy", "validate", "my_spec.yaml", "--json"))

@@ -38,6 +38,7 @@ def test_page_performance(page):
     stand_in_folder(Path("cifar10"))
     options_of(page, "python -m benchmarks.throughput --check")
     options_of(page, "python -m benchmarks.throughput --spec")
+    options_of(page, "python -m benchmarks.throughput --spec simcnn_k1_cifar --width 64")
     options_of(page, 'python -m benchmarks.throughput --spec simcnn_k3_cifar --contenders "ours float32" --before')
     (line,) = command_lines(page.take("python -m benchmarks.input").text)
     benchmark(page, line, "--width", "4", "--batch", "16", "--rounds", "1", "--steps", "1")

@@ -46,7 +46,7 @@ def run(tmp_path):
 def test_a_moved_folder_is_found_again_and_compared(run, tmp_path, capfd):
     before = evaluate_run(run.workdir)
     moved = (tmp_path / "pets").rename(tmp_path / "animals")
-    with pytest.raises(InputError, match="no such folder.*If the data lie elsewhere now: --data PLACE"):
+    with pytest.raises(InputError, match="no such folder.*If the data lie elsewhere now: train --resume RUN --data PLACE"):
         evaluate_run(run.workdir)
     for place in (str(moved), f"folder:{moved}"):
         assert evaluate_run(run.workdir, data_at=place) == before
@@ -66,8 +66,9 @@ def test_a_run_goes_on_with_moved_data_to_the_same_weights(run, tmp_path):
     begun = tmp_path / "begun"
     shutil.copytree(whole.workdir, begun)
     (tmp_path / "pets").rename(tmp_path / "animals")
-    with pytest.raises(InputError, match="training is done"):  # other settings still need a new run
-        resume_run(begun, quiet=True, overrides=["training.epochs=3"], data_at=str(tmp_path / "animals"))
+    longer = resume_run(begun, quiet=True, overrides=["training.epochs=3"], data_at=str(tmp_path / "animals"))
+    assert longer.results["phases"][-1]["epochs"] == 3 and whole.results["phases"][-1]["epochs"] == 1
+    assert resume_run(begun, quiet=True).results == longer.results  # both are written down
 
 
 def test_contents_that_changed_are_not_the_runs_own(run, tmp_path, capfd):

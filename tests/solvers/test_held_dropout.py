@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_RECIPE, recipe_of, same_weights, spec_of, stop_at, two_devices, weights, without_time
+from conftest import TINY_RECIPE, recipe_of, same_weights, some, spec_of, stop_at, two_devices, weights, without_time
 from keras import layers
 
 from kerasgreedy.errors import PlanError, SpecError, Stopped
@@ -89,7 +89,7 @@ def test_off_leaves_it_out_and_drawn_does_not():
         assert received is expected
 
 
-@pytest.mark.parametrize("mode", ["instance", "batch"])
+@pytest.mark.parametrize("mode", some("instance", slow=["batch"]))
 def test_off_from_the_start_is_a_network_without_dropout(train, mode):
     solver = f"training.solver={{name: alternation, mode: {mode}, warm_up_epochs: 0, dropout: DROPOUT}}"
     off = train("off", solver.replace("DROPOUT", "off"))

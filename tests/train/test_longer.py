@@ -107,7 +107,7 @@ def test_what_does_not_train_longer(trained, monkeypatch, call):
         resume_run(run.workdir, quiet=True, overrides=["training.epochs=5"])
 
 
-@pytest.mark.parametrize("left", ["only the end", "an earlier point", "a damaged end"])
+@pytest.mark.parametrize("left", some("a damaged end", slow=["only the end", "an earlier point"]))
 def test_where_the_end_is_not_kept_nothing_is_trained_twice(trained, left, capsys):
     """A version before kept no such point; or it was lost. Checkpoints of before it would train the same epochs again."""
     run = trained(2, *END_TO_END)

@@ -67,6 +67,7 @@ def test_of_a_run(finished, flowers, tmp_path, call):
     assert run.network.architecture.heads[-1].parameters == 4 * 6 * 3 + 3  # linear, on 2x2
 
 
+@pytest.mark.slow
 def test_the_head_is_a_logistic_regression_on_the_features(finished, flowers, tmp_path):
     """Trained to its end without validation images, it answers as scikit-learn's does."""
     sets = ["data.validation=0", "data.test=0.25", "training.keep=last", "training.epochs=400", "training.batch_size=45"]
