@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import DevicesOption, Json, quiet_tensorflow
+from kerasgreedy.cli.options import DevicesOption, Json, Quiet, quiet_tensorflow
 from kerasgreedy.errors import InputError
 from kerasgreedy.spec.analysis_settings import ANALYSES, AnalysisSettings
 from kerasgreedy.spec.strict import as_details, message_of
@@ -22,7 +22,6 @@ Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="For the results. Default: analyses/<name> in the first run folder.")
 ]
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings or weights.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
 def add_analyses(app: typer.Typer) -> None:

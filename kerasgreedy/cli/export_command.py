@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import DataAt, Json, Overwrite, quiet_tensorflow
+from kerasgreedy.cli.options import DataAt, Json, Overwrite, Quiet, quiet_tensorflow
 from kerasgreedy.errors import InputError, tell
 from kerasgreedy.export.format_names import FORMATS
 
@@ -31,7 +31,7 @@ def export(
     free_size: Annotated[bool, typer.Option("--free-size", help="Take images of any size, where the layers allow it.")] = False,
     data_at: DataAt = None,
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a trained network as a SavedModel, and in other formats, for those who do not have this package."""
     answer = _depth(depth)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import DataAt, Json, quiet_tensorflow
+from kerasgreedy.cli.options import DataAt, Json, Quiet, quiet_tensorflow
 
 
 def finish(
@@ -21,7 +21,7 @@ def finish(
     depth: Annotated[int | None, typer.Option("--depth", help="Of the head that is kept. Default: the last trained one.")] = None,
     data_at: DataAt = None,
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Quantise or cluster a trained network with TensorFlow Model Optimization."""
     quiet_tensorflow()

@@ -19,7 +19,17 @@ from kerasgreedy.cli.export_command import export, predict
 from kerasgreedy.cli.finish_command import finish
 from kerasgreedy.cli.frontier_command import frontier
 from kerasgreedy.cli.init_command import init
-from kerasgreedy.cli.options import CheckData, DevicesOption, Json, Overwrite, RecipeOption, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import (
+    CheckData,
+    DevicesOption,
+    Json,
+    NewWorkdir,
+    Overwrite,
+    Quiet,
+    RecipeOption,
+    Sets,
+    quiet_tensorflow,
+)
 from kerasgreedy.cli.own_data import with_data
 from kerasgreedy.cli.prune_command import prune
 from kerasgreedy.cli.report_command import report
@@ -62,7 +72,6 @@ Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Model spec: a YAML fi
 SpecOrRun = Annotated[
     str, typer.Argument(metavar="SPEC", help="Model spec: a YAML file, the name of a shipped one, or a run folder.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 WorkdirArgument = Annotated[Path, typer.Argument(metavar="WORKDIR", help="Run folder.")]
 
 
@@ -98,9 +107,7 @@ def train(
     ] = None,
     recipe: RecipeOption = None,
     sets: Sets = None,
-    workdir: Annotated[
-        Path | None, typer.Option("--workdir", "-w", metavar="DIR", help="New run folder. Default: runs/<spec>-<recipe>-<time>.")
-    ] = None,
+    workdir: NewWorkdir = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="WORKDIR", help="Go on with a run instead of starting one.")
     ] = None,

@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,6 +42,10 @@ DataAt = Annotated[
     str | None,
     typer.Option("--data", metavar="PLACE", help="Where the run's data are now: a path, or as in a recipe."),
 ]
+NewWorkdir = Annotated[
+    Path | None, typer.Option("--workdir", "-w", metavar="DIR", help="New run folder. Default: runs/<spec>-<recipe>-<time>.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
 
 

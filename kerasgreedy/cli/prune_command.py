@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import CheckData, DataAt, DevicesOption, Json, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import CheckData, DataAt, DevicesOption, Json, Quiet, Sets, quiet_tensorflow
 from kerasgreedy.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def prune(
     check_data: CheckData = False,
     data_at: DataAt = None,
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Remove the least important filters of a finished run's network, and fine-tune what is left."""
     kept, budget = number("--keep", keep), number("--multiply-adds", multiply_adds)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kerasgreedy.cli.options import CheckData, DataAt, DevicesOption, Json, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import CheckData, DataAt, DevicesOption, Json, Quiet, Sets, quiet_tensorflow
 from kerasgreedy.cli.prune_command import number, put_smaller
 from kerasgreedy.errors import InputError
 
@@ -42,7 +42,7 @@ def threshold(
     check_data: CheckData = False,
     data_at: DataAt = None,
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Remove kernels, sides of kernels and residual bodies that a structured penalty has made small, and fine-tune."""
     budget = number("--multiply-adds", multiply_adds)

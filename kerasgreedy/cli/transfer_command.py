@@ -1,12 +1,11 @@
 """`transfer-learn`: new classes on the blocks of a trained network."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import DevicesOption, Json, RecipeOption, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import DevicesOption, Json, NewWorkdir, Quiet, RecipeOption, Sets, quiet_tensorflow
 from kerasgreedy.cli.own_data import with_data
 from kerasgreedy.errors import tell
 
@@ -31,12 +30,10 @@ def transfer_learn(
     ] = None,
     recipe: RecipeOption = None,
     sets: Sets = None,
-    workdir: Annotated[
-        Path | None, typer.Option("--workdir", "-w", metavar="DIR", help="New run folder. Default: runs/<spec>-<recipe>-<time>.")
-    ] = None,
+    workdir: NewWorkdir = None,
     devices: DevicesOption = None,
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a linear head for new classes on the blocks of a trained network, which stay as they are."""
     named, overrides, said = with_data(place, recipe, sets or [], RECIPE)

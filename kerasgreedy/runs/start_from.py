@@ -12,7 +12,7 @@ from kerasgreedy.graph.architecture import Architecture
 from kerasgreedy.graph.tree import walk
 from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.runs.checkpoint import NETWORK, Arrays, Snapshot
-from kerasgreedy.runs.workdir import PRUNED, Workdir
+from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.strict import Strict
@@ -32,11 +32,10 @@ def check_start_run(job: Job) -> Job:
         InputError: it is another one.
     """
     folder, source, snapshot = _source(job)
-    changed = (folder.path / PRUNED).is_file()
     odd = differing(job.architecture, source.architecture, job.recipe.start_blocks)
     if odd:
-        spec = folder.path / (PRUNED if changed else "spec.yaml")
-        raise InputError(f"start_from: {odd} {folder.path} and this spec; that run's network is described by {spec}")
+        described = f"that run's network is described by {folder.network_spec}"
+        raise InputError(f"start_from: {odd} {folder.path} and this spec; {described}")
     at = snapshot.meta
     _check_heads(job, source, at["phase"] + (at["epoch"] > 0 or at["step"] > 0))
     return _with_same_split(job, source, folder)

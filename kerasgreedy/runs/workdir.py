@@ -214,6 +214,11 @@ class Workdir:
         self.write(CHANGED, dump(self.documents()[1].value))
 
     @property
+    def network_spec(self) -> Path:
+        """The file that describes its network as it is: what the run began with, or what its actions left."""
+        return self.path / (PRUNED if (self.path / PRUNED).is_file() else "spec.yaml")
+
+    @property
     def checkpoints(self) -> CheckpointStore:
         """Its checkpoints."""
         return CheckpointStore((self._written_by or self.path) / "checkpoints", writes=self._written_by is None)

@@ -10,7 +10,7 @@ import yaml
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.errors import InputError
 from kerasgreedy.runs.open_run import open_job
-from kerasgreedy.runs.workdir import PRUNED, Workdir
+from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.sparsity import from_tfmot
 from kerasgreedy.train.entry_points import Run, train_spec
 
@@ -159,7 +159,7 @@ def smaller_run(
     texts["threshold" if section == "prune" else "prune"] = None
     for key, value in settings.items():
         texts[f"{section}.{key}"] = value
-    spec = folder.path / (PRUNED if (folder.path / PRUNED).is_file() else "spec.yaml")
+    spec = folder.network_spec
     base = [
         f"{section}={{}}",
         *(f"{key}={_yaml(value)}" for key, value in texts.items() if value is not None or not key.startswith(f"{section}.")),

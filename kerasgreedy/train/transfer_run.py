@@ -11,7 +11,7 @@ from kerasgreedy.plan.preparation import prepare
 from kerasgreedy.plan.starts import APPLICATION, ENDINGS, start_kind
 from kerasgreedy.runs.exported import features_depth, version_at
 from kerasgreedy.runs.start_from import stored_info
-from kerasgreedy.runs.workdir import PRUNED, Workdir
+from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.load import as_plain, load_spec
 from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.strict_json import as_json
@@ -66,7 +66,7 @@ def transfer_sets(source: str | Path, spec: str | Path | None, blocks: int | Non
     most = None
     if kind == "run":
         folder = Workdir.open(source)
-        place: Path | str = folder.path / (PRUNED if (folder.path / PRUNED).is_file() else "spec.yaml")
+        place: Path | str = folder.network_spec
         shape = prepare(*folder.documents(), stored_info(folder), begins=False).architecture.input_shape
     elif kind == "export":
         version = version_at(source)

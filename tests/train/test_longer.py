@@ -26,6 +26,18 @@ def trained(files, tmp_path):
     return train
 
 
+def killed_in(place, name, run, monkeypatch):
+    """A finished run is asked for two epochs more, and the process dies in a function."""
+
+    def die(*arguments):
+        raise SystemError("killed")
+
+    monkeypatch.setattr(place, name, die)
+    with pytest.raises(SystemError):
+        resume_run(run.workdir, quiet=True, overrides=["training.epochs=3"])
+    monkeypatch.undo()
+
+
 @pytest.mark.parametrize("sets", some(["training.keep=last"], END_TO_END, slow=[[], [*END_TO_END, "training.keep=last"]]))
 def test_ends_as_one_trained_so_long_at_once(trained, sets):
     """With a constant rate, bit for bit; of several phases only the last one goes on."""
@@ -48,13 +60,7 @@ def test_killed_before_it_trains_on_or_stopped_while_it_does(trained, monkeypatc
     whole = trained(3, *END_TO_END, name="whole")
     run = trained(1, *END_TO_END)
 
-    def die(*arguments):
-        raise SystemError("killed")
-
-    monkeypatch.setattr(entry_points, "_train", die)
-    with pytest.raises(SystemError):
-        resume_run(run.workdir, quiet=True, overrides=["training.epochs=3"])
-    monkeypatch.undo()
+    killed_in(entry_points, "_train", run, monkeypatch)
     assert Workdir.open(run.workdir).results() is None
     stop_at(monkeypatch, 6)
     with pytest.raises(Stopped, match="epoch 3, step 2"):
@@ -69,13 +75,7 @@ def test_killed_between_results_and_the_change(trained, monkeypatch):
     """The results come again, as they were."""
     run = trained(1, *END_TO_END)
 
-    def die(*arguments):
-        raise SystemError("killed")
-
-    monkeypatch.setattr(Workdir, "record_changes", die)
-    with pytest.raises(SystemError):
-        resume_run(run.workdir, quiet=True, overrides=["training.epochs=3"])
-    monkeypatch.undo()
+    killed_in(Workdir, "record_changes", run, monkeypatch)
     again = resume_run(run.workdir, quiet=True)
     assert again.results["depths"] == run.results["depths"] and Workdir.open(run.workdir).changes() == []
 
@@ -153,13 +153,7 @@ def test_killed_before_it_trains_on_and_then_its_data_moved(files, tmp_path, mon
     data = [f"data={{dataset: 'folder:{tmp_path / 'pets'}', validation: 4}}", "training.batch_size=5"]
     run = train_spec(*files, [*END_TO_END, *data, "training.epochs=1"], tmp_path / "run", quiet=True)
 
-    def die(*arguments):
-        raise SystemError("killed")
-
-    monkeypatch.setattr(entry_points, "_train", die)
-    with pytest.raises(SystemError):
-        resume_run(run.workdir, quiet=True, overrides=["training.epochs=3"])
-    monkeypatch.undo()
+    killed_in(entry_points, "_train", run, monkeypatch)
     (tmp_path / "pets").rename(tmp_path / "moved")
     assert resume_run(run.workdir, quiet=True, data_at=str(tmp_path / "moved")).results["epochs"] == 3
 
