@@ -160,6 +160,7 @@ def test_runs_that_are_trained_in_part(tmp_path, files, monkeypatch):
     assert result["points"][-1]["multiply_adds"] == TOGETHER[1] and result["depths"][-1]["multiply_adds_share"] == 1
 
 
+@pytest.mark.slow
 def test_one_depth_and_empty_part(tmp_path, files):
     run = train_spec(*files, ["strategy=end_to_end", "training.epochs=1"], tmp_path / "whole", quiet=True).workdir
     message = r"nothing to exit from: only one depth \(3\) is trained in this run; strategies greedy, decoupled"

@@ -141,6 +141,7 @@ def test_rank_correlation():
     assert rank_correlation(one, np.ones_like(one)) == 0
 
 
+@pytest.mark.slow
 def test_ascent_ends_in_the_corner_of_the_box():
     """Of <w, X> the maximum over a box is its upper end where w > 0 and its lower where w < 0, each colour by its own."""
     model = keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3, use_bias=False)])
@@ -191,6 +192,7 @@ def test_maps_of_a_trained_network_mean_something(explained):
     assert len(methods["grad_cam"]["deletion"]) == 20
 
 
+@pytest.mark.slow
 def test_what_explain_writes(explained):
     names = [file.name for file in explained.files]
     assert names == ["explain.json", "images.csv", "explain.csv", "explain.png", "removal.png"]

@@ -114,6 +114,7 @@ def test_killed_and_begun_again_is_the_same(tmp_path, form):
     assert found.losses == expected.losses and found.connected == expected.connected
 
 
+@pytest.mark.slow
 def test_a_way_between_two_runs(two_runs, tmp_path):
     found = analyse(Connect(examples=100, level=0.9, points=5, steps=100), two_runs, tmp_path / "out", quiet=True)
     figures = found.figures

@@ -324,6 +324,7 @@ def test_a_run_that_kept_nothing_has_no_path(finished, tmp_path):
         analyse(Landscape(along="path"), [finished.workdir], tmp_path / "out", quiet=True)
 
 
+@pytest.mark.slow
 def test_curvature_of_runs(two_runs, tmp_path):
     settings = Curvature(examples=101, batches=2, steps=30, draws=3, surface=3, tolerance=1e-3)
     found = analyse(settings, two_runs[:1], tmp_path / "out", quiet=True)

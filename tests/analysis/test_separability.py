@@ -55,6 +55,7 @@ def test_a_linear_probe_is_one_classifier_a_class(two_runs, probed):
         assert rows[depth]["linear"]["converged"]
 
 
+@pytest.mark.slow
 def test_what_a_probe_writes(probed, two_runs):
     (table,) = probed.tables
     assert table.header == ["run", "classifier", "0", "1", "2", "3", "converged"] and len(table.rows) == 4
@@ -117,6 +118,7 @@ def other_data(tmp_path):
     return tmp_path / "other"
 
 
+@pytest.mark.slow
 def test_transfer_to_a_folder_of_other_sizes(two_runs, other_data, tmp_path):
     settings = Transfer(data=f"folder:{other_data}", per_class=4, splits=3, tuned_splits=1, epochs=2)
     found = analyse(settings, two_runs[:1], tmp_path / "out", quiet=True)

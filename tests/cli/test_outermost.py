@@ -117,6 +117,7 @@ def test_a_limit_of_addresses_is_said_before_tensorflow_ends_the_process(limit, 
         options.quiet_tensorflow()
 
 
+@pytest.mark.slow
 def test_a_file_size_limit_is_said_in_one_line(tmp_path):
     """`ulimit -f`: the folder that was to be made is not half there."""
     command = f"ulimit -f 1; {' '.join(RUN)} train simcnn_k3_cifar -q --workdir {tmp_path}/run"

@@ -116,6 +116,7 @@ def _pipeline_of(files, sets):
     return open_pipeline(_job(files, sets), None)
 
 
+@pytest.mark.slow
 def test_two_devices_parts_of_a_batch_and_resumed_equal_one(files, tmp_path, monkeypatch):
     """Without batch norm, so that parts change nothing but rounding."""
     plain = ["block_defaults.batch_norm=false", "auxiliary_head.batch_norm=false", "blocks.1=[{conv: 6}]", "training.epochs=1"]

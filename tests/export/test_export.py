@@ -32,6 +32,7 @@ def loaded(exported):
     return tf.saved_model.load(exported["out"])
 
 
+@pytest.mark.slow
 def test_images_of_the_data_set_score_as_in_the_run(finished, exported, loaded):
     """Through uint8 images, top-1 of every depth and of the vote on the run's own test images."""
     spec, recipe = (kg.load_spec(finished.workdir / "spec.yaml"), kg.load_recipe(finished.workdir / "recipe.yaml"))
@@ -259,6 +260,7 @@ def fields(message):
     return result
 
 
+@pytest.mark.slow
 def test_free_size_equals_a_network_built_at_that_size(finished, tmp_path):
     done = kg.export_run(finished.workdir, tmp_path / "out", Export(free_size=True), quiet=True)
     network = kg.load_network(finished.workdir)
@@ -301,6 +303,7 @@ def test_all_formats_beside_the_savedmodel(finished, tmp_path):
     np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_format_that_differs_takes_the_whole_version_with_it(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("kerasgreedy.export.formats.tflite", lambda *_: (_ for _ in ()).throw(InputError("other logits")))
     with pytest.raises(InputError, match="other logits"):

@@ -50,6 +50,7 @@ def test_the_savedmodel_and_stock_keras_give_the_logits_of_the_network(runs, tmp
     assert {entry["format"] for entry in done["formats"]} == {"keras", "tflite"}
 
 
+@pytest.mark.slow
 def test_a_head_of_gates_takes_images_of_other_sizes_and_one_of_rows_does_not(runs, tmp_path):
     done = kg.export_run(runs["gated"], tmp_path / "out", Export(free_size=True), quiet=True)
     network = kg.load_network(runs["gated"])

@@ -50,6 +50,7 @@ def test_paths_of_this_machine_stay_here(tmp_path):
     assert b"secret" not in b"".join(tree(tmp_path / "out").values())
 
 
+@pytest.mark.slow
 def test_files_of_which_training_took_the_centre(tmp_path):
     """`serve_encoded` gives for the test files what the network gives for the images that the run was evaluated on."""
     run = _folder_run(tmp_path, "data.test_resize=10")

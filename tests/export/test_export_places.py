@@ -44,6 +44,7 @@ def test_a_full_disk_leaves_nothing(finished, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()  # nor the folder of versions, which was made for it
 
 
+@pytest.mark.slow
 def test_an_export_at_an_odd_path(finished, tmp_path):
     done = kg.export_run(finished.workdir, tmp_path / "a[b] {c}*", kg.Export(formats=("keras", "tflite")), quiet=True)
     assert Path(done["out"]) == tmp_path / "a[b] {c}*/1" and done["difference"] < 1e-5

@@ -128,6 +128,7 @@ def test_cached_gives_the_weights_of_recomputed_bit_for_bit(files, tmp_path, und
     assert not (cached.workdir / "cache").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "spec"),
     some(
@@ -180,6 +181,7 @@ def test_less_precise_features_change_little(files, tmp_path, undisturbed):
     assert 0 < np.linalg.norm(kernel - two["block_3/conv_1/kernel"]) < 0.1 * np.linalg.norm(kernel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("store", "at"), some(("disk", 27), slow=[("memory", 14), ("memory", 27), ("disk", 14)]))
 def test_stopped_and_resumed_equals_never_stopped(files, tmp_path, undisturbed, monkeypatch, store, at):
     """In the second phase and in the third: the resumed process starts its cache from images, the undisturbed one did not."""
@@ -202,6 +204,7 @@ def test_stopped_and_resumed_equals_never_stopped(files, tmp_path, undisturbed, 
     assert without_time(part.workdir) == without_time(whole.workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", some("flip", slow=["none", "seal", "cut", "label"]))
 def test_a_cache_on_disk_is_used_again_if_it_is_whole(files, tmp_path, undisturbed, monkeypatch, capsys, damage):
     overrides = [*VIEWS, "cache.store=disk"]
@@ -233,6 +236,7 @@ def test_a_cache_on_disk_is_used_again_if_it_is_whole(files, tmp_path, undisturb
     same_weights(weights(part.workdir), weights(whole.workdir))
 
 
+@pytest.mark.slow
 def test_later_phases_are_filled_from_the_cache_before(files, tmp_path, undisturbed, monkeypatch):
     expected = weights(undisturbed(*VIEWS).workdir)
     firsts = []
@@ -292,6 +296,7 @@ def test_two_devices_share_a_cache(files, tmp_path):
         np.testing.assert_allclose(value, expected[key], atol=1e-5, err_msg=key)
 
 
+@pytest.mark.slow
 def test_features_of_an_ended_phase_leave_memory(files, tmp_path, monkeypatch):
     """TensorFlow holds on to the Python functions of data sets; the stores must not hang on them."""
     alive: list[weakref.ref] = []
@@ -350,6 +355,7 @@ def test_a_file_of_another_number_of_workers_is_no_damaged_one(tmp_path):
     assert not other.filled and other.fault == f"a cache file of other weights, images or workers: {file}"
 
 
+@pytest.mark.slow
 def test_an_unfilled_memory_cache_gives_way(files, tmp_path, undisturbed, monkeypatch, capsys):
     monkeypatch.setattr(features, "available_memory", lambda: 1000.0)
     run = train_spec(*files, VIEWS, tmp_path / "run", quiet=True)

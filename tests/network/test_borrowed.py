@@ -117,6 +117,7 @@ def test_first_layers_that_scale_are_put_together():
         scaled_inside(keras.Model(images, layers.Conv2D(2, 3)(layers.Rescaling(-1.0, 255.0)(images))), 3)
 
 
+@pytest.mark.slow
 def test_a_vgg_of_keras_applications_is_the_shipped_spec():
     """Every one of its 13 convolutions, at a small size, as its own `preprocess_input` feeds it."""
     from pathlib import Path

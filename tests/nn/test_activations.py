@@ -7,22 +7,27 @@ from pathlib import Path
 
 import pytest
 from activation_cases import ACTIVATIONS, PRECISIONS
+from conftest import some
 
 # Of the largest value: of a map and of the weights after a step. Losses are means of float32 sums.
 COARSE = {"float32": 1e-6, "mixed_bfloat16": 3e-2, "mixed_float16": 3e-3}
 STEP = {"float32": 1e-5, "mixed_bfloat16": 3e-3, "mixed_float16": 1e-3}
 
 
+@pytest.fixture(scope="module", params=some("float32", slow=PRECISIONS[1:]))
+def precision(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def table():
+def table(precision):
     # In a process of its own: without oneDNN, which old processors do not get, nothing is fused.
     place = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, place / "activation_cases.py"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, place / "activation_cases.py", precision], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("norm", ["batch norm", "none"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gives_the_formula_in_training_evaluation_and_exports(table, activation, norm, precision):

@@ -152,6 +152,7 @@ auxiliary_head: {layers: [{flatten: true}, {dense: 64}]}
     assert len({value.ravel()[0] for value in arrays.values()}) == len(arrays)
 
 
+@pytest.mark.slow
 def test_a_run_with_all_of_it_exports(files, tmp_path):
     """Stock layers have no unbiased variance, and give the same all the same."""
     sets = ["block_defaults.batch_norm_variance=unbiased", "block_defaults.initializer=pytorch", "training.epochs=1"]

@@ -49,6 +49,7 @@ def test_page_solvers(page, tmp_path):
         finish_run(done.workdir, tmp_path / "out", Finish("quantize"), quiet=True)
 
 
+@pytest.mark.slow
 def test_page_convex(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for start, name in (("name: small_convex", "small_convex"), ("name: convex_digits", "convex_digits")):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 from documents import command_lines
 from PIL import Image
 from stand_ins import picture
@@ -29,6 +30,7 @@ def photographs(place, classes, count=12):
             Image.fromarray(picture(label)).convert("RGB").resize((30 + number, 32)).save(place / name / f"{number:02}.png")
 
 
+@pytest.mark.slow
 def test_page_transfer(page):
     photographs(Path("photos"), ("cat", "dog", "elk"))
     photographs(Path("flowers"), ("aster", "daisy"))

@@ -37,6 +37,7 @@ def launched(tmp_path):
     return launch
 
 
+@pytest.mark.slow
 def test_page_distribution(page, launched, monkeypatch):
     """A run on two devices, one of two workers, one that goes on elsewhere; what each worker of a cluster is told."""
     monkeypatch.setattr(cluster, "_resolve", lambda hosts: None)  # those of the page are of nobody's network

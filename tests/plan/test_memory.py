@@ -67,6 +67,7 @@ def test_behind_a_linear_layer_nothing_is_kept():
 OUT_OF_MEMORY = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", some(OUT_OF_MEMORY, slow=[MemoryError()]))
 def test_memory_that_runs_out_in_training_is_said_and_loses_nothing(error, files, tmp_path, monkeypatch):
     original, calls = TrainStep.__call__, []

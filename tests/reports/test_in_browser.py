@@ -69,6 +69,7 @@ def luminance(colour):
     return sum(weight * s for weight, s in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_fits_its_screen_and_can_be_read(page, tmp_path, width, dark):

@@ -62,6 +62,7 @@ def test_two_devices_equal_one(strategy_name, norm, settings):
         np.testing.assert_allclose(two[key], value, atol=1e-5, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy_name", "settings"),
     some(

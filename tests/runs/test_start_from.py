@@ -47,6 +47,7 @@ def test_starting_as_the_identity_would_overwrite():
         recipe_of(TINY_RECIPE, "start_from=x", "training.init=identity")
 
 
+@pytest.mark.slow
 def test_heads_that_were_never_trained_are_not_pruned_by(files, tmp_path):
     end_to_end = train_spec(*files, ["strategy=end_to_end", "training.epochs=1"], tmp_path / "e2e", quiet=True)
     with pytest.raises(InputError, match="prune.heads: head_1 was not trained by that run; trained: head_3"):

@@ -190,6 +190,7 @@ def test_stopped_at_a_step_and_resumed_equals_never_stopped(undisturbed, tmp_pat
     equal(resume_run(tmp_path / "part/run", quiet=True), undisturbed(*CONFIGS[config]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "at", "how"),
     some(

@@ -45,6 +45,7 @@ def test_every_step_runs_under_the_masks_of_the_last_refresh(watched, tmp_path, 
     assert found == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "store"),
     some((EACH.replace("memory", "disk"), "disk"), slow=[(BATCH, "memory"), (EACH, "memory")]),

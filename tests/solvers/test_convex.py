@@ -199,6 +199,7 @@ def test_stopped_and_resumed_equals_never_stopped(solve, monkeypatch, recipe, at
     check_resumed(solve, monkeypatch, at, STACK, text, *sets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "recipe", "sets"), some(("stack", "sgd", []), slow=[("stack", "fista", []), ("ccnn", "sgd", ["ball"])])
 )
@@ -258,6 +259,7 @@ def test_filters_off_their_sides_are_counted():
         rectified(network, spec, "head_1")
 
 
+@pytest.mark.slow
 def test_gate_hinge_pulls_filters_to_their_sides(solve):
     sets = ["final_head.layers.0.paired=true", "convex={rectify: true}", "training.epochs=20"]
     shares = []
@@ -267,6 +269,7 @@ def test_gate_hinge_pulls_filters_to_their_sides(solve):
     assert shares[1] < 0.05 * shares[0]
 
 
+@pytest.mark.slow
 def test_gates_without_filters_are_removed_and_nothing_changes(solve):
     prune = "prune={zeros: true, importance: magnitude_l2}"  # of the head, where nothing is said
     sets = ["training.regularizers.0.weight=0.07", "training.epochs=200", "data.validation=20", "training.batch_size=65"]
@@ -331,6 +334,7 @@ def test_a_convexified_network_resumes_to_the_bit(solve, monkeypatch, at):
     check_resumed(solve, monkeypatch, at, CCNN, SGD, *BALL)
 
 
+@pytest.mark.slow
 def test_in_the_ball_the_gap_bounds_how_far_the_optimum_is(solve):
     """Squared error: with f* from a longer run, objective - gap <= f* <= objective; and the ball is full."""
     sets = ["training.regularizers=[{name: nuclear_ball, radius: 0.2}]", "training.epochs=300"]
@@ -343,6 +347,7 @@ def test_in_the_ball_the_gap_bounds_how_far_the_optimum_is(solve):
     assert singular_values(load_network(run.workdir), "head_1").sum() == pytest.approx(0.2, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_path_of_growing_balls_ends_where_the_largest_does_and_is_drawn(solve):
     spec = CCNN.replace("  - [{conv: 4", "#").replace("  - [{random", "  - [{random")
     sets = ["training.regularizers=[{name: nuclear_ball, radius: 0.2}]", "training.epochs=90", "training.solver.gap=1e-3"]
@@ -362,6 +367,7 @@ def test_a_path_of_growing_balls_ends_where_the_largest_does_and_is_drawn(solve)
     assert not path_problems(whole.results["phases"], read_metrics(whole.workdir))
 
 
+@pytest.mark.slow
 def test_a_rectified_run_ends_whatever_its_solver_was_and_however_few_filters_are_left(solve):
     """What is done is not refused again for the network that came of it."""
     sets = ["training.epochs=40", "training.regularizers.0.weight=0.06", "convex={rectify: true, images: 60}"]

@@ -203,6 +203,7 @@ def test_a_run_follows_the_schedule_and_ends_dense(undisturbed):
     assert kept[1]["best"]["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_the_last_phase_starts_from_the_zeros(undisturbed, tmp_path, monkeypatch):
     """Pruned weights are zero before its first step and have moved after it; kept weights start where they ended.
 
@@ -269,6 +270,7 @@ def test_stopped_at_any_step_and_resumed_equals_never_stopped(undisturbed, tmp_p
     assert again.results["phases"] == done.results["phases"]
 
 
+@pytest.mark.slow
 def test_two_devices_equal_one(tmp_path):
     (tmp_path / "tiny.yaml").write_text(
         "name: tiny\nblock_defaults: {batch_norm: true}\nblocks: [{conv: 4}]\nauxiliary_head: {}\n"

@@ -63,6 +63,7 @@ def test_squared_error_with_decay_ends_at_the_closed_form(documents, tmp_path):
         np.testing.assert_allclose(np.vstack([kernel, bias]), w, atol=1e-5 * np.abs(w).max())
 
 
+@pytest.mark.slow
 def test_cross_entropy_with_decay_ends_at_the_optimum_of_scikit_learn(documents, tmp_path):
     """Its C is 1 / (n decay); it does not penalise the offset, so that here kernels alone are decayed."""
     sets = ["training.objective=cross_entropy", "training.optimizer.weight_decay=0", "training.solver.tolerance=1e-5",
@@ -81,6 +82,7 @@ def test_cross_entropy_with_decay_ends_at_the_optimum_of_scikit_learn(documents,
         np.testing.assert_allclose(kernel, other.coef_.T, atol=1e-3 * np.abs(kernel).max())
 
 
+@pytest.mark.slow
 def test_group_lasso_meets_its_optimality_condition(documents, tmp_path):
     """For each class's column w of A^T (A w - y) / n = -weight w / |w|, and at most weight in norm where it is zero."""
     run, heads, labels = solved(documents, tmp_path, *LASSO, "training.epochs=3000")

@@ -86,6 +86,7 @@ def test_a_fixed_beta_of_0_trains_as_relu_bit_for_bit(tmp_path, precision):
             np.testing.assert_allclose(theirs[key], value, atol=3e-6 if precision == "float32" else 3e-2, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learn", some("warm_up", slow=["surrogate"]))
 def test_a_step_moves_thresholds_and_two_replicas_agree(learn):
     """Hardened between two steps, in the same graph: beta stands still from then on; momentum may still move the unread bias."""
@@ -116,6 +117,7 @@ def test_a_step_moves_thresholds_and_two_replicas_agree(learn):
         np.testing.assert_allclose(found[1][name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learn", some("warm_up", slow=["surrogate"]))
 def test_thresholds_are_trained_saved_and_pruned_with_their_filters(tmp_path, learn):
     sets = ["prune={keep: 0.5, fine_tune: {epochs: 1}}"]

@@ -89,6 +89,7 @@ def test_off_leaves_it_out_and_drawn_does_not():
         assert received is expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", some("instance", slow=["batch"]))
 def test_off_from_the_start_is_a_network_without_dropout(train, mode):
     solver = f"training.solver={{name: alternation, mode: {mode}, warm_up_epochs: 0, dropout: DROPOUT}}"
@@ -101,6 +102,7 @@ def test_off_from_the_start_is_a_network_without_dropout(train, mode):
     assert any(np.any(weights(drawn.workdir)[key] != value) for key, value in weights(off.workdir).items() if "kernel" in key)
 
 
+@pytest.mark.slow
 def test_stopped_under_held_patterns_and_resumed_equals_never_stopped(train, tmp_path, monkeypatch):
     """In the second epoch of a hold, so that its masks and patterns are made again; on disk they are read again."""
     whole = train("whole", HELD)

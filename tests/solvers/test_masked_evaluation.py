@@ -99,6 +99,7 @@ def test_fillers_have_no_part_in_the_mask_of_a_batch(masked):
     assert filled == pytest.approx(whole, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_kept_point_is_one_under_masks_and_keeps_their_weights(tmp_path):
     """Masks of the epoch that is kept came from the weights at its start: those of a run that ends there."""
     each = SOLVER.replace("refresh: 2", "refresh: 1")

@@ -134,6 +134,7 @@ def test_importance_is_about_the_phases_objective(documents, tmp_path, squared):
     np.testing.assert_allclose(found["block_2/conv_1"], want, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_resumed_equals_never_stopped(documents, squared, tmp_path, monkeypatch):
     stop_at(monkeypatch, 11)
     with pytest.raises(Stopped):

@@ -49,6 +49,7 @@ def without_times(table):
     return [{key: value for key, value in net.items() if key != "latency"} for net in [*table["nets"], *table["plain"]]]
 
 
+@pytest.mark.slow
 def test_runs_and_figures_and_the_same_after_three_stops(study, tmp_path, monkeypatch):
     table = frontier(study(), tmp_path / "whole", quiet=True)
     one, two = table["nets"]

@@ -55,6 +55,7 @@ def test_ends_as_one_trained_so_long_at_once(trained, sets):
     assert resume_run(run.workdir, quiet=True).results == run.results  # it is done again
 
 
+@pytest.mark.slow
 def test_killed_before_it_trains_on_or_stopped_while_it_does(trained, monkeypatch):
     """Once the change is written down the run is not finished any more, whatever comes between."""
     whole = trained(3, *END_TO_END, name="whole")
@@ -124,6 +125,7 @@ def test_where_the_end_is_not_kept_nothing_is_trained_twice(trained, left, capsy
     assert Workdir.open(run.workdir).results() == run.results
 
 
+@pytest.mark.slow
 def test_another_monitor_judges_the_best_point_anew(trained):
     """Its score by the old one is no score of the new one: the point that is kept is the best by the new one."""
     run = trained(1, *END_TO_END, "training.keep=best", "training.monitor=validation_accuracy")
@@ -142,6 +144,7 @@ def test_a_run_that_kept_its_last_point_keeps_the_best_from_there(trained):
     assert best["epoch"] in (1, 2, 3) and run.results["phases"][-1]["keep"] == "best"
 
 
+@pytest.mark.slow
 def test_killed_before_it_trains_on_and_then_its_data_moved(files, tmp_path, monkeypatch):
     """The place of the data alone is said when it goes on; the epochs that were asked for before are not forgotten."""
     for split, count in (("train", 12), ("test", 4)):
@@ -158,6 +161,7 @@ def test_killed_before_it_trains_on_and_then_its_data_moved(files, tmp_path, mon
     assert resume_run(run.workdir, quiet=True, data_at=str(tmp_path / "moved")).results["epochs"] == 3
 
 
+@pytest.mark.slow
 def test_means_and_verdicts_have_no_point_to_go_on_from(trained):
     mean = trained(2, *END_TO_END, "training.solver={name: averaged, steps: 4, every: 1}", "training.keep=last", name="mean")
     with pytest.raises(InputError, match="the mean of its last points has taken their place"):
@@ -173,6 +177,7 @@ def test_means_and_verdicts_have_no_point_to_go_on_from(trained):
         resume_run(solved.workdir, quiet=True, overrides=["training.epochs=60"])
 
 
+@pytest.mark.slow
 def test_advice_names_the_section_of_the_last_phase(trained):
     run = trained(1, "prune={keep: 0.5, fine_tune: {epochs: 1}}", "blocks=[{conv: 4}]")
     with pytest.raises(InputError, match=r"more prune.fine_tune.epochs, or another early_stopping"):

@@ -69,6 +69,7 @@ def test_resuming_a_finished_run_changes_nothing(finished):
     assert (finished.workdir / "results.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", some(2, slow=[1, 4]))
 def test_stopped_during_an_evaluation_and_resumed_equals_never_stopped(finished, files, tmp_path, monkeypatch, at):
     """The first evaluation is that of the start of phase 1; at 2 and 4 an epoch's steps are done and saved."""
@@ -159,6 +160,7 @@ def test_workers_that_see_different_checkpoints_go_no_further(finished, tmp_path
     assert asked == [json.loads(newest.read_text())["sha256"]]
 
 
+@pytest.mark.slow
 def test_a_damaged_object_is_written_again_by_the_resumed_run(finished, files, tmp_path, monkeypatch):
     """Training is deterministic: after the fall-back the same content, with the same name, has to replace the bad file."""
     monkeypatch.setattr(loop.Loop, "_save_is_due", lambda self: False)
@@ -233,6 +235,7 @@ def test_what_a_killed_write_left_is_removed(finished, tmp_path):
     assert not list(run.glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_early_stopping_and_resume(files, tmp_path, monkeypatch):
     overrides = ["training.epochs=5", "training.early_stopping=2", "training.optimizer={name: adam, learning_rate: 0.01}"]
     whole = train_spec(*files, overrides, tmp_path / "whole", quiet=True)

@@ -50,6 +50,7 @@ def entry_of(run, name="threshold"):
     return next(entry for entry in run.results["phases"] if entry["phase"] == name)
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_network_that_is_left(documents, tmp_path):
     run = train_spec(*documents, [], tmp_path / "run", quiet=True)
     entry = entry_of(run)

@@ -113,6 +113,7 @@ def test_of_an_export(finished, exported, flowers, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_an_export_that_changed_is_refused(finished, flowers, tmp_path):
     export_run(finished.workdir, tmp_path / "export", Export())
     file = next((tmp_path / "export/1/variables").glob("*.data*"))
@@ -190,6 +191,7 @@ def test_a_source_that_changed_before_its_weights_were_taken(flowers, tmp_path, 
         resume_run(tmp_path / "new", quiet=True)
 
 
+@pytest.mark.slow
 def test_named_and_repeated_blocks_and_sets_by_name(files, tmp_path, call):
     files[0].write_text("name: n\nblocks: [{conv: 3}, {layers: [{conv: 4}], repeat: 3, name: wide}]\n")
     source = train_spec(*files, ["training.epochs=1"], tmp_path / "source", quiet=True)

@@ -332,6 +332,7 @@ def test_a_cluster_that_is_named_already(tmp_path):
         assert answer.returncode == 2 and message in answer.stderr, answer.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_the_chief_that_cannot_start_ends_the_others(tmp_path):
     """The run folder is taken: the chief says so, and nobody waits for ever."""
     (tmp_path / "run").mkdir()
