@@ -3,10 +3,10 @@
     python -m benchmarks.parity --data folder:PATH --spec simcnn_k1_cifar --width 64 --seeds 0,1,2 --out parity_k1.json
 
 PATH holds train/<class>/ and test/<class>/. Both sides train the same phases on the same images, with the same split of a seed,
-the same schedule and the same kinds of crops and flips; ours with what it takes to do as PyTorch does: momentum of gradients, the
-unbiased moving variance, PyTorch's initial weights. What is drawn at random is drawn by other generators, so single runs differ
-and means over seeds are compared. Every run that ends is added to OUT at once; runs that are there are not made again, so that
-seeds can be added later.
+the same schedule, the same kinds of crops and flips, and initial weights as PyTorch draws them; ours with what it takes to do
+as PyTorch does: momentum of gradients and the unbiased moving variance. What is drawn at random is drawn by other generators,
+so single runs differ and means over seeds are compared. Every run that ends is added to OUT at once; runs that are there are
+not made again, so that seeds can be added later.
 """
 
 import argparse
@@ -20,8 +20,7 @@ from benchmarks.figures import Machine, conclude, new_figure, parser, put_table,
 from benchmarks.runs import Setting, folder_of, linked_part, run
 
 OURS, TORCH = "ours", "torch"
-AS_PYTORCH = ["training.optimizer.momentum_form=pytorch", "block_defaults.initializer=pytorch",
-              "block_defaults.batch_norm_variance=unbiased"]  # fmt: skip
+AS_PYTORCH = ["training.optimizer.momentum_form=pytorch", "block_defaults.batch_norm_variance=unbiased"]
 SETTINGS = ("spec", "width", "precision", "epochs", "every", "batch", "train_examples", "test_examples", "validation")
 
 
@@ -55,6 +54,7 @@ def _run(options: argparse.Namespace, data: Path, out: Path, side: str, seed: in
         validation=options.validation,
         width=options.width,
         seed=seed,
+        initializer="pytorch",
     )
     _, seconds = run(setting.ours(out, extra=AS_PYTORCH) if side == OURS else setting.torch(out), tuned=side == TORCH)
     depths = json.loads((out / "results.json").read_text())["depths"]

@@ -24,6 +24,7 @@ class Setting:
         every: epochs between two drops of the learning rate by `factor`.
         width: filters of the first block, the others in proportion; None: as the spec says.
         seed: of split, order, initial weights and augmentation.
+        initializer: of both sides: `he_normal` or `pytorch`.
     """
 
     spec: str
@@ -37,6 +38,7 @@ class Setting:
     width: int | None = None
     factor: float = 0.2
     seed: int = 0
+    initializer: str = "he_normal"
 
     def ours(self, out: Path, views: int | None = None, extra: Sequence[str] = ()) -> list[str]:
         """The `kerasgreedy train` command.
@@ -56,6 +58,7 @@ class Setting:
             f"training.schedule.factor={self.factor}",
             f"training.keep={self.keep}",
             f"seed={self.seed}",
+            *([] if self.initializer == "he_normal" else [f"block_defaults.initializer={self.initializer}"]),
             *extra,
         ]
         flags = [part for text in dict(text.partition("=")[::2] for text in sets).items() for part in ("--set", "=".join(text))]
@@ -76,6 +79,7 @@ class Setting:
             "precision": self.precision,
             "validation": self.validation,
             "seed": self.seed,
+            "initializer": self.initializer,
             **({"width": self.width} if self.width else {}),
         }
         flags = [part for key, value in values.items() for part in (f"--{key}", str(value))]

@@ -129,9 +129,10 @@ class SimCNNNet(nn.Module):
     Args:
         tuned: channels_last.
         precision: `float32`, or `mixed_bfloat16` for autocast.
+        initializer: `he_normal`, of convolutions, with zero biases, as ours start; `pytorch`: PyTorch's own start of all layers.
     """
 
-    def __init__(self, numbers: SimCNN, tuned: bool = False, precision: str = "float32"):
+    def __init__(self, numbers: SimCNN, tuned: bool = False, precision: str = "float32", initializer: str = "he_normal"):
         super().__init__()
         self.numbers = numbers
         count = range(len(numbers.blocks))
@@ -141,7 +142,7 @@ class SimCNNNet(nn.Module):
         self.autocast = precision == "mixed_bfloat16"
         self.to(memory_format=self.memory_format)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # as ours starts: He normal, and zero biases
+            if isinstance(module, nn.Conv2d) and initializer == "he_normal":
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

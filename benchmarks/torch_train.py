@@ -35,7 +35,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     images = Images(options.data, options.validation, options.seed)
     spec = open_spec(options.spec, options.width)
-    net = SimCNNNet(SimCNN.of(architecture_of(spec, images.classes)), tuned=True, precision=options.precision)
+    net = SimCNNNet(SimCNN.of(architecture_of(spec, images.classes)), True, options.precision, options.initializer)
     with (options.out / "metrics.jsonl").open("w") as log:
         for depth in range(1, len(net.blocks) + 1):
             train_phase(net, depth, images, options, log)
@@ -170,6 +170,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--validation", type=float, default=0.1, help="share of the training images")
     options.add_argument("--keep", choices=["best", "last"], default="last", help="which epoch's weights a phase ends with")
     options.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
+    options.add_argument("--initializer", choices=["he_normal", "pytorch"], default="he_normal", help="see SimCNNNet")
     options.add_argument("--compiled", action="store_true", help="steps by torch.compile (inductor)")
     options.add_argument("--seed", type=int, default=0)
     return options.parse_args()

@@ -223,6 +223,38 @@ def test_the_pytorch_script_splits_as_we_do(photographs):
     np.testing.assert_allclose(theirs.deviation, ours.deviation, rtol=1e-4)
 
 
+SPREADS = """
+import json, sys
+from benchmarks.specs import architecture_of, open_spec
+from benchmarks.torch_simcnn import SimCNN, SimCNNNet
+net = SimCNNNet(SimCNN.of(architecture_of(open_spec("simcnn_k1_cifar", 32))), initializer=sys.argv[1])
+parts = {"block_3/conv_1": net.blocks[2][1], "head_3/dense_1": net.heads[2][-1]}
+found = {f"{name}/{kind}": value for name, layer in parts.items() for kind, value in zip(("kernel", "bias"), layer.parameters())}
+print(json.dumps({key: [float(value.std()), float(value.abs().max())] for key, value in found.items()}))
+"""
+
+
+@needs_torch
+@pytest.mark.parametrize("initializer", ["pytorch", "he_normal"])
+def test_both_sides_of_a_parity_begin_alike(initializer):
+    """Deviation and bound of a convolution and a classifier; with he_normal the deviation of the convolution, see SimCNNNet."""
+    from benchmarks.specs import open_spec, resolved
+    from kerasgreedy.graph.architecture import architecture
+    from kerasgreedy.network.build import Network
+
+    done = subprocess.run([sys.executable, "-c", SPREADS, initializer], cwd=ROOT, capture_output=True, text=True, check=True)
+    theirs = json.loads(done.stdout)
+    spec = open_spec("simcnn_k1_cifar", 32)
+    spec.setdefault("block_defaults", {})["initializer"] = initializer
+    network = Network(architecture(resolved(spec)))
+    ours = {key: network.arrays(key.partition("/")[0])[key] for key in theirs}
+    conv = "block_3/conv_1/kernel"
+    assert ours[conv].std() == pytest.approx(theirs[conv][0], rel=0.02)
+    if initializer == "pytorch":
+        assert ours["head_3/dense_1/kernel"].std() == pytest.approx(theirs["head_3/dense_1/kernel"][0], rel=0.05)
+        assert all(np.abs(ours[key]).max() == pytest.approx(bound, rel=0.3) for key, (_, bound) in theirs.items())
+
+
 def test_parity_of_means_by_hand():
     from benchmarks.parity import rows
 

@@ -74,6 +74,7 @@ class AlternationPlan(SolverPlan):
         place = "in memory" if self.store == "memory" else "on disk"
         hold = "until the loss stops falling" if settings.refresh == "plateau" else f"for {_epochs(settings.refresh)}"
         views = f" x {self.views} views" if self.views > 1 else ""
+        prunes += ", recorded while an epoch trains" if settings.estimate == "live_epoch" else ""
         return (
             f"{what}, {warm}; held {hold}; {self.row_bytes:,} bytes an image, {gigabytes(self.bytes)} {place} for "
             f"{self.images:,} images{views} (as float32: {floats}){prunes}"
@@ -107,9 +108,24 @@ def plan_alternation(solver: Alternation, asked: SolverRequest) -> AlternationPl
             "seen. Set data.augment_views, leave out data.augment, or use mode: batch"
         )
         raise asked.refused(("mode",), message)
+    if solver.estimate == "live_epoch":
+        _recorded(asked, views, prunes)
     row = row_bytes(units)
     store = _store(solver, row * asked.images * views, asked)
     return AlternationPlan(solver, beta, len(units), counted, row, asked.images, views, store, prunes)
+
+
+def _recorded(asked: SolverRequest, views: int, prunes: bool) -> None:
+    """Refuses what masks cannot be recorded for while an epoch trains."""
+    if views > 1:
+        message = f"received 'live_epoch' with {views} views, of which an epoch sees one; allowed: data.augment_views 1, or pass"
+        raise asked.refused(("estimate",), message)
+    if asked.training.accumulation > 1:
+        message = "received 'live_epoch' with accumulation, but batches are recorded whole; leave out accumulation, or use pass"
+        raise asked.refused(("estimate",), message)
+    if prunes:
+        message = "received 'live_epoch' in a sparse phase, which prunes before it trains; allowed: pass"
+        raise asked.refused(("estimate",), message)
 
 
 def _store(solver: Alternation, size: int, asked: SolverRequest) -> str:

@@ -178,7 +178,7 @@ class RunState:
         others, self._restored_extras = self._restored_extras, {}
         if set(others) != set(self._extras):
             raise CheckpointError(f"the checkpoint is of another kind of phase than the recipe's ({sorted(others)})")
-        variables = self._slots()
+        variables = slots(self._optimizer)
         fits = set(variables) == set(stored)
         if not fits and changed:
             variables = {}
@@ -243,7 +243,7 @@ class RunState:
         due = {*(NETWORK + name for name in changed), *(set(network) - self._saved)}
         arrays: dict[str, Arrays] = {group: self.network.arrays(group.removeprefix(NETWORK)) for group in sorted(due)}
         if self._optimizer is not None:
-            arrays[OPTIMIZER] = {key: keras.ops.convert_to_numpy(v) for key, v in self._slots().items()}
+            arrays[OPTIMIZER] = {key: keras.ops.convert_to_numpy(v) for key, v in slots(self._optimizer).items()}
         extras = {EXTRA + name: extra.arrays() for name, extra in self._extras.items()}
         arrays |= extras
         for values in arrays.values():
@@ -258,7 +258,7 @@ class RunState:
         self._saved = set(groups)
         self._fresh_best = set()
 
-    def _slots(self) -> dict[str, keras.Variable]:
-        """Optimiser variables by place; their own names are not unique. The learning rate follows from the step."""
-        assert self._optimizer is not None
-        return {f"{i:04d}/{v.name}": v for i, v in enumerate(self._optimizer.variables) if v.name != "learning_rate"}
+
+def slots(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
+    """Optimiser variables by place; their own names are not unique. The learning rate follows from the step."""
+    return {f"{i:04d}/{v.name}": v for i, v in enumerate(optimizer.variables) if v.name != "learning_rate"}

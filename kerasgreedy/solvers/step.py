@@ -31,11 +31,13 @@ class Result:
         sums: head -> (sum of losses, number right) over the batch; still on the device.
         warm: nothing was traced for it; for those who time steps.
         examples: of them; None: a batch.
+        recorded: what the support of each device's share was, packed; of a step that records.
     """
 
     sums: Sums
     warm: bool
     examples: int | None = None
+    recorded: Any = None
 
 
 def phase_logits(
@@ -122,6 +124,8 @@ class TrainStep:
         more: what is done to gradients and variables beside what the phase's settings ask for.
         support: given what a batch holds behind the labels, what the layers of the trained components do instead.
         class_weights: (classes,) factors of the losses by label; None: all 1.
+        beside: another step of the same phase, whose updates this one shares, with all that they keep.
+        records: results hold what the support was; not with accumulation.
     """
 
     def __init__(
@@ -134,10 +138,12 @@ class TrainStep:
         more: Sequence[Update] = (),
         support: Support | None = None,
         class_weights: "NDArray[np.float32] | None" = None,
+        beside: "TrainStep | None" = None,
+        records: bool = False,
     ):
-        self._support = support
+        self._support, self._records = support, records
         self._weights = class_weights
-        self.updates = updates_of(Setting(network, phase, optimizer, strategy), *more)
+        self.updates: list[Update] = beside.updates if beside else updates_of(Setting(network, phase, optimizer, strategy), *more)
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
         self._first_block, self._parts = first_block, phase.training.accumulation
         self._batch_size = phase.training.batch_size
@@ -152,35 +158,38 @@ class TrainStep:
 
     def __call__(self, x: Any, labels: Any, *more: Any) -> Sums:
         """Runs the step; returns head -> (sum of losses, number right) over the global batch."""
-        return self._compiled(x, labels, *more)
+        sums: Sums = self._compiled(x, labels, *more)[0]
+        return sums
 
     def result(self, batch: Sequence[Any], number: int) -> Result:
         """Runs the step of a number, counted from 0 in the phase."""
         for update in self.updates:
             update.before(number)
         warm, self._warm = self._warm, True
-        return Result(self(*batch), warm)
+        sums, recorded = self._compiled(*batch)
+        return Result(sums, warm, recorded=recorded)
 
-    def _global(self, *batch: Any) -> Sums:
+    def _global(self, *batch: Any) -> tuple[Sums, Any]:
         optimizer = getattr(self._optimizer, "inner_optimizer", self._optimizer)
         begun, rate = tf.identity(optimizer.iterations.value), tf.identity(optimizer.learning_rate)
-        sums = self._strategy.run(self._replica, args=batch)
+        sums, recorded = self._strategy.run(self._replica, args=batch)
         # A step that overflows is left out, and does not count.
         rate *= tf.cast(optimizer.iterations.value - begun, tf.float32)
         for update in self.updates:
             update.on_variables(rate)
-        return tf.nest.map_structure(lambda x: self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), sums)
+        return tf.nest.map_structure(lambda x: self._strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), sums), recorded
 
-    def _replica(self, *batch: Any) -> Sums:
-        gradients, sums = self._gradients(*batch) if self._parts == 1 else self._accumulated(*batch)
+    def _replica(self, *batch: Any) -> tuple[Sums, Any]:
+        gradients, sums, recorded = self._gradients(*batch) if self._parts == 1 else (*self._accumulated(*batch), ())
         for update in self.updates:
             gradients = update.on_gradients(gradients, self.variables)
         self._optimizer.apply(gradients, self.variables)
-        return sums
+        return sums, recorded
 
-    def _gradients(self, x: tf.Tensor, labels: Labels, *more: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
+    def _gradients(self, x: tf.Tensor, labels: Labels, *more: tf.Tensor) -> tuple[list[tf.Tensor], Sums, Any]:
         values = [variable.value for variable in self.variables]
-        instead, inputs = self._reading(self._support(*more) if self._support else None)
+        support = self._support(*more) if self._support else None
+        instead, inputs = self._reading(support)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             blocks: dict[str, tf.Tensor] = {}
@@ -193,7 +202,8 @@ class TrainStep:
         right = {head: tf.reduce_sum(by_label(functools.partial(_right, _decide(z)), labels)) for head, z in logits.items()}
         # Unconnected: thresholds, while masks stand for them.
         gradients = tape.gradient(objective, values, unconnected_gradients="zero")
-        return gradients, {head: tf.stack([losses[head], right[head]]) for head in logits}
+        recorded = support.bits() if self._records else ()  # type: ignore[union-attr]
+        return gradients, {head: tf.stack([losses[head], right[head]]) for head in logits}, recorded
 
     def _loss(self, head: str, logits: tf.Tensor, block: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return self._objectives[head](logits, labels, block)
@@ -225,7 +235,7 @@ class TrainStep:
 
         def add(part: tf.Tensor, gradients: list[tf.Tensor], sums: Sums) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
             rows = slice(part * size, (part + 1) * size)
-            more = self._gradients(*tf.nest.map_structure(lambda values: values[rows], batch))
+            more = self._gradients(*tf.nest.map_structure(lambda values: values[rows], batch))[:2]
             return part + 1, *tf.nest.map_structure(tf.add, (gradients, sums), more)
 
         zeros = [tf.zeros(v.shape, v.dtype) for v in self.variables]
@@ -235,12 +245,12 @@ class TrainStep:
 
     def _unrolled(self, batch: tuple[Any, ...], size: tf.Tensor) -> tuple[list[tf.Tensor], Sums]:
         """The same without a loop: synchronised batch norm cannot reach the other replicas from inside one."""
-        total = self._gradients(*tf.nest.map_structure(lambda values: values[:size], batch))
+        total = self._gradients(*tf.nest.map_structure(lambda values: values[:size], batch))[:2]
         for part in range(1, self._parts):
             with tf.control_dependencies(tf.nest.flatten(total)):
                 rows = slice(part * size, (part + 1) * size)
                 part_of = tf.nest.map_structure(lambda values: tf.identity(values[rows]), batch)  # noqa: B023 (called at once)
-                total = tf.nest.map_structure(tf.add, total, self._gradients(*part_of))
+                total = tf.nest.map_structure(tf.add, total, self._gradients(*part_of)[:2])
         return total
 
 

@@ -9,7 +9,7 @@ from kerasgreedy.spec.doors import Choice, Door, Named
 from kerasgreedy.spec.strict import Count, fault, faults, show
 
 # Keys that one of the two modes has no use for.
-_STORED = ("refresh", "patience", "min_decrease", "hold_at_most", "store", "memory_gb", "disk_gb")
+_STORED = ("refresh", "estimate", "patience", "min_decrease", "hold_at_most", "store", "memory_gb", "disk_gb")
 _PLATEAU = ("patience", "min_decrease", "hold_at_most")
 _SHARED = ("vote", "beta_of")
 
@@ -54,6 +54,12 @@ class Alternation(Named):
     warm_up_epochs: NonNegativeInt = Field(5, description="epochs of plain descent before the first masks")
     refresh: Count | Literal["plateau"] = Field(
         "plateau", description="instance: masks are estimated anew after so many epochs, or when the training loss stops falling"
+    )
+    estimate: Literal["pass", "live_epoch"] = Field(
+        "pass",
+        description="instance: `pass`: masks are estimated at a refresh in a pass of their own, in inference mode; `live_epoch`: "
+        "they are recorded while the refresh's epoch trains, each image's as it was when it was trained on (batch norm of its "
+        "batch, dropout as drawn), and held from the next epoch on",
     )
     patience: Count = Field(2, description="instance, plateau: so many epochs without `min_decrease` end the hold")
     min_decrease: float = Field(0.01, ge=0, lt=1, description="instance, plateau: share by which the loss has to fall")

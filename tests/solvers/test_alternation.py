@@ -10,6 +10,7 @@ from masked import Images, Masked
 from kerasgreedy.errors import Stopped
 from kerasgreedy.inputs.feature_store import StoreFolder
 from kerasgreedy.solvers.alternation.alternation import AlternationSolver
+from kerasgreedy.solvers.alternation.held_masks import HeldMasks
 from kerasgreedy.solvers.schedules import make_optimizer
 from kerasgreedy.solvers.solver import Task
 from kerasgreedy.train.entry_points import resume_run, train_spec
@@ -80,15 +81,15 @@ def watched(monkeypatch):
     def step(self, batch, number):
         if self.masked:
             x, labels, bits = batch
-            present = {name: self._network.arrays(name) for name in self._phase.trains}
-            self._take(self.held_weights)
-            _, again, _ = self._estimating(np.arange(len(labels)), x, labels)
-            self._take(present)
+            present = self.held._present()
+            self.held._take(self.held.weights)
+            _, again, _ = self.held._estimating(np.arange(len(labels)), x, labels)
+            self.held._take(present)
             np.testing.assert_array_equal(bits, again)
             assert 0 < np.mean(bits) < 255
             steps.append(len(labels))
-            if len(self._stores) == 2:
-                views.append(np.mean(self._stores[0].array != self._stores[1].array))
+            if len(self.held._stores) == 2:
+                views.append(np.mean(self.held._stores[0].array != self.held._stores[1].array))
         return original(self, batch, number)
 
     monkeypatch.setattr(AlternationSolver, "step", step)
@@ -247,7 +248,7 @@ def test_stopped_again_while_masks_of_a_begun_epoch_are_estimated(undisturbed, t
 @pytest.mark.parametrize("damage", some("bits", slow=[None, "seal", "cut"]))
 def test_masks_on_disk_are_read_again_only_if_they_are_whole(undisturbed, tmp_path, monkeypatch, damage):
     steps, fills = [], []
-    original = AlternationSolver._fill_store
+    original = HeldMasks._fill_store
 
     def step(self, *arguments):
         steps.append(1)
@@ -259,7 +260,7 @@ def test_masks_on_disk_are_read_again_only_if_they_are_whole(undisturbed, tmp_pa
         return original(self, store, view)
 
     monkeypatch.setattr(Reporter, "step", step)
-    monkeypatch.setattr(AlternationSolver, "_fill_store", fill)
+    monkeypatch.setattr(HeldMasks, "_fill_store", fill)
     with pytest.raises(Stopped):
         run(tmp_path / "part", DISK)
     assert fills == [1, 0]
