@@ -16,7 +16,7 @@ from kerasgreedy.analysis.separability import answers, cnn_head, features, few_s
 from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.loaders import open_data
-from kerasgreedy.errors import DataError, InputError
+from kerasgreedy.errors import DataError, InputError, did_you_mean
 from kerasgreedy.network.build import Network
 from kerasgreedy.reports.countdown import Countdown
 from kerasgreedy.reports.separability_plot import draw_transfer
@@ -114,7 +114,7 @@ class TransferAnalysis(Analysis[Transfer]):
             runs.append(entry)
         first = targets[0]
         about = {"classes": len(first.classes), "images": len(first.labels), "tested": len(first.splits[0][1])}
-        chosen = {key: getattr(settings, key) for key in ("per_class", "splits", "tuned_blocks", "tuned_splits")}
+        chosen = {key: getattr(settings, key) for key in ("leave_out", "per_class", "splits", "tuned_blocks", "tuned_splits")}
         return {"dataset": settings.data, **about, **chosen, "pixels": pixels, "runs": runs}
 
     def tables(self, found: dict[str, Any]) -> list[Table]:
@@ -126,9 +126,10 @@ class TransferAnalysis(Analysis[Transfer]):
             ]
             words = {"scratch": "network trained from scratch", "tuned": f"last {found['tuned_blocks']} block(s) tuned"}
             rows += [[run["name"], words[key], _text(run[key]), ""] for key in words if key in run]
+        left_out = f" without {', '.join(found['leave_out'])}" if found["leave_out"] else ""
         title = (
-            f"{found['dataset']}, {found['classes']} classes: mean accuracy over classes in %, {found['per_class']} images a "
-            f"class train, {found['tested']:,} test, {found['splits']} splits"
+            f"{found['dataset']}{left_out}, {found['classes']} classes: mean accuracy over classes in %, {found['per_class']} "
+            f"images a class train, {found['tested']:,} test, {found['splits']} splits"
         )
         return [Table("transfer", ["network", "features", "accuracy", "with untrained weights"], rows, title)]
 
@@ -139,7 +140,7 @@ class TransferAnalysis(Analysis[Transfer]):
     def _target(self, subject: Subject) -> Target:
         settings, parts = self.settings, subject.parts
         data = Data(dataset=settings.data, data_dir=settings.data_dir)
-        images, labels, classes = _images(data, parts.network.architecture.input_shape)
+        images, labels, classes = _without(settings.leave_out, *_images(data, parts.network.architecture.input_shape))
         fitted = np.asarray(parts.pipeline.mean, np.float32), np.asarray(parts.pipeline.deviation, np.float32)
         return Target(images, labels, classes, fitted, self._splits(labels, classes))
 
@@ -231,6 +232,20 @@ def _images(data: Data, shape: Sequence[int]) -> tuple["NDArray[np.uint8]", "NDA
     if not labels:
         raise DataError(f"{data.dataset}: holds no images")
     return np.concatenate(images), np.concatenate(labels).astype(np.int64), list(info.class_names)
+
+
+def _without(
+    left_out: Sequence[str], images: "NDArray[np.uint8]", labels: "NDArray[np.int64]", classes: list[str]
+) -> tuple["NDArray[np.uint8]", "NDArray[np.int64]", list[str]]:
+    """What is left without some classes; the others are numbered anew, in their order."""
+    odd = [name for name in left_out if name not in classes]
+    if odd:
+        raise InputError(f"--leave-out: received '{odd[0]}'; allowed: names of classes{did_you_mean(odd[0], classes)}")
+    kept = [name for name in classes if name not in left_out]
+    if len(kept) < 2:
+        raise InputError(f"--leave-out: leaves {len(kept)} of {len(classes)} classes; allowed: two or more are left")
+    numbers = np.array([kept.index(name) if name in kept else -1 for name in classes])[labels]
+    return images[numbers >= 0], numbers[numbers >= 0], kept
 
 
 def _pixels(target: Target) -> dict[int, "NDArray[Any]"]:

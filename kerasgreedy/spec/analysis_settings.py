@@ -201,6 +201,11 @@ class Transfer(AnalysisSettings):
     name: Literal["transfer"] = "transfer"
     data: str = Field(min_length=1, description="data set, as a recipe's `data.dataset`; any classes and image sizes")
     data_dir: str | None = Field(None, description="as a recipe's `data.data_dir`")
+    leave_out: list[str] = Field(
+        [],
+        description="classes whose images do not take part: `background_google` of `caltech101`, which the paper's 101 classes "
+        "are without",
+    )
     per_class: Count = Field(30, description="images of each class that train")
     splits: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="random divisions")
     test_examples: Count = Field(5000, description="images that test, at most, of each division")

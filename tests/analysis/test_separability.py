@@ -137,6 +137,19 @@ def test_transfer_to_a_folder_of_other_sizes(two_runs, other_data, tmp_path):
     assert again.figures["pixels"] != figures["pixels"]
 
 
+def test_classes_can_be_left_out():
+    """The other images and labels stay as they were, numbered anew."""
+    from kerasgreedy.analysis.transfer import _without
+
+    images, labels, names = np.arange(5), np.array([2, 0, 1, 2, 1]), ["ant", "background_google", "bass"]
+    kept, numbers, left = _without(["background_google"], images, labels, names)
+    assert (kept.tolist(), numbers.tolist(), left) == ([0, 1, 3], [1, 0, 1], ["ant", "bass"])
+    with pytest.raises(InputError, match="received 'background'; allowed: names of classes; did you mean 'background_google'"):
+        _without(["background"], images, labels, names)
+    with pytest.raises(InputError, match="leaves 1 of 3 classes"):
+        _without(["ant", "bass"], images, labels, names)
+
+
 def test_divisions_are_by_class_and_do_not_meet(two_runs, other_data, tmp_path):
     from kerasgreedy.analysis.transfer import TransferAnalysis
 
@@ -154,8 +167,8 @@ def test_the_commands(two_runs, call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(f"probe {two_runs[0]} --examples 60 --kinds linear --depth 3 --out here --json")
     assert code == 0 and json.loads(out.splitlines()[-1])["kinds"] == ["linear"]
-    code, out, _ = call(f"transfer {two_runs[0]} --data digits --per-class 3 --splits 2 --out there")
-    assert code == 0 and "raw pixels" in out and "layer 3" in out
+    code, out, _ = call(f"transfer {two_runs[0]} --data digits --leave-out 0,7 --per-class 3 --splits 2 --out there")
+    assert code == 0 and "raw pixels" in out and "layer 3" in out and "digits without 0, 7, 8 classes" in " ".join(out.split())
     for command, message in (
         (f"probe {two_runs[0]} --kinds liner", "received 'liner'; allowed: 'linear', 'cnn1' or 'cnn2'"),
         (f"transfer {two_runs[0]}", "--data: required key is missing"),

@@ -111,7 +111,8 @@ def test_stopped_and_resumed_equals_never_stopped(train, tmp_path, monkeypatch, 
 
 @pytest.mark.slow
 def test_two_devices_equal_one(train):
-    sets = HELD, "training.batch_size=16", "training.epochs=4"
+    # Without a warm-up, whose dropout each device draws on its own.
+    sets = HELD.replace("warm_up_epochs: 1", "warm_up_epochs: 0"), "training.batch_size=16", "training.epochs=4"
     one, two = train("one", *sets), train("two", *sets, strategy=two_devices())
     for key, value in weights(one.workdir).items():
         if "seed" not in key:
