@@ -25,7 +25,8 @@ class AlternationPlan(SolverPlan):
         images: training images.
         views: different views of the training data; 0 where every epoch draws new ones.
         store: `memory`, `disk`, or `none` for masks that are made for each batch.
-        prunes: connections that no example's active path crosses are held at zero (a sparse phase).
+        prunes: how connections are told that are held at zero, in a sparse phase: `dsd.unused`; None: none are.
+        weight_beta: of `dsd`.
     """
 
     settings: Alternation
@@ -36,7 +37,8 @@ class AlternationPlan(SolverPlan):
     images: int = 0
     views: int = 0
     store: str = "none"
-    prunes: bool = False
+    prunes: str | None = None
+    weight_beta: float | None = None
 
     reads_alone = True
 
@@ -64,7 +66,12 @@ class AlternationPlan(SolverPlan):
         settings = self.settings
         what = f"{settings.mode} masks on {self.layers} layers ({self.units:,} units)"
         warm = f"after {_epochs(settings.warm_up_epochs)} without" if settings.warm_up_epochs else "from the start"
-        prunes = ", unused connections pruned" if self.prunes else ""
+        unused = {
+            "paths": "unused connections",
+            "filters": "unused filters",
+            "weights": f"weights with w^2 <= {self.weight_beta}",
+        }
+        prunes = f", {unused[self.prunes]} pruned" if self.prunes else ""
         prunes += {"drawn": "", "held": ", dropout held with them", "off": ", dropout off under them"}[settings.dropout]
         if self.store == "none":
             rule = "majority vote" if settings.vote == "majority" else "eq. 41"
@@ -99,9 +106,10 @@ def plan_alternation(solver: Alternation, asked: SolverRequest) -> AlternationPl
         raise asked.refused(("dropout",), f"received '{solver.dropout}'; nothing that trains has dropout; leave it out")
     counted = sum(math.prod(unit.shape) for unit in units.values())
     beta = solver.example_beta(asked.training.batch_size)
-    views, prunes = asked.recipe.data.views, asked.prunes
+    views, dsd = asked.recipe.data.views, asked.recipe.dsd if asked.prunes else None
+    prunes, weight_beta = (dsd.unused or "paths", dsd.weight_beta) if dsd else (None, None)
     if solver.mode == "batch":
-        return AlternationPlan(solver, beta, len(units), counted, views=views or 0, prunes=prunes)
+        return AlternationPlan(solver, beta, len(units), counted, views=views or 0, prunes=prunes, weight_beta=weight_beta)
     if views is None:
         message = (
             "received 'instance' with augmentation drawn anew in every epoch: a stored mask belongs to an example as it was "
@@ -109,13 +117,13 @@ def plan_alternation(solver: Alternation, asked: SolverRequest) -> AlternationPl
         )
         raise asked.refused(("mode",), message)
     if solver.estimate == "live_epoch":
-        _recorded(asked, views, prunes)
+        _recorded(asked, views)
     row = row_bytes(units)
     store = _store(solver, row * asked.images * views, asked)
-    return AlternationPlan(solver, beta, len(units), counted, row, asked.images, views, store, prunes)
+    return AlternationPlan(solver, beta, len(units), counted, row, asked.images, views, store, prunes, weight_beta)
 
 
-def _recorded(asked: SolverRequest, views: int, prunes: bool) -> None:
+def _recorded(asked: SolverRequest, views: int) -> None:
     """Refuses what masks cannot be recorded for while an epoch trains."""
     if views > 1:
         message = f"received 'live_epoch' with {views} views, of which an epoch sees one; allowed: data.augment_views 1, or pass"
@@ -123,7 +131,7 @@ def _recorded(asked: SolverRequest, views: int, prunes: bool) -> None:
     if asked.training.accumulation > 1:
         message = "received 'live_epoch' with accumulation, but batches are recorded whole; leave out accumulation, or use pass"
         raise asked.refused(("estimate",), message)
-    if prunes:
+    if asked.prunes:
         message = "received 'live_epoch' in a sparse phase, which prunes before it trains; allowed: pass"
         raise asked.refused(("estimate",), message)
 

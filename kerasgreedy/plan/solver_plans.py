@@ -24,7 +24,7 @@ class SolverRequest:
         trains: components whose weights move.
         losses: heads that have a loss.
         images: for training.
-        prunes: connections that no example's active path crosses are to be held at zero.
+        prunes: connections that masks leave unused are to be held at zero.
     """
 
     recipe: Recipe

@@ -1,6 +1,6 @@
 """Dense, sparse, dense training (Han et al. 2017; with alternation: the support paper, section 4.2): settings of its phases."""
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -20,8 +20,8 @@ class Dsd(Strict):
     Steps of `schedule` are training steps of the sparse phase, the first is 0; where one is active, masks are chosen anew before
     it. With `keep: best` a point of the sparse phase counts only when the schedule has reached its final sparsity.
 
-    With `sparse.solver: {name: alternation, ...}` no sparsity is set: weights that lie on no active path of any training image,
-    given the phase's first masks, are pruned.
+    With `sparse.solver: {name: alternation, ...}` no sparsity is set: what the phase's first masks leave unused is pruned, as
+    `unused` reads it.
     """
 
     sparsity: Pruned | None = Field(
@@ -32,6 +32,13 @@ class Dsd(Strict):
     schedule: SparsitySchedule | None = Field(
         None, description="instead of `sparsity`: `constant_sparsity` or `polynomial_decay`, see below"
     )
+    unused: Literal["paths", "filters", "weights"] | None = Field(
+        None,
+        description="with alternation, the connections 'with zero mask' (section 4.2), which the paper does not define: `paths`, "
+        "the default: weights on no active path of any training image; `filters`: all weights of a filter that no active path "
+        "crosses in more than half of the batches; `weights`: those with w^2 up to `weight_beta`, as eq. 38 has it for units",
+    )
+    weight_beta: float | None = Field(None, gt=0, description="of `unused: weights`, which needs it")
     sparse: TrainingChanges = Field(
         default_factory=TrainingChanges, description="what the sparse phase does otherwise than `training`"
     )
@@ -62,9 +69,22 @@ class Dsd(Strict):
         slower = training.optimizer.model_copy(update={"learning_rate": DENSE_RATE * training.optimizer.learning_rate})
         return self.dense.over(training.model_copy(update={"optimizer": slower}))
 
+    def _readings(self) -> None:
+        if self.unused and not self.by_masks:
+            raise faults(
+                "Dsd", [fault("is of alternation in the sparse phase; leave it out, or set sparse.solver", at=("unused",))]
+            )
+        if self.unused == "weights" and self.weight_beta is None:
+            raise faults(
+                "Dsd", [fault("received 'weights', which needs weight_beta beside it, a number above 0", at=("unused",))]
+            )
+        if self.weight_beta is not None and self.unused != "weights":
+            raise faults("Dsd", [fault("is of unused: weights; leave it out", at=("weight_beta",))])
+
     @model_validator(mode="after")
     def _one_schedule(self) -> "Dsd":
         schedule = self.schedule
+        self._readings()
         degree = "sparsity" if self.sparsity is not None else "schedule" if schedule is not None else None
         if self.by_masks and degree:
             message = "solver 'alternation' of the sparse phase prunes what its masks leave unused; leave it out"

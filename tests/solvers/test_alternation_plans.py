@@ -4,11 +4,12 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import same_weights, some, two_devices, weights, without_time
+from conftest import recipe_of, same_weights, some, two_devices, weights, without_time
 from sklearn.datasets import load_digits
-from test_alternation import BATCH, PLAIN, refreshes, run, watched  # noqa: F401 (a fixture)
+from test_alternation import BATCH, PLAIN, RECIPE, refreshes, run, watched  # noqa: F401 (a fixture)
 
-from kerasgreedy.errors import Stopped
+from kerasgreedy.errors import SpecError, Stopped
+from kerasgreedy.solvers.alternation import alternation
 from kerasgreedy.solvers.masks import Masks
 from kerasgreedy.train import loop
 from kerasgreedy.train.entry_points import resume_run
@@ -153,3 +154,54 @@ def test_a_sparse_phase_prunes_what_its_masks_leave_unused(tmp_path, monkeypatch
     assert phases[1]["alternation"]["pruned"] == pytest.approx(share) and phases[1]["alternation"]["refreshes"] == [1]
     # A point of the sparse phase counts once its masks are there: of scores that only fall, the first after that is its best.
     assert [phase["best"]["epoch"] for phase in phases] == [0, 2, 0]
+
+
+@pytest.mark.parametrize("unused", ["filters", "weights"])
+def test_other_readings_of_unused_connections_by_hand(tmp_path, monkeypatch, unused):
+    """`filters`: units that are off, or reach none that is on, in more than half of the batches; `weights`: w^2."""
+    expected, held = {}, []
+    first_masks, hold = alternation.AlternationSolver._first_masks, Masks.hold
+
+    def look(self, view):
+        arrays = self._network.arrays("block_1")
+        first, bias, second, shift = (arrays[f"block_1/dense_{n}/{part}"] for n in (1, 2) for part in ("kernel", "bias"))
+        if unused == "weights":
+            expected.update({"block_1/dense_1/kernel": first**2 > 0.01, "block_1/dense_2/kernel": second**2 > 0.01})
+        else:
+            times = np.zeros(24), np.zeros(12)
+            for _, x, _ in self._source.view(None):
+                a = np.maximum(x.numpy().reshape(16, -1) @ first + bias, 0)
+                inside = (a**2).mean(0) > 0.05
+                b = np.maximum((a * inside) @ second + shift, 0)
+                beyond = (b**2).mean(0) > 0.05
+                times[0][:] += inside & beyond.any()
+                times[1][:] += beyond & inside.any()
+            for n, (kernel, count) in enumerate(zip((first, second), times, strict=True), start=1):
+                expected[f"block_1/dense_{n}/kernel"] = np.broadcast_to(count >= 2, kernel.shape)
+        yield from first_masks(self, view)
+
+    monkeypatch.setattr(alternation.AlternationSolver, "_first_masks", look)
+    monkeypatch.setattr(Masks, "hold", lambda self, kept: (held.append(kept), hold(self, kept))[1])
+    solver = "{name: alternation, mode: batch, warm_up_epochs: 0, beta: 0.05}"
+    reading = f"unused: {unused}" + (", weight_beta: 0.01" if unused == "weights" else "")
+    data = "data={dataset: digits, train_examples: 80, test_examples: 20, validation: 16, normalize: unit}"
+    sparse = f"dsd={{{reading}, sparse: {{solver: {solver}}}}}"
+    done = run(tmp_path / "one", "strategy=dsd", sparse, "training.epochs=1", data, spec=DENSE)
+    (kept,) = held
+    for key, mask in expected.items():
+        np.testing.assert_array_equal(kept[key], mask, err_msg=key)
+        assert 0 < mask.mean() < 1, key
+    assert 0 < done.results["phases"][1]["alternation"]["pruned"] < 1
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("{unused: filters}", "dsd.unused: is of alternation in the sparse phase"),
+        ("{unused: weights, sparse: {solver: alternation}}", "dsd.unused: received 'weights', which needs weight_beta"),
+        ("{weight_beta: 0.1, sparse: {solver: alternation}}", "dsd.weight_beta: is of unused: weights; leave it out"),
+    ],
+)
+def test_readings_that_are_refused(section, message):
+    with pytest.raises(SpecError, match=message):
+        recipe_of(RECIPE, "strategy=dsd", f"dsd={section}")

@@ -14,7 +14,7 @@ from kerasgreedy.runs.checkpoint import Arrays
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.state import Extra
 from kerasgreedy.solvers.alternation.betas import estimate_betas
-from kerasgreedy.solvers.alternation.connections import used_connections
+from kerasgreedy.solvers.alternation.connections import heavy_weights, used_connections
 from kerasgreedy.solvers.alternation.held_masks import HeldMasks, RecordedMasks
 from kerasgreedy.solvers.alternation.masked_network import packed, support_file
 from kerasgreedy.solvers.alternation.support import Estimated, Held, Shared, Support, drawn_places
@@ -221,8 +221,12 @@ class AlternationSolver(Solver):
         if self._kept:
             supports = self._support if not self._stored else self._estimates
             views = range(self.plan.views) if self._source.augments and self.plan.views else [view]
-            used = yield from used_connections(self._network, self._phase, self._source, views, supports, not self._stored)
+            if self.plan.weight_beta is not None:
+                used = heavy_weights(self._network, self._phase, self.plan.weight_beta)
+            else:
+                most, batches = self.plan.prunes == "filters", not self._stored
+                used = yield from used_connections(self._network, self._phase, self._source, views, supports, batches, most)
             used = self._devices.from_chief(used)
             self._kept.hold(used)
-            self._news.append(f"{100 * self._kept.sparsity():.1f} % of the weights lie on no active path: pruned")
+            self._news.append(f"{100 * self._kept.sparsity():.1f} % of the weights are unused (by {self.plan.prunes}): pruned")
             self._news += [f"nothing of {key} is used: beta may be too large" for key, mask in used.items() if not mask.any()]

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,6 +25,7 @@ def used_connections(
     views: Sequence[int | None],
     support: Callable[[], Instead],
     whole: bool,
+    most: bool = False,
 ) -> "Generator[tuple[str, int, int], None, dict[str, NDArray[np.bool_]]]":
     """Yields (what is being done, images done, images in all); returns kernel -> True where some example uses a weight.
 
@@ -35,13 +37,9 @@ def used_connections(
         views: of the training images that are looked at.
         support: makes the masks of a batch, or of the part of it that runs at a time.
         whole: leave out a last batch that is filled up.
+        most: instead, True for all weights of a filter of which some weight is used in at least half of the batches.
     """
-    kernels = {
-        key: variable
-        for name in phase.trains
-        for key, variable in network.variables(name).items()
-        if key.endswith("/kernel")
-    }  # fmt: skip
+    kernels = _kernels(network, phase)
     classes = network.architecture.classes
     parts = phase.training.accumulation
     size = phase.training.batch_size // parts
@@ -58,13 +56,32 @@ def used_connections(
         return [gradient != 0 for gradient in tape.gradient(total, values, unconnected_gradients="zero")]
 
     used = {key: np.zeros(kernel.shape, bool) for key, kernel in kernels.items()}
-    total, done = len(source) * len(views), 0
+    times = {key: np.zeros(kernel.shape[-1], int) for key, kernel in kernels.items()}  # batches that use a filter
+    total, done, batches = len(source) * len(views), 0, 0
     for rows, x, _ in itertools.chain.from_iterable(source.view(view) for view in views):
         real = rows.numpy() >= 0
         if not (whole and not real.all()):
             for part, counts in zip(tf.split(x, parts), np.split(real.astype(np.float32), parts), strict=True):
                 for key, touches in zip(used, touched(part, tf.constant(counts)), strict=True):
                     used[key] |= touches.numpy()
+                    times[key] += touches.numpy().any(tuple(range(len(touches.shape) - 1)))
+                batches += 1
         done += int(real.sum())
         yield "looking for unused connections", done, total
-    return used
+    if not most:
+        return used
+    return {key: np.broadcast_to(2 * times[key] >= batches, kernel.shape) for key, kernel in kernels.items()}
+
+
+def heavy_weights(network: Network, phase: Phase, beta: float) -> "dict[str, NDArray[np.bool_]]":
+    """Kernel -> True where w^2 > beta: eq. 38 of the support paper, of weights."""
+    return {key: np.square(keras.ops.convert_to_numpy(kernel)) > beta for key, kernel in _kernels(network, phase).items()}
+
+
+def _kernels(network: Network, phase: Phase) -> dict[str, keras.Variable]:
+    return {
+        key: variable
+        for name in phase.trains
+        for key, variable in network.variables(name).items()
+        if key.endswith("/kernel")
+    }  # fmt: skip
