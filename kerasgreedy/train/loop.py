@@ -19,13 +19,14 @@ from kerasgreedy.plan.stages import Phase, phases_of
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.kept_weights import is_due, kept_file
 from kerasgreedy.runs.metrics_log import MetricsLog
-from kerasgreedy.runs.state import Best, RunState
+from kerasgreedy.runs.state import RunState
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.solvers.schedules import learning_rates, make_optimizer
 from kerasgreedy.solvers.solver import Solver, Task
 from kerasgreedy.solvers.step import Result, class_weights
 from kerasgreedy.spec.objective_settings import CrossEntropy
 from kerasgreedy.spec.solver_settings import SOLVERS
+from kerasgreedy.train.best_point import BestPoint
 from kerasgreedy.train.monitoring import Looks, Watch, diverged, watched_parts
 from kerasgreedy.train.performing import Doing, perform
 from kerasgreedy.train.progress import Reporter
@@ -71,6 +72,7 @@ class Loop:
         # Of the running phase.
         self.training = job.recipe.training
         self.solver: Solver
+        self.best: BestPoint
         self.input: PhaseInput
         self.steps = pipeline.steps(self.training.batch_size)
         self._saved_at = time.monotonic()
@@ -141,10 +143,11 @@ class Loop:
         if not self.state.attach(optimizer, self.solver.extras, self.changed):
             self.reporter.say("  the optimiser is of another kind than before: it begins anew")
         watch = Watch(phase, self.state.network, self.strategy, self.input, watched_parts(self.training, self.pipeline))
+        self.best = BestPoint(phase, self.state, watch, self.solver, self.steps, self.folder)
         if not self.state.position.started:
             self._start(phase, watch)
         elif self.changed:
-            self._judge_anew(phase, watch)
+            self.best.judge_anew(self.asked.ends(f"before phase {phase.name} went on; what was saved before is whole"))
         while not self._phase_done(phase):
             self._begin_epoch(phase)
             train = self._epoch(phase)
@@ -157,7 +160,7 @@ class Loop:
         ended_by = {"verdict": verdict.reason} if verdict else {}
         self.state.finish_phase(phase, self.training.keep == "best", {**self.solver.record().as_dict(), **ended_by})
         self._save(phase.trains)
-        del self.input, self.solver  # and with them cached features that the next phase has no use for
+        del self.input, self.solver, self.best  # and with them cached features that the next phase has no use for
 
     def _open_input(self, phase: Phase) -> PhaseInput:
         """What the phase reads; a signal while features are computed ends the run."""
@@ -177,35 +180,13 @@ class Loop:
 
     def _start(self, phase: Phase, watch: Watch) -> None:
         """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""
-
-        if self._counts():
+        if self.best.counts():
             looks = watch.look(0, self.asked.ends(f"before phase {phase.name} began; what was saved before is whole"))
             self._record_looks(phase, looks)
-            self.state.position.best = Best(watch.score(looks), 0, monitor=self.training.monitor)
-            self.state.keep_best(phase)
+            self.best.take(looks)
         self._keep_weights(phase)
         self.state.position.started = True
         self._save(phase.trains)
-
-    def _judge_anew(self, phase: Phase, watch: Watch) -> None:
-        """The best point so far, by what is monitored from now on; where none was kept, that of now, if an epoch has ended."""
-        position, network = self.state.position, self.state.network
-        best = position.best
-        if not self.training.watches or (best and best.monitor == self.training.monitor):
-            return
-        seen = self.asked.ends(f"before phase {phase.name} went on; what was saved before is whole")
-        if best is None:
-            if position.step == 0 and self._counts():
-                score = watch.score(watch.look(position.epoch, seen))
-                position.best = Best(score, position.epoch, monitor=self.training.monitor)
-                self.state.keep_best(phase)
-            return
-        now = {name: network.arrays(name) for name in phase.trains}
-        for name, arrays in self.state.best_arrays.items():
-            network.load_arrays(name, arrays)
-        position.best = Best(watch.score(watch.look(best.epoch, seen)), best.epoch, monitor=self.training.monitor)
-        for name, arrays in now.items():
-            network.load_arrays(name, arrays)
 
     def _begin_epoch(self, phase: Phase) -> None:
         """Lets the solver get ready, and logs what it noted."""
@@ -286,17 +267,7 @@ class Loop:
         spent = {"elapsed_seconds": round(position.seconds, 3), "peak_memory_bytes": peak_memory()}
         self._record(phase, "train", train, learning_rate=rate, weight_norm=norm, **spent, **self.solver.figures())
         self._record_looks(phase, looks)
-        note = ""
-        if self._counts():
-            score = watch.score(looks)
-            if position.best is None or score > position.best.score:
-                position.best = Best(score, position.epoch, monitor=self.training.monitor)
-                self.state.keep_best(phase)
-                if self.training.keep == "best":
-                    self.folder.keep(self.solver.files())
-                note = ", best so far"
-            else:
-                position.best.waited += 1
+        note = ", best so far" if self.best.counts() and self.best.take(looks) else ""
         last = phase.losses[-1]
         self.reporter.epoch(phase, position.epoch, train[last], looks.get("validation", {}).get(last, {}), note)
         due = self.devices.chief and time.monotonic() - self._saved_at > SAVE_SHARE * self._save_seconds
@@ -311,10 +282,6 @@ class Loop:
         if is_due(self.job.recipe.keep_checkpoints, phase.epochs, epoch):
             arrays = {key: value for name in phase.trains for key, value in self.state.network.arrays(name).items()}
             self.folder.keep(kept_file(phase.index, epoch, arrays))
-
-    def _counts(self) -> bool:
-        """Whether this point of the path may be its best."""
-        return self.training.watches and self.solver.counts(self.state.position.epoch, self._phase_step())
 
     def _phase_done(self, phase: Phase) -> bool:
         return self.state.position.ended(phase) or (self.state.position.started and self.solver.verdict() is not None)

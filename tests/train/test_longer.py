@@ -112,12 +112,14 @@ def test_what_does_not_train_longer(trained, monkeypatch, call):
 def test_where_the_end_is_not_kept_nothing_is_trained_twice(trained, left, capsys):
     """A version before kept no such point; or it was lost. Checkpoints of before it would train the same epochs again."""
     run = trained(2, *END_TO_END)
-    *before, end, finished = sorted((run.workdir / "checkpoints").glob("*.json"))
-    assert before and finished
+    *manifests, finished = sorted((run.workdir / "checkpoints").glob("*.json"))
+    ends = [file for file in manifests if json.loads(file.read_text())["meta"]["epoch"] == 2]  # one more where one was due
+    assert ends and len(ends) < len(manifests) and finished
     if left == "a damaged end":
-        end.write_bytes(end.read_bytes()[:-1])
+        for end in ends:
+            end.write_bytes(end.read_bytes()[:-1])
     else:
-        for manifest in [end, *(before if left == "only the end" else [])]:
+        for manifest in manifests if left == "only the end" else ends:
             manifest.unlink()
     with pytest.raises(InputError, match=r"is not kept; versions before did not keep it; .*start_from="):
         resume_run(run.workdir, quiet=True, overrides=["training.epochs=5"])
