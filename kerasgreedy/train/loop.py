@@ -77,6 +77,7 @@ class Loop:
         self.steps = pipeline.steps(self.training.batch_size)
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
+        self._saved_place: tuple[int, int, int] | None = None
         changes = len(folder.changes())
         self.changed, state.position.changes = changes > state.position.changes, changes
 
@@ -152,7 +153,7 @@ class Loop:
             self._begin_epoch(phase)
             train = self._epoch(phase)
             self._after_epoch(phase, train, watch, float(rates[min(self._phase_step(), len(rates)) - 1]))
-        if phase.index + 1 == len(self.job.phases):
+        if phase.index + 1 == len(self.job.phases) and self._saved_place != self._place():
             self._save(phase.trains)  # from here the run can be trained longer
         if self.training.keep == "last":
             self.folder.keep(self.solver.files())
@@ -318,8 +319,12 @@ class Loop:
         position.log_bytes = self.log.length
         position.log_marks = [*position.log_marks[: position.phase], (self.log.length, self.log.digest)]
         self.state.save(changed)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_place = time.monotonic(), self._place()
         self._save_seconds = self._saved_at - before
+
+    def _place(self) -> tuple[int, int, int]:
+        position = self.state.position
+        return position.phase, position.epoch, position.step
 
     def _stopped(self, phase: Phase) -> str:
         position = self.state.position
