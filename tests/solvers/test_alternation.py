@@ -81,10 +81,10 @@ def watched(monkeypatch):
     def step(self, batch, number):
         if self.masked:
             x, labels, bits = batch
-            present = self.held._present()
-            self.held._take(self.held.weights)
+            present = self.held._present_weights()
+            self.held._take_weights(self.held.weights)
             _, again, _ = self.held._estimating(np.arange(len(labels)), x, labels)
-            self.held._take(present)
+            self.held._take_weights(present)
             np.testing.assert_array_equal(bits, again)
             assert 0 < np.mean(bits) < 255
             steps.append(len(labels))

@@ -110,6 +110,19 @@ def test_stopped_and_resumed_equals_never_stopped(train, tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("at", [6, 10])
+def test_goes_on_with_another_optimiser(train, tmp_path, monkeypatch, at):
+    """What the epoch cannot be trained again with: masks that are missing are estimated, with the weights that are known."""
+    stop_at(monkeypatch, at)
+    with pytest.raises(Stopped):
+        train("stopped", LIVE)
+    monkeypatch.undo()
+    run = resume_run(tmp_path / "stopped", quiet=True, overrides=["training.optimizer={name: adam, learning_rate: 1e-3}"])
+    assert run.results["phases"][0]["alternation"]["refreshes"] == [1, 4]
+    assert all(np.isfinite(value).all() for value in weights(run.workdir).values())
+
+
+@pytest.mark.slow
 def test_two_devices_equal_one(train):
     # Without a warm-up, whose dropout each device draws on its own.
     sets = HELD.replace("warm_up_epochs: 1", "warm_up_epochs: 0"), "training.batch_size=16", "training.epochs=4"

@@ -68,12 +68,7 @@ class HeldMasks:
             return
         store = self._open(view, refreshed)
         if self._devices.agree(not store.filled)[0]:  # several workers walk through the batches together
-            present = self._present()
-            self._take(self.held())
-            try:
-                yield from self._fill_store(store, view)
-            finally:
-                self._take(present)
+            yield from self._fill_store(store, view)
         self._stores[view] = store
 
     def batches(self, view: int | None, epoch: int, first_step: int) -> tf.data.Dataset:
@@ -90,10 +85,10 @@ class HeldMasks:
         """Takes what `held` gave."""
         self.weights = {name: held[name] for name in self._phase.trains if name in held}
 
-    def _present(self) -> Mapping[str, Arrays]:
+    def _present_weights(self) -> Mapping[str, Arrays]:
         return {name: self._network.arrays(name) for name in self.weights}
 
-    def _take(self, held: Mapping[str, Arrays]) -> None:
+    def _take_weights(self, held: Mapping[str, Arrays]) -> None:
         for name in self.weights:
             self._network.load_arrays(name, held[name])
 
@@ -106,7 +101,12 @@ class HeldMasks:
         return FeatureStore(self.plan.images, (self.plan.row_bytes,), "uint8", file, stamp, self._devices.workers)
 
     def _fill_store(self, store: FeatureStore, view: int | None) -> Steps:
-        yield from self._pass(store, view, np.zeros(self.plan.images, bool))
+        present = self._present_weights()
+        self._take_weights(self.weights)
+        try:
+            yield from self._pass(store, view, np.zeros(self.plan.images, bool))
+        finally:
+            self._take_weights(present)
         store.finish()
 
     def _pass(self, store: FeatureStore, view: int | None, there: "NDArray[np.bool_]") -> Steps:
@@ -207,6 +207,10 @@ class RecordedMasks(HeldMasks):
 
     def _again(self, store: FeatureStore, refreshed: int, steps: int | None, view: int | None) -> Steps:
         """Trains the recorded epoch again, up to a step; None: all of it."""
+        if set(self._rest["optimizer"]) != set(slots(self._optimizer)):  # the run goes on with an optimiser of another kind
+            if steps is None:
+                yield from self._fill_store(store, view)
+            return
         if steps == 0:
             return
         present = self._present()
@@ -236,14 +240,14 @@ class RecordedMasks(HeldMasks):
             self._there[places] = True
 
     def _present(self) -> Mapping[str, Arrays]:
-        return {**super()._present(), **self._present_rest()}
+        return {**self._present_weights(), **self._present_rest()}
 
     def _present_rest(self) -> Mapping[str, Arrays]:
         variables = {key: keras.ops.convert_to_numpy(variable) for key, variable in slots(self._optimizer).items()}
         return {"optimizer": variables, **{f"extra {name}": extra.arrays() for name, extra in self._extras.items()}}
 
     def _take(self, held: Mapping[str, Arrays]) -> None:
-        super()._take(held)
+        self._take_weights(held)
         for key, variable in slots(self._optimizer).items():
             variable.assign(held["optimizer"][key])
         for name, extra in self._extras.items():
