@@ -182,7 +182,9 @@ class Training(Strict):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread evenly over all classes")
     keep: Literal["best", "last"] = Field("last", description="which point of its path a phase ends with")
     monitor: Monitor = Field(
-        "validation_accuracy", description="what `best` and early stopping look at; with several heads, the deepest one's"
+        "validation_accuracy",
+        description="what `keep: best` and early stopping look at; with several heads, the deepest one's. `train_loss`, the loss "
+        "of all training images in inference mode, is measured for these two only",
     )
     early_stopping: Count | None = Field(None, description="end a phase after so many epochs without a better point")
     init: Literal["fresh", "identity"] = Field(
