@@ -21,6 +21,7 @@ from benchmarks.runs import Setting, folder_of, linked_part, run
 
 OURS, TORCH = "ours", "torch"
 AS_PYTORCH = ["training.optimizer.momentum_form=pytorch", "block_defaults.batch_norm_variance=unbiased"]
+INITIALIZER = "pytorch"
 SETTINGS = ("spec", "width", "precision", "epochs", "every", "batch", "train_examples", "test_examples", "validation")
 
 
@@ -54,7 +55,7 @@ def _run(options: argparse.Namespace, data: Path, out: Path, side: str, seed: in
         validation=options.validation,
         width=options.width,
         seed=seed,
-        initializer="pytorch",
+        initializer=INITIALIZER,
     )
     _, seconds = run(setting.ours(out, extra=AS_PYTORCH) if side == OURS else setting.torch(out), tuned=side == TORCH)
     depths = json.loads((out / "results.json").read_text())["depths"]
@@ -69,11 +70,11 @@ def _begun(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SystemExit: it was with other settings.
     """
-    settings = {key: getattr(options, key) for key in SETTINGS}
+    settings = {**{key: getattr(options, key) for key in SETTINGS}, "initializer": INITIALIZER}
     if not options.out.exists():
         return {"benchmark": "parity", **settings, "top1": {OURS: {}, TORCH: {}}}
     result = json.loads(options.out.read_text())
-    odd = [key for key in SETTINGS if result.get(key) != settings[key]]
+    odd = [key for key in settings if result.get(key) != settings[key]]
     if odd:
         raise SystemExit(f"{options.out}: is of {odd[0]} {result.get(odd[0])}, and not {settings[odd[0]]}; give another --out")
     return dict(result)

@@ -238,6 +238,8 @@ def _without(
     left_out: Sequence[str], images: "NDArray[np.uint8]", labels: "NDArray[np.int64]", classes: list[str]
 ) -> tuple["NDArray[np.uint8]", "NDArray[np.int64]", list[str]]:
     """What is left without some classes; the others are numbered anew, in their order."""
+    if not left_out:
+        return images, labels, classes
     odd = [name for name in left_out if name not in classes]
     if odd:
         raise InputError(f"--leave-out: received '{odd[0]}'; allowed: names of classes{did_you_mean(odd[0], classes)}")

@@ -84,7 +84,7 @@ def _option(key: str, field: Any) -> Any:
     listed = typing.get_origin(plain) is list
     plain = _plain(typing.get_args(plain)[0]) if listed else plain
     words = typing.get_args(plain) if typing.get_origin(plain) is typing.Literal else ()
-    kind: Any = str if words or listed or plain not in (int, float, bool) else plain
+    kind: Any = list[str] if listed else str if words or plain not in (int, float, bool) else plain
     default = ",".join(map(str, field.default)) if listed else None if field.is_required() else field.default
     shown = "" if default in (None, "") else f" Default: {default}."
     text = f"{field.description[0].upper()}{field.description[1:]}".replace("`", "").rstrip(".") + "." + shown
@@ -103,11 +103,11 @@ def _given(settings: type[AnalysisSettings], values: dict[str, Any]) -> dict[str
         if value is None:
             continue
         plain = _plain(settings.model_fields[key].annotation)
-        if isinstance(value, list):
+        if _argument(settings.model_fields[key]):
             value = list(value)
         elif typing.get_origin(plain) is list:
             inner = _plain(typing.get_args(plain)[0])
-            parts = [part.strip() for part in value.split(",") if part.strip()]
+            parts = [part.strip() for text in value for part in text.split(",") if part.strip()]
             value = [_number(inner, part) for part in parts] if inner in (int, float) else parts
         found[key] = value
     return found

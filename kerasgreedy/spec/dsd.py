@@ -36,7 +36,7 @@ class Dsd(Strict):
         None,
         description="with alternation, the connections 'with zero mask' (section 4.2), which the paper does not define: `paths`, "
         "the default: weights on no active path of any training image; `filters`: all weights of a filter that no active path "
-        "crosses in more than half of the batches; `weights`: those with w^2 up to `weight_beta`, as eq. 38 has it for units",
+        "crosses in batches of over half the images; `weights`: those with w^2 up to `weight_beta`, as eq. 38 has it for units",
     )
     weight_beta: float | None = Field(None, gt=0, description="of `unused: weights`, which needs it")
     sparse: TrainingChanges = Field(

@@ -105,6 +105,11 @@ class Alternation(Named):
     disk_gb: float = Field(20.0, ge=0, description="instance: at most so many gigabytes in the run folder")
 
     @property
+    def unmasked_epochs(self) -> int:
+        """Epochs before the first one under held masks."""
+        return self.warm_up_epochs + (self.estimate == "live_epoch")
+
+    @property
     def threshold(self) -> float | Literal["warm_up"]:
         """`beta` with its default."""
         if self.beta is not None:

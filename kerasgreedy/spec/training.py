@@ -217,11 +217,12 @@ class Training(Strict):
 def unmasked(training: Training, at: tuple[str, ...] = ()) -> list[InitErrorDetails]:
     """A line when the warm-up of solver `alternation` takes all epochs; `at` is where the training stands."""
     solver = training.solver
-    if not isinstance(solver, Alternation) or solver.warm_up_epochs < training.epochs:
+    if not isinstance(solver, Alternation) or solver.unmasked_epochs < training.epochs:
         return []
     given = "warm_up_epochs" in solver.model_fields_set
     said = f"received {solver.warm_up_epochs}" if given else f"warm_up_epochs is {solver.warm_up_epochs} where it is left out"
-    message = f"{said}; of {training.epochs} epochs none would be left for masks"
+    records = " and one that records them" if solver.estimate == "live_epoch" else ""
+    message = f"{said}{records}; of {training.epochs} epochs none would be left for masks"
     return [fault(message, at=(*at, "solver", "warm_up_epochs"))]
 
 

@@ -167,7 +167,7 @@ def test_the_commands(two_runs, call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(f"probe {two_runs[0]} --examples 60 --kinds linear --depth 3 --out here --json")
     assert code == 0 and json.loads(out.splitlines()[-1])["kinds"] == ["linear"]
-    code, out, _ = call(f"transfer {two_runs[0]} --data digits --leave-out 0,7 --per-class 3 --splits 2 --out there")
+    code, out, _ = call(f"transfer {two_runs[0]} --data digits --leave-out 0 --leave-out 7 --per-class 3 --splits 2 --out there")
     assert code == 0 and "raw pixels" in out and "layer 3" in out and "digits without 0, 7, 8 classes" in " ".join(out.split())
     for command, message in (
         (f"probe {two_runs[0]} --kinds liner", "received 'liner'; allowed: 'linear', 'cnn1' or 'cnn2'"),

@@ -5,11 +5,14 @@ import signal
 import numpy as np
 import pytest
 from conftest import recipe_of, same_weights, some, two_devices, weights, without_time
+from masked import Images, Masked
 from sklearn.datasets import load_digits
 from test_alternation import BATCH, PLAIN, RECIPE, refreshes, run, watched  # noqa: F401 (a fixture)
 
 from kerasgreedy.errors import SpecError, Stopped
 from kerasgreedy.solvers.alternation import alternation
+from kerasgreedy.solvers.alternation.connections import used_connections
+from kerasgreedy.solvers.alternation.support import Estimated
 from kerasgreedy.solvers.masks import Masks
 from kerasgreedy.train import loop
 from kerasgreedy.train.entry_points import resume_run
@@ -192,6 +195,24 @@ def test_other_readings_of_unused_connections_by_hand(tmp_path, monkeypatch, unu
         np.testing.assert_array_equal(kept[key], mask, err_msg=key)
         assert 0 < mask.mean() < 1, key
     assert 0 < done.results["phases"][1]["alternation"]["pruned"] < 1
+
+
+@pytest.mark.parametrize("parts", [1, 8])
+def test_half_of_the_images_decide_which_filters_are_used(parts):
+    """Nine images in batches of eight, one at a time or all together: fillers and short batches count as what they hold."""
+    net = Masked("[{conv: 3, kernel_size: 1}]", "{beta: 1}", f"training.accumulation={parts}")
+    kernel = np.zeros((1, 1, 2, 3), np.float32)
+    kernel[0, 0, 0] = 1, 2, 4
+    net.network.load_arrays("block_1", {**net.network.arrays("block_1"), "block_1/conv_1/kernel": kernel})
+    images = np.zeros((9, 8, 8, 2), np.float32)
+    images[:, 0, 0, 0] = np.linspace(0.2, 1.0, 9)  # that give more than 1: none, five, eight
+    supports = lambda: Estimated(net.units, net.settings, net.betas)  # noqa: E731
+    work = used_connections(net.network, net.phase, Images(images), [None], supports, False, most=True)
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            next(work)
+    used = ended.value.value["block_1/conv_1/kernel"][0, 0, 0]
+    assert used.tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(

@@ -94,13 +94,14 @@ class AlternationSolver(Solver):
             self._refreshes.append(epoch)
             self._best, self._waited = None, 0
             if self._stored:
-                self.held.refresh()
+                self.held.refresh(epoch)
         self._recording = self._settings.estimate == "live_epoch" and epoch == self._refreshes[-1]
         if self._stored:
             yield from self.held.fill(self._view(epoch), self._refreshes[-1], epoch, step)
 
     def news(self) -> list[str]:
-        news, self._news = self._news, []
+        news, self._news = [*self._news, *self.held.news], []
+        self.held.news.clear()
         return news
 
     def events(self, epoch: int) -> list[str]:
@@ -113,8 +114,6 @@ class AlternationSolver(Solver):
         else:
             for place, batch in enumerate(self._devices.batches(self._batches(epoch, first_step)), start=number):
                 yield self.step(batch, place)
-        for update in self._masked.updates:
-            update.finish()
 
     def step(self, batch: Sequence[Any], number: int) -> Result:
         """One step of the optimiser, under masks or, in the warm-up, without."""
@@ -126,7 +125,7 @@ class AlternationSolver(Solver):
         return self.held.batches(self._view(epoch), epoch, first_step)
 
     def end(self, losses: float) -> None:
-        if not self.masked:
+        if not self.masked or self._recording:
             return
         if self._best is None or losses < self._best * (1 - self._settings.min_decrease):
             self._best, self._waited = losses, 0
@@ -134,8 +133,9 @@ class AlternationSolver(Solver):
             self._waited += 1
 
     def counts(self, epochs: int, steps: int) -> bool:
-        """Only with masks in force."""
-        return epochs > self._settings.warm_up_epochs
+        """Only with masks in force in the epoch before."""
+        recorded = self._settings.estimate == "live_epoch" and epochs - 1 in self._refreshes
+        return epochs > self._settings.warm_up_epochs and not recorded
 
     def figures(self) -> dict[str, Any]:
         return {**penalty_of(self._masked.updates), **({"masks": True} if self.masked and not self._recording else {})}
@@ -229,4 +229,5 @@ class AlternationSolver(Solver):
             used = self._devices.from_chief(used)
             self._kept.hold(used)
             self._news.append(f"{100 * self._kept.sparsity():.1f} % of the weights are unused (by {self.plan.prunes}): pruned")
-            self._news += [f"nothing of {key} is used: beta may be too large" for key, mask in used.items() if not mask.any()]
+            name = "weight_beta" if self.plan.prunes == "weights" else "beta"
+            self._news += [f"nothing of {key} is used: {name} may be too large" for key, mask in used.items() if not mask.any()]

@@ -37,7 +37,7 @@ def used_connections(
         views: of the training images that are looked at.
         support: makes the masks of a batch, or of the part of it that runs at a time.
         whole: leave out a last batch that is filled up.
-        most: instead, True for all weights of a filter of which some weight is used in at least half of the batches.
+        most: instead, True for all weights of a filter of which some weight is used in batches with at least half of the images.
     """
     kernels = _kernels(network, phase)
     classes = network.architecture.classes
@@ -56,21 +56,22 @@ def used_connections(
         return [gradient != 0 for gradient in tape.gradient(total, values, unconnected_gradients="zero")]
 
     used = {key: np.zeros(kernel.shape, bool) for key, kernel in kernels.items()}
-    times = {key: np.zeros(kernel.shape[-1], int) for key, kernel in kernels.items()}  # batches that use a filter
-    total, done, batches = len(source) * len(views), 0, 0
+    times = {key: np.zeros(kernel.shape[-1], int) for key, kernel in kernels.items()}  # images of batches that use a filter
+    total, done, counted = len(source) * len(views), 0, 0
     for rows, x, _ in itertools.chain.from_iterable(source.view(view) for view in views):
         real = rows.numpy() >= 0
         if not (whole and not real.all()):
             for part, counts in zip(tf.split(x, parts), np.split(real.astype(np.float32), parts), strict=True):
+                images = int(counts.sum())
+                counted += images
                 for key, touches in zip(used, touched(part, tf.constant(counts)), strict=True):
                     used[key] |= touches.numpy()
-                    times[key] += touches.numpy().any(tuple(range(len(touches.shape) - 1)))
-                batches += 1
+                    times[key] += images * touches.numpy().any(tuple(range(len(touches.shape) - 1)))
         done += int(real.sum())
         yield "looking for unused connections", done, total
     if not most:
         return used
-    return {key: np.broadcast_to(2 * times[key] >= batches, kernel.shape) for key, kernel in kernels.items()}
+    return {key: np.broadcast_to(2 * times[key] >= counted, kernel.shape) for key, kernel in kernels.items()}
 
 
 def heavy_weights(network: Network, phase: Phase, beta: float) -> "dict[str, NDArray[np.bool_]]":

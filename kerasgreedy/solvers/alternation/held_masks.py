@@ -19,6 +19,7 @@ from kerasgreedy.runs.checkpoint import Arrays
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.state import slots
 from kerasgreedy.solvers.alternation.support import Estimated
+from kerasgreedy.solvers.schedules import learning_rates
 from kerasgreedy.solvers.solver import Task, Work
 from kerasgreedy.solvers.step import Result, TrainStep, phase_logits
 
@@ -41,20 +42,22 @@ class HeldMasks:
 
     Attributes:
         weights: component -> its arrays at the last refresh.
+        news: lines for people.
     """
 
     def __init__(self, task: Task, estimates: Estimates, draws_of: tf.Variable):
         assert isinstance(task.phase.solver_plan, AlternationPlan)
         self.plan = task.phase.solver_plan
         self.weights: Mapping[str, Arrays] = {}
+        self.news: list[str] = []
         self._phase, self._network, self._source, self._folder = task.phase, task.network, task.source, task.folder
         self._devices = Devices.of(task.strategy)
         self._estimates, self._draws_of = estimates, draws_of
         self._stores: dict[int | None, FeatureStore] = {}
         self._estimating = tf.function(self._estimate, autograph=False)
 
-    def refresh(self) -> None:
-        """From here on masks are those of the weights of now."""
+    def refresh(self, epoch: int) -> None:
+        """From this epoch on masks are those of the weights of now."""
         self._stores = {}
         self.weights = {name: self._network.arrays(name) for name in self._phase.trains}
 
@@ -159,7 +162,8 @@ class RecordedMasks(HeldMasks):
 
     The epoch's steps run under the masks that they make, which with a ReLU and beta 0 are steps of plain descent. A remainder
     smaller than a batch, which an epoch leaves out, is estimated with the weights of its end. Where recorded masks are needed and
-    not there any more, the epoch is trained again, from all that it began with, and what stands now is put back.
+    not there any more, the epoch is trained again, from all that it began with, and what stands now is put back. Where settings
+    of then are not those of now, it cannot be: masks are estimated with the weights that the epoch began with.
 
     Args:
         step: of the optimiser, which records; given (x, label, row).
@@ -168,13 +172,12 @@ class RecordedMasks(HeldMasks):
     def __init__(self, task: Task, estimates: Estimates, draws_of: tf.Variable, step: TrainStep):
         super().__init__(task, estimates, draws_of)
         self._step, self._optimizer = step, task.optimizer
-        self._extras = {name: extra for update in step.updates for name, extra in update.extras.items()}
         self._rest: Mapping[str, Arrays] = {}
         self._there = np.zeros(self.plan.images, bool)
 
-    def refresh(self) -> None:
-        super().refresh()
-        self._rest = self._present_rest()
+    def refresh(self, epoch: int) -> None:
+        super().refresh(epoch)
+        self._rest = {"optimizer": self._present_slots(), "settings": {"digest": self._digest(epoch)}}
 
     def fill(self, view: int | None, refreshed: int, epoch: int, step: int) -> Steps:
         now = epoch == refreshed
@@ -207,25 +210,27 @@ class RecordedMasks(HeldMasks):
 
     def _again(self, store: FeatureStore, refreshed: int, steps: int | None, view: int | None) -> Steps:
         """Trains the recorded epoch again, up to a step; None: all of it."""
-        if set(self._rest["optimizer"]) != set(slots(self._optimizer)):  # the run goes on with an optimiser of another kind
+        if steps == 0:
+            return
+        if not np.array_equal(self._rest["settings"]["digest"], self._digest(refreshed)):
+            self.news.append(
+                "settings have changed since masks were recorded: those that are lost are estimated in a pass instead"
+            )
             if steps is None:
                 yield from self._fill_store(store, view)
             return
-        if steps == 0:
-            return
-        present = self._present()
-        self._take(self.held())
-        in_all = self.plan.images // self._phase.training.batch_size
+        present = self._present_weights(), self._present_slots()
+        self._take(self.weights, self._rest["optimizer"])
         self._stores[view] = store
         try:
-            for done, _ in enumerate(self.steps(view, refreshed, 0, refreshed * in_all), start=1):
+            for done, _ in enumerate(self.steps(view, refreshed, 0, refreshed * self._steps), start=1):
                 yield "recording masks again", done * self._phase.training.batch_size, self.plan.images
                 if done == steps:
                     break
             if steps is None:
                 yield from self._complete(store, view)
         finally:
-            self._take(present)
+            self._take(*present)
             del self._stores[view]
 
     def _complete(self, store: FeatureStore, view: int | None) -> Steps:
@@ -239,16 +244,23 @@ class RecordedMasks(HeldMasks):
             store.put(places, bits.numpy(), labels.numpy())
             self._there[places] = True
 
-    def _present(self) -> Mapping[str, Arrays]:
-        return {**self._present_weights(), **self._present_rest()}
+    def _present_slots(self) -> Arrays:
+        return {key: keras.ops.convert_to_numpy(variable) for key, variable in slots(self._optimizer).items()}
 
-    def _present_rest(self) -> Mapping[str, Arrays]:
-        variables = {key: keras.ops.convert_to_numpy(variable) for key, variable in slots(self._optimizer).items()}
-        return {"optimizer": variables, **{f"extra {name}": extra.arrays() for name, extra in self._extras.items()}}
-
-    def _take(self, held: Mapping[str, Arrays]) -> None:
-        self._take_weights(held)
+    def _take(self, weights: Mapping[str, Arrays], optimizer: Arrays) -> None:
+        self._take_weights(weights)
         for key, variable in slots(self._optimizer).items():
-            variable.assign(held["optimizer"][key])
-        for name, extra in self._extras.items():
-            extra.load_arrays(held[f"extra {name}"])
+            variable.assign(optimizer[key])
+
+    @property
+    def _steps(self) -> int:
+        """Of an epoch."""
+        return self.plan.images // self._phase.training.batch_size
+
+    def _digest(self, epoch: int) -> "NDArray[np.uint8]":
+        """Of the settings that the steps of an epoch follow from: its learning rates, and all but what plans the phase."""
+        training = self._phase.training
+        rates = learning_rates(training.optimizer.learning_rate, training.schedule, self._phase.epochs, self._steps)
+        own = training.model_dump_json(exclude={"epochs", "schedule", "keep", "monitor", "early_stopping"})
+        digest = hashlib.sha256(own.encode() + rates[epoch * self._steps : (epoch + 1) * self._steps].tobytes())
+        return np.frombuffer(digest.digest(), np.uint8)
