@@ -8,7 +8,7 @@ from command_line import assert_clear
 from conftest import recipe_of, spec_of
 
 from kerasgreedy.plan.preparation import prepare
-from kerasgreedy.solvers.alternation import alternation
+from kerasgreedy.solvers.alternation import held_masks
 from kerasgreedy.spec.load import dump, load_recipe
 
 pytestmark = pytest.mark.usefixtures("place")
@@ -232,7 +232,7 @@ def test_training_refuses_it_too_and_leaves_no_folder(case, call):
 
 def test_masks_that_do_not_fit_into_free_memory(call, monkeypatch):
     """The plan goes by the settings; the machine may have less."""
-    monkeypatch.setattr(alternation, "available_memory", lambda: 799.0)
+    monkeypatch.setattr(held_masks, "available_memory", lambda: 799.0)
     write(Bad("", (), "store: memory"))
     assert_clear(*call("train s.yaml -q -r x.yaml -w run"), ("masks of 0.0 MB do not fit into free memory", "solver.store=disk"))
 
