@@ -47,6 +47,7 @@ NOT_RUN = {
     ("performance.md", "python -m benchmarks.depth --k 1"): "peaks of fresh processes, minutes; options are read",
     ("performance.md", "python -m benchmarks.end_to_accuracy --data"): "PyTorch; options are read",
     ("performance.md", "python -m benchmarks.whole_runs --data"): "PyTorch; options are read",
+    ("performance.md", "python -m benchmarks.parity --data"): "PyTorch, hours; options are read",
 }  # fmt: skip
 # Commands that make a folder -> the parameter that names it.
 OUTPUTS = {"train": "workdir", "prune": "out", "threshold": "out", "finish": "out", "export": "out"}

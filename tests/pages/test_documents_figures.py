@@ -60,6 +60,7 @@ def test_page_performance(page):
     page.commands("kerasgreedy train simcnn_k3_cifar")
     options_of(page, "python -m benchmarks.end_to_accuracy")
     options_of(page, "python -m benchmarks.whole_runs")
+    options_of(page, "python -m benchmarks.parity")
 
 
 def counted(page, memory, depth):
