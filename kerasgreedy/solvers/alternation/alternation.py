@@ -95,7 +95,7 @@ class AlternationSolver(Solver):
             self._best, self._waited = None, 0
             if self._stored:
                 self.held.refresh(epoch)
-        self._recording = self._settings.estimate == "live_epoch" and epoch == self._refreshes[-1]
+        self._recording = self._records(epoch)
         if self._stored:
             yield from self.held.fill(self._view(epoch), self._refreshes[-1], epoch, step)
 
@@ -134,8 +134,7 @@ class AlternationSolver(Solver):
 
     def counts(self, epochs: int, steps: int) -> bool:
         """Only with masks in force in the epoch before."""
-        recorded = self._settings.estimate == "live_epoch" and epochs - 1 in self._refreshes
-        return epochs > self._settings.warm_up_epochs and not recorded
+        return epochs > self._settings.warm_up_epochs and not self._records(epochs - 1)
 
     def figures(self) -> dict[str, Any]:
         return {**penalty_of(self._masked.updates), **({"masks": True} if self.masked and not self._recording else {})}
@@ -178,11 +177,14 @@ class AlternationSolver(Solver):
     def _stored(self) -> bool:
         return self._settings.mode == "instance"
 
+    def _records(self, epoch: int) -> bool:
+        """Whether masks are recorded in an epoch, so that none are held."""
+        return self._settings.estimate == "live_epoch" and epoch in self._refreshes
+
     def _is_due(self, epoch: int) -> bool:
         if not self._refreshes:
             return True
-        # An epoch that records holds none.
-        held = epoch - self._refreshes[-1] - (self._settings.estimate == "live_epoch")
+        held = epoch - self._refreshes[-1] - self._records(self._refreshes[-1])
         if not self._stored or held <= 0:
             return False
         if self._settings.refresh != "plateau":
