@@ -9,6 +9,7 @@ from conftest import recipe_of, spec_of
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.supports import layout, row_bytes
 from kerasgreedy.network.build import Network
+from kerasgreedy.network.walk import IMAGES
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.solvers.alternation.support import Estimated, Held, Shared
 from kerasgreedy.solvers.schedules import make_optimizer
@@ -32,7 +33,7 @@ def same_conv(x, kernel):
 class Images:
     """Stands for a phase's input: batches (row, x, label) of some images in order, the last filled up with row -1."""
 
-    first_block, augments = 0, False
+    start, augments = IMAGES, False
 
     def __init__(self, images, batch_size=8):
         self._images, self._batch_size = images, batch_size

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.build import Network
+from kerasgreedy.network.walk import IMAGES, Start
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.plan.stages import Phase, phases_of
 from kerasgreedy.solvers.schedules import make_optimizer
@@ -60,11 +61,10 @@ def _timed(job: Job, network: Network, phase: Phase) -> Timing:
     network.compute_in(phase.precision, phase.trains)
     network.compute_in(phase.prefix_precision, phase.frozen)
     optimizer = make_optimizer(phase.training.optimizer, np.full(1, 1e-6, np.float32), phase.precision)
-    skipped = phase.prefix if phase.cache.used else 0
-    step = TrainStep(network, phase, optimizer, tf.distribute.get_strategy(), skipped)
+    start_at = Start(phase.prefix, phase.cache.front) if phase.cache.used else IMAGES
+    step = TrainStep(network, phase, optimizer, tf.distribute.get_strategy(), start_at)
     images = tf.constant(draw.normal(size=(batch, *job.architecture.input_shape)).astype(np.float32))
-    for block in network.blocks[:skipped]:
-        images = block(images, training=False)
+    images = network.begin(start_at, images)
     labels = tf.constant(draw.integers(0, job.architecture.classes, batch).astype(np.int32))
     step(images, labels)
     start = time.monotonic() - began
@@ -78,5 +78,5 @@ def _timed(job: Job, network: Network, phase: Phase) -> Timing:
     each = median(seconds)
     steps = job.train_images // batch * phase.epochs
     looks = job.validation_images / batch * phase.epochs * _FORWARD
-    filled = job.train_images / batch * phase.cache.views * _FORWARD * (skipped > 0)
+    filled = job.train_images / batch * phase.cache.views * _FORWARD * phase.cache.used
     return Timing(phase.name, each, start, steps, start + each * (steps + looks + filled))

@@ -1,10 +1,14 @@
 """Rows of features in memory or in a file, and whether a file that was left behind can be trusted. Needs no TensorFlow."""
 
+import functools
+import itertools
 import json
 import math
 import os
 import shutil
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 64
 _CHUNK = 1 << 26
+# A disk reads several places at a time faster than one after the other.
+_AT_A_TIME = 8
+_READERS = ThreadPoolExecutor(_AT_A_TIME, "features")
 
 
 class FeatureStore:
@@ -66,7 +73,33 @@ class FeatureStore:
         buffer = np.empty(size + ALIGNMENT, np.uint8)
         start = -buffer.ctypes.data % ALIGNMENT
         out = buffer[start : start + size].view(self.item).reshape(len(rows), *self.shape)
-        return np.take(self.array, rows // self.shards, axis=0, out=out, mode="clip")  # `raise` would buffer the output
+        places = np.clip(rows // self.shards, 0, len(self.labels) - 1)
+        if self._file is None:
+            return np.take(self.array, places, axis=0, out=out, mode="clip")  # `raise` would buffer the output
+        # Not through the map: each page that it misses would be read ahead of, which in a random order is read for nothing.
+        self._reader  # noqa: B018 (opened by one thread)
+        starts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1)]  # rows that follow each other are read at one go
+        runs = [(places[a], out[a:b]) for a, b in itertools.pairwise([*starts, len(places)]) if a < b]
+        list(_READERS.map(self._read, (runs[first::_AT_A_TIME] for first in range(_AT_A_TIME))))
+        return out
+
+    def _read(self, runs: "list[tuple[int, NDArray[Any]]]") -> None:
+        """Rows from a place on, into (n, ...), of each run."""
+        for place, out in runs:
+            wanted = memoryview(out.reshape(-1).view(np.uint8).data)
+            begin = int(place) * (wanted.nbytes // max(len(out), 1))
+            while wanted:
+                count = os.preadv(self._reader.fileno(), [wanted], begin)
+                if not count:
+                    raise OSError(f"{self._file} is shorter than it was")
+                wanted, begin = wanted[count:], begin + count
+
+    @functools.cached_property
+    def _reader(self) -> FileIO:
+        assert self._file is not None
+        reader = open(self._file, "rb", buffering=0)  # noqa: SIM115 (closed with the store)
+        os.posix_fadvise(reader.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        return reader
 
     def finish(self) -> None:
         """All rows are there. A file gets its seal: what it was made from, the labels and a checksum."""

@@ -16,6 +16,7 @@ from kerasgreedy.data.pipeline import Part, Pipeline, weighted
 from kerasgreedy.data.splits import Change
 from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.network.build import Network
+from kerasgreedy.network.walk import IMAGES, Start
 from kerasgreedy.plan.caching import GIGABYTE, gigabytes
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.devices import Devices
@@ -32,13 +33,20 @@ class StaleFeatures(RuntimeError):
     """Features are asked for that other blocks than those of now have made: a fault of the program."""
 
 
-def prefix_digest(network: Network, blocks: int) -> str:
-    """A digest of all that the output of a network's first blocks follows from: their layers, weights and precision."""
+def prefix_digest(network: Network, start: Start) -> str:
+    """A digest of all that what a computation starts from follows from: layers, weights and precision."""
     digest = hashlib.sha256(repr(network.architecture.input_shape).encode())
-    for block in network.architecture.blocks[:blocks]:
+    for block in network.architecture.blocks[: start.block]:
         digest.update(f"{block.nodes} {network.precision(block.name)}".encode())
         for key, value in sorted(network.arrays(block.name).items()):
             digest.update(f"{key} {value.dtype} {value.shape}".encode() + value.tobytes())
+    for key in start.layers:
+        name, _, layer = key.partition("/")
+        node = next(node for node in network.architecture.components[name].nodes if node.name == layer)
+        digest.update(f"{node} {network.precision(name)}".encode())
+        for variable, value in sorted(network.arrays(name).items()):
+            if variable.startswith(f"{key}/"):
+                digest.update(f"{variable} {value.dtype} {value.shape}".encode() + value.tobytes())
     return digest.hexdigest()
 
 
@@ -46,11 +54,11 @@ class PhaseInput(Protocol):
     """What a phase trains and is evaluated on.
 
     Attributes:
-        first_block: the block that takes the batches; those before it have been run already.
+        start: what the batches hold.
         augments: whether training images are changed, so that they have views.
     """
 
-    first_block: int
+    start: Start
     augments: bool
 
     def __len__(self) -> int:
@@ -76,7 +84,7 @@ class PhaseInput(Protocol):
 class ImageInput:
     """Images; every batch goes through the frozen prefix."""
 
-    first_block = 0
+    start = IMAGES
 
     def __init__(self, phase: Phase, pipeline: Pipeline):
         self._phase, self._pipeline = phase, pipeline
@@ -102,7 +110,7 @@ class ImageInput:
 
 
 class FeatureInput:
-    """The output of the frozen prefix, computed once for each view.
+    """The output of the frozen prefix, and of fixed layers at the start of the head on it, computed once for each view.
 
     Order, views and labels are those of `ImageInput`, so the same weights come out: bit for bit when the features are kept in the
     type that the prefix computes in. (A TFDS set too large for memory comes in the order of a shuffle buffer without the cache,
@@ -123,7 +131,7 @@ class FeatureInput:
     """
 
     def __init__(self, phase: Phase, network: Network, pipeline: Pipeline, devices: Devices, folder: StoreFolder):
-        self.first_block, self.cache = phase.prefix, phase.cache
+        self.start, self.cache = Start(phase.prefix, phase.cache.front), phase.cache
         self._phase, self._network, self._pipeline, self._devices = phase, network, pipeline, devices
         self._folder = folder
         self.augments = pipeline.augments
@@ -148,12 +156,11 @@ class FeatureInput:
         shards = self._devices.workers
         if self.cache.store == "memory" and self.cache.bytes / shards > available_memory():
             raise MemoryError(f"{gigabytes(self.cache.bytes / shards)} of memory are not free")
-        prefix = prefix_digest(self._network, self.first_block)
+        prefix, shape = prefix_digest(self._network, self.start), self._shape()
         keys: list[Key] = [("train", self._view(epoch)) for epoch in epochs]
         for key in dict.fromkeys([*keys, *((part, None) for part in parts)]):
             part, view = key
             file = self._folder.phase(self._phase.index) / f"{part}_{view}.bin" if self.cache.store == "disk" else None
-            shape = self._network.architecture.blocks[self.first_block - 1].output_shape
             stamp = {"prefix": prefix, "pixels": self._pixels(), "part": part, "view": view}
             examples = len(self._pipeline.parts[part])
             self._stores[key] = FeatureStore(examples, shape, self.cache.dtype, file, stamp, shards)
@@ -174,8 +181,8 @@ class FeatureInput:
         missing = {key: store for (key, store), flag in zip(self._stores.items(), absent, strict=True) if flag}
         total, done = sum(map(len, missing.values())), 0
         for key, store in missing.items():
-            chained = before is not None and before.holds(key, self._network)
-            first = before.first_block if before and chained else 0
+            chained = before is not None and before.leads_to(self.start) and before.holds(key, self._network)
+            first = before.start.block if before and chained else 0
             shards = self._devices.workers
             images = functools.partial(self._pipeline.view, *key, self._batch_size, shards=shards)
             batches = before._in_order(key) if before and chained else images()
@@ -190,7 +197,11 @@ class FeatureInput:
 
     def holds(self, key: Key, network: Network) -> bool:
         """Whether there are features of a part and view that the first blocks of a network, as they are, have made."""
-        return key in self._stores and self._stores[key].stamp["prefix"] == prefix_digest(network, self.first_block)
+        return key in self._stores and self._stores[key].stamp["prefix"] == prefix_digest(network, self.start)
+
+    def leads_to(self, start: Start) -> bool:
+        """Whether a computation that starts there can be gone on with from these features, with the same rounding."""
+        return not self.start.layers and self.start.block + bool(start.layers) <= start.block
 
     def _store(self, key: Key) -> FeatureStore:
         """All features are read from what this gives.
@@ -240,6 +251,14 @@ class FeatureInput:
         rows = sharded_rows(len(store), self._batch_size, self._devices.workers)
         return stored_batches(store, rows, self._batch_size, last)
 
+    def _shape(self) -> tuple[int, ...]:
+        """Of one example's features."""
+        arch = self._network.architecture
+        if not self.start.layers:
+            return arch.blocks[self.start.block - 1].output_shape
+        head = arch.heads[self.start.block - 1]
+        return next(node for node in head.nodes if f"{head.name}/{node.name}" == self.start.layers[-1]).output_shape
+
     def _forward(self, first: int) -> Callable[..., Any]:
         """(rows, x, labels) -> (rows, output of the prefix as it is stored, labels), x being the input of block `first`.
 
@@ -248,11 +267,10 @@ class FeatureInput:
         if first in self._forwards:  # one trace serves all views
             return self._forwards[first]
         dtype = tf.as_dtype(self.cache.dtype)
-        blocks = self._network.blocks[first : self.first_block]
+        network, start = self._network, self.start
 
         def replica(rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            for block in blocks:
-                x = tf.cast(block(x, training=False), dtype)
+            x = tf.cast(network.begin(start, x, first, lambda x: tf.cast(x, dtype)), dtype)
             return rows, x if dtype == tf.float32 else tf.bitcast(x, tf.uint16), labels
 
         strategy = self._devices.strategy  # not `self`: a cycle would keep the features until the next garbage collection

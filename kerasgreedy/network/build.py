@@ -1,6 +1,6 @@
 """Spec -> Network. The only place where YAML words become Keras layers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 from kerasgreedy.errors import CheckpointError
 from kerasgreedy.graph.architecture import Architecture, Component, architecture
 from kerasgreedy.network.layer_builders import FLOAT32, Builder
-from kerasgreedy.network.walk import Instead, Walk
+from kerasgreedy.network.walk import IMAGES, Instead, Start, Walk
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.nn.objectives import CrossEntropyLoss, Objective
 from kerasgreedy.spec.model import ModelSpec
@@ -103,40 +103,60 @@ class Network:
         self,
         x: Any,
         depths: Sequence[int] | None = None,
-        first_block: int = 0,
+        start: Start = IMAGES,
         instead: Instead | None = None,
         given: list[Any] | None = None,
     ) -> list[Any]:
         """Logits of the heads at the given depths (1 is the first block; default: all), in inference mode.
 
         Args:
-            x: normalised images (batch, height, width, channels), or with `first_block` = i the output of the first i blocks.
+            x: normalised images (batch, height, width, channels), or what has been made of them by `start`.
             instead: see `run`.
-            given: filled with what each of these heads is given.
+            given: filled with what each of these heads is given; None where `start` is inside it.
         """
-
-        def run(component: keras.Model, name: str, x: Any) -> Any:
-            return self.run(name, x, False, instead) if instead else component(x, training=False)
+        instead = start.passing(instead)
 
         wanted = set(range(1, len(self.blocks) + 1) if depths is None else depths)
         result = []
-        for depth in range(max(first_block, 1), max(wanted) + 1):
-            if depth > first_block:
-                x = run(self.blocks[depth - 1], self.architecture.blocks[depth - 1].name, x)
+        for depth in range(max(start.block, 1), max(wanted) + 1):
+            if depth > start.block:
+                x = self.run(self.architecture.blocks[depth - 1].name, x, False, instead)
             if depth in wanted:
                 if given is not None:
-                    given.append(x)
-                result.append(run(self.heads[depth - 1], self.architecture.heads[depth - 1].name, x))
+                    given.append(None if start.layers and depth == start.block else x)
+                result.append(self.run(self.architecture.heads[depth - 1].name, x, False, instead))
         return result
 
-    def run(self, name: str, x: Any, training: bool, instead: Instead) -> Any:
-        """The output of a component, some of whose layers do something else.
+    def run(self, name: str, x: Any, training: bool, instead: Instead | None = None) -> Any:
+        """The output of a component, some of whose layers may do something else.
 
         Args:
+            x: of another type than the component computes in where features are kept in a shorter one: its layers take what
+                they need of it.
             training: as of `component(name)(x, training=...)`.
             instead: given `component/layer`, the Keras layer and its input, what stands for its output; None: the layer's own.
         """
-        return Walk(self._models[name], name, training, instead).sequence(self.architecture.components[name].nodes, x)
+        model = self._models[name]
+        given, own = tf.as_dtype(x.dtype), tf.as_dtype(model.inputs[0].dtype)
+        if instead is None and not (given.is_floating and given.size < own.size):
+            return model(x, training=training)
+        instead = instead or (lambda key, layer, x: None)
+        return Walk(model, name, training, instead).sequence(self.architecture.components[name].nodes, x)
+
+    def begin(self, start: Start, x: Any, first: int = 0, after_block: Callable[[Any], Any] = lambda x: x) -> Any:
+        """What `start` stands for, of what block `first` is given, in inference mode.
+
+        Args:
+            after_block: applied to the output of each block; not to that of the last one where layers of a head follow.
+        """
+        for depth, block in enumerate(self.blocks[first : start.block], start=first + 1):
+            x = block(x, training=False)
+            x = x if start.layers and depth == start.block else after_block(x)
+        if start.layers:
+            head = self.architecture.heads[start.block - 1]
+            nodes = [node for node in head.nodes if f"{head.name}/{node.name}" in start.layers]
+            x = Walk(self._models[head.name], head.name, False, lambda *_: None).sequence(nodes, x)
+        return x
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """All variables of a component (moving statistics and random state too), by name."""

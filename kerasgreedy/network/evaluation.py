@@ -9,7 +9,7 @@ import tensorflow as tf
 from kerasgreedy.data.distributed import distributed
 from kerasgreedy.errors import Diverged
 from kerasgreedy.network.build import Network
-from kerasgreedy.network.walk import Instead
+from kerasgreedy.network.walk import IMAGES, Instead, Start
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.nn.objectives import Objective
 from kerasgreedy.spec.objective_settings import OBJECTIVES
@@ -33,7 +33,7 @@ class Evaluator:
     Args:
         depths: of the heads (1 is the first block).
         ensemble_on: `logits` or `probabilities` to score their vote too; None for the heads alone.
-        first_block: blocks before it are left out; the batches hold their output.
+        start: what the batches hold.
         instead: given a batch and its weights, what layers do instead of their own work (see `Network.run`).
         objectives: by head, that the losses are by; None: the network's own.
     """
@@ -44,12 +44,12 @@ class Evaluator:
         depths: Sequence[int],
         strategy: tf.distribute.Strategy,
         ensemble_on: str | None = None,
-        first_block: int = 0,
+        start: Start = IMAGES,
         instead: Callable[[tf.Tensor, tf.Tensor], Instead] | None = None,
         objectives: Mapping[str, Objective] | None = None,
     ):
         self.depths = list(depths)
-        self._network, self._strategy, self._first_block, self._instead = network, strategy, first_block, instead
+        self._network, self._strategy, self._start, self._instead = network, strategy, start, instead
         self._ensemble = Ensemble(self.depths, ensemble_on) if ensemble_on else None
         heads = [network.architecture.heads[depth - 1].name for depth in self.depths]
         self._objectives = [objectives[head] if objectives else network.objective(head) for head in heads]
@@ -90,7 +90,7 @@ class Evaluator:
     def _replica(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         instead = self._instead(images, weights) if self._instead else None
         blocks: list[tf.Tensor] = []
-        logits = self._network.logits(images, self.depths, self._first_block, instead, blocks)
+        logits = self._network.logits(images, self.depths, self._start, instead, blocks)
         objectives = self._objectives
         if self._ensemble:
             logits, blocks = [*logits, self._ensemble(logits)], [*blocks, blocks[-1]]

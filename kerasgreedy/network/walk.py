@@ -1,6 +1,7 @@
 """Runs a built component layer by layer, so that some layers can do something else."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import keras
@@ -10,6 +11,34 @@ from kerasgreedy.graph.tree import Node, fold
 
 # Given `component/layer`, the Keras layer and its input: what stands for its output, or None for the layer's own.
 Instead: TypeAlias = Callable[[str, keras.layers.Layer, Any], Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a computation sets in.
+
+    Attributes:
+        block: so many blocks have been run already.
+        layers: `head_1/gated_conv_1`: of the head on the last of these, the first layers, which have been run as well.
+    """
+
+    block: int = 0
+    layers: tuple[str, ...] = ()
+
+    def passing(self, instead: Instead | None) -> Instead | None:
+        """`instead`, where layers that have been run give what they get."""
+        if not self.layers:
+            return instead
+
+        def other(key: str, layer: keras.layers.Layer, x: Any) -> Any:
+            if key in self.layers:
+                return x
+            return instead(key, layer, x) if instead else None
+
+        return other
+
+
+IMAGES = Start()
 
 
 class Walk:

@@ -19,7 +19,7 @@ class RandomCropping(keras.layers.Layer):
     """
 
     def __init__(self, height: int, width: int, seed: int | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # what is cut out alone is then worth another type
         self.height, self.width, self.seed = height, width, seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -34,10 +34,15 @@ class RandomCropping(keras.layers.Layer):
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             seed = tf.random.experimental.stateless_fold_in(seed, replica)
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-        for axis, size, own in zip((1, 2), (self.height, self.width), seeds, strict=True):
-            first = tf.random.stateless_uniform((tf.shape(x)[0], 1), own, minval=0, maxval=spare[axis - 1] + 1, dtype=tf.int32)
-            x = tf.gather(x, first + tf.range(size), axis=axis, batch_dims=1)
-        return x
+        count, (height, width, channels) = tf.shape(x)[0], x.shape[1:]
+        first = [
+            tf.random.stateless_uniform((count, 1), own, minval=0, maxval=more + 1, dtype=tf.int32)
+            for own, more in zip(seeds, spare, strict=True)
+        ]
+        rows, columns = first[0] + tf.range(self.height), first[1] + tf.range(self.width)
+        places = tf.reshape(rows[:, :, None] * width + columns[:, None], [count, -1])  # one copy instead of one for each axis
+        cut = tf.gather(tf.reshape(x, [count, height * width, channels]), places, axis=1, batch_dims=1)
+        return tf.reshape(cut, [count, self.height, self.width, channels])
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         """Of a batch of maps."""

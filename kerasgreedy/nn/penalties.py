@@ -126,18 +126,26 @@ class InNuclearBall(Penalty):
         """The nearest matrix of the ball, whatever the rate.
 
         With M = U S V^T it is U P(S) V^T, P the projection of the singular values onto the l1 ball (Duchi et al. 2008). U and S^2
-        are taken from the smaller of M M^T and M^T M, in float64.
+        are taken from the smaller of M M^T and M^T M, in float64. What is inside by its Frobenius norm, of which the sum of n
+        singular values is sqrt(n) times as much at most, is not decomposed.
         """
-        matrix = tf.cast(as_matrix(kernel), tf.float64)
+        matrix, radius = tf.cast(as_matrix(kernel), tf.float64), self.scale * self.settings.radius
+        at_most = math.sqrt(min(matrix.shape)) * tf.norm(matrix)
+        return tf.cond(at_most <= radius, lambda: kernel, lambda: self._decomposed(kernel, matrix, radius))
+
+    def _decomposed(self, kernel: tf.Tensor, matrix: tf.Tensor, radius: float) -> tf.Tensor:
         wide = matrix.shape[0] <= matrix.shape[1]
         small = tf.matmul(matrix, matrix, transpose_a=not wide, transpose_b=wide)
         squares, vectors = tf.linalg.eigh(small)
-        sizes, radius = tf.sqrt(tf.nn.relu(squares)), self.scale * self.settings.radius
-        scale = tf.math.divide_no_nan(_onto_simplex(sizes, radius), sizes)
-        turned = tf.matmul(vectors * scale, vectors, transpose_b=True)
-        nearest = tf.matmul(turned, matrix) if wide else tf.matmul(matrix, turned)
-        inside = tf.reduce_sum(sizes) <= radius
-        return tf.where(inside, kernel, _from_matrix(tf.cast(nearest, kernel.dtype), kernel))
+        sizes = tf.sqrt(tf.nn.relu(squares))
+
+        def nearest() -> tf.Tensor:
+            scale = tf.math.divide_no_nan(_onto_simplex(sizes, radius), sizes)
+            turned = tf.matmul(vectors * scale, vectors, transpose_b=True)
+            found = tf.matmul(turned, matrix) if wide else tf.matmul(matrix, turned)
+            return _from_matrix(tf.cast(found, kernel.dtype), kernel)
+
+        return tf.cond(tf.reduce_sum(sizes) <= radius, lambda: kernel, nearest)
 
     def conjugate(self, kernel: tf.Tensor) -> tuple[float, float, float]:
         """radius times the largest singular value."""

@@ -128,9 +128,12 @@ class Compiler:
         pairs = enumerate(zip(arch.blocks, arch.heads, strict=True))
         first = next(index for index, (block, head) in pairs if block in trains or head in losses)
         ready = first + (arch.blocks[first] in frozen)  # a head on a frozen block reads what that gives
-        cache = plan_cache(arch, recipe, training, ready, self.images)
+        own = arch.heads[ready - 1] if ready and losses == (arch.heads[ready - 1],) and losses[0] in trains else None
+        cache = plan_cache(arch, recipe, training, ready, self.images, own)
         trained, fixed = (sum(component.multiply_adds for component in part) for part in (trains, frozen))
         prefix = sum(block.multiply_adds for block in arch.blocks[:ready])
+        if own:
+            prefix += sum(node.multiply_adds for node in own.nodes if f"{own.name}/{node.name}" in cache.front)
         asked = SolverRequest(recipe, section, training, trains, losses, self.images[0], more.pop("prunes", False))
         phase = Phase(
             index=len(self.stages),

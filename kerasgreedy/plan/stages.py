@@ -166,7 +166,8 @@ class Phase(Stage):
             lines.append(f"sparsity of each kernel in phase {number}, by training steps: {self.sparsity}")
         if self.frozen:
             what = "cached" if self.cache.used else "run for each batch"
-            lines.append(f"frozen blocks of phase {number} are {what}: {self.cache.reason}")
+            parts = " and ".join(["frozen blocks", *self.cache.front])
+            lines.append(f"{parts} of phase {number} are {what}: {self.cache.reason}")
         return lines
 
     def total_multiply_adds(self, images: int) -> int:

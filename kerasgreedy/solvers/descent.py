@@ -25,7 +25,7 @@ class DescentSolver(Solver):
         self._source, self._devices, self._sparsity = task.source, Devices.of(strategy), phase.sparsity
         self._steps = len(task.source) // phase.training.batch_size
         self.step = TrainStep(
-            network, phase, task.optimizer, strategy, task.source.first_block, masks, class_weights=task.class_weights
+            network, phase, task.optimizer, strategy, task.source.start, masks, class_weights=task.class_weights
         )
         self.extras = {name: extra for update in self.step.updates for name, extra in update.extras.items()}
 

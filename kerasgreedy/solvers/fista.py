@@ -273,12 +273,10 @@ class Accelerated(Solver):
         """Gradients of the sum of losses, head -> (sum of losses, number right), sums of `dual_terms`; fillers count nothing."""
         weights = tf.cast(rows >= 0, tf.float32)
         values = [variable.value for variable in self._variables.values()]
-        blocks: dict[str, tf.Tensor] = {}
+        blocks: dict[str, Any] = {}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            outputs = phase_logits(
-                self._task.network, self._task.phase, x, self._task.source.first_block, training=False, given=blocks
-            )
+            outputs = phase_logits(self._task.network, self._task.phase, x, self._task.source.start, training=False, given=blocks)
             losses = {
                 head: tf.reduce_sum(weights * self._objectives[head](z, labels, blocks[head])) for head, z in outputs.items()
             }
@@ -297,7 +295,7 @@ class Accelerated(Solver):
         values = [variable.value for variable in self._variables.values()]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            outputs = phase_logits(self._task.network, self._task.phase, x, self._task.source.first_block, training=False)
+            outputs = phase_logits(self._task.network, self._task.phase, x, self._task.source.start, training=False)
             total = tf.add_n([tf.reduce_sum(weights * tf.square(z)) / 2 for z in outputs.values()])
         return tape.gradient(total, values, unconnected_gradients="zero"), {}
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.evaluation import objectives_of
-from kerasgreedy.network.walk import Instead
+from kerasgreedy.network.walk import IMAGES, Instead, Start
 from kerasgreedy.nn.mixed import Labels, by_label
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.solvers.updates import Setting, Update, updates_of
@@ -44,42 +44,41 @@ def phase_logits(
     network: Network,
     phase: Phase,
     x: tf.Tensor,
-    first_block: int = 0,
+    start: Start = IMAGES,
     instead: Instead | None = None,
     training: bool = True,
-    given: dict[str, tf.Tensor] | None = None,
+    given: dict[str, Any] | None = None,
 ) -> dict[str, tf.Tensor]:
     """Logits of the heads that the phase has a loss at; no other head is computed, no later block is run.
 
     Frozen components run in inference mode. Under `stop_gradient`, and out of frozen blocks, no gradient passes.
 
     Args:
-        x: images, or with `first_block` = i the output of the first i blocks, all of them frozen.
+        x: images, or what has been made of them by `start`: all its blocks are frozen.
         instead: what layers of the trained components do, where they do something else (see `Network.run`).
         training: False: trained components run in inference mode too.
-        given: filled with what each of these heads is given.
+        given: filled with what each of these heads is given; None where `start` is inside it.
 
     Returns:
         head name -> (b, classes).
     """
     result = {}
+    instead = start.passing(instead)
 
     def run(name: str, x: tf.Tensor) -> tf.Tensor:
         trained = name in phase.trains
-        if instead and trained:
-            return network.run(name, x, training, instead)
-        return network.component(name)(x, training=trained and training)
+        return network.run(name, x, trained and training, instead if trained else None)
 
     for depth, (block, head) in enumerate(zip(network.blocks, network.heads, strict=True), start=1):
-        if depth < first_block:
+        if depth < start.block:
             continue
         trained = block.name in phase.trains
-        if depth > first_block:
+        if depth > start.block:
             x = run(block.name, x)
         if head.name in phase.losses:
             inside = tf.stop_gradient(x) if not trained else x
             if given is not None:
-                given[head.name] = inside
+                given[head.name] = None if start.layers and depth == start.block else inside
             result[head.name] = run(head.name, inside)
         if len(result) == len(phase.losses):
             break
@@ -120,7 +119,7 @@ class TrainStep:
         network: built under the strategy's scope, in the precision of the phase.
         phase: what trains, where the losses stand, by which objectives, global batch size, weight decay, label smoothing.
         optimizer: built here, with exactly the variables of this phase.
-        first_block: blocks before it are left out; the step is fed their output (see `phase_logits`).
+        start: what the step is fed (see `phase_logits`).
         more: what is done to gradients and variables beside what the phase's settings ask for.
         support: given what a batch holds behind the labels, what the layers of the trained components do instead.
         class_weights: (classes,) factors of the losses by label; None: all 1.
@@ -134,7 +133,7 @@ class TrainStep:
         phase: Phase,
         optimizer: keras.optimizers.Optimizer,
         strategy: tf.distribute.Strategy,
-        first_block: int = 0,
+        start: Start = IMAGES,
         more: Sequence[Update] = (),
         support: Support | None = None,
         class_weights: "NDArray[np.float32] | None" = None,
@@ -145,7 +144,7 @@ class TrainStep:
         self._weights = class_weights
         self.updates: list[Update] = beside.updates if beside else updates_of(Setting(network, phase, optimizer, strategy), *more)
         self._network, self._phase, self._optimizer, self._strategy = network, phase, optimizer, strategy
-        self._first_block, self._parts = first_block, phase.training.accumulation
+        self._start, self._parts = start, phase.training.accumulation
         self._batch_size = phase.training.batch_size
         self._objectives = objectives_of(phase.training, phase.losses, smoothed=True)
         for name in network.names:
@@ -192,8 +191,8 @@ class TrainStep:
         instead, inputs = self._reading(support)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            blocks: dict[str, tf.Tensor] = {}
-            logits = phase_logits(self._network, self._phase, x, self._first_block, instead, given=blocks)
+            blocks: dict[str, Any] = {}
+            logits = phase_logits(self._network, self._phase, x, self._start, instead, given=blocks)
             of = {head: functools.partial(self._loss, head, z, blocks[head]) for head, z in logits.items()}
             losses = {head: tf.reduce_sum(by_label(loss, labels)) for head, loss in of.items()}
             weighted = [self._weighted(loss, labels) for loss in of.values()] if self._weights is not None else losses.values()

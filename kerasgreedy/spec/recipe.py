@@ -92,6 +92,9 @@ class Data(Strict):
 class Cache(Strict):
     """The output of the frozen blocks, computed once for each view of the data and read by every epoch of the phase.
 
+    Of a head with fixed gates, or other layers at its start that cost something and never change, what these give is kept in the
+    place of it, if that fits into memory or `store` is `disk`.
+
     Nothing is cached where every epoch draws new views, where views are not read twice, or where it does not fit; `plan` says
     what is done and why. Results are those of computing it anew: bit for bit with `dtype` left out and
     oneDNN on (the default), else up to rounding by an image's place in its batch.

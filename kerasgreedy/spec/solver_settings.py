@@ -14,13 +14,17 @@ _PLATEAU = ("patience", "min_decrease", "hold_at_most")
 _SHARED = ("vote", "beta_of")
 
 
-class Descent(Named):
+class PlainSolver(Named):
+    """One that runs components whole, and asks nothing of the layers inside."""
+
+
+class Descent(PlainSolver):
     """The optimiser's steps, and nothing else."""
 
     name: Literal["sgd"] = Field("sgd", description="write `sgd`; which optimiser it is, `optimizer` says")
 
 
-class Averaged(Named):
+class Averaged(PlainSolver):
     """The optimiser's steps, and in the end the mean of the weights after the last ones (Polyak and Juditsky 1992).
 
     Of kernels that a regularizer such as `nuclear_ball` keeps in a convex set the mean is in it too.
@@ -158,7 +162,7 @@ class Alternation(Named):
         return self
 
 
-class Fista(Named):
+class Fista(PlainSolver):
     """Accelerated proximal gradient on all training images at once, for phases that train nothing but linear heads.
 
     (Beck and Teboulle 2009; restarts by O'Donoghue and Candes 2015, section 3.2.) Such a problem is convex, and the solver says

@@ -44,7 +44,7 @@ class Watch:
         names = [head.name for head in network.heads]
         depths = [names.index(head) + 1 for head in phase.losses]
         objectives = objectives_of(phase.training, phase.losses)
-        self._evaluator = Evaluator(network, depths, strategy, first_block=source.first_block, objectives=objectives)
+        self._evaluator = Evaluator(network, depths, strategy, start=source.start, objectives=objectives)
 
     def look(self, epoch: int, seen: Callable[[], None]) -> Looks:
         """Scores of every part and head.

@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import os
 import signal
 import weakref
 
@@ -94,8 +95,11 @@ def test_a_head_on_a_frozen_block_reads_what_that_gives():
     *_, new = phases(*VIEWS, "replace_head={head: {hidden_layers: 0}}")
     assert (new.prefix, new.cache.bytes) == (3, (2 * 128 + 32) * 4 * 4 * 6 * 4)
     free = "name: free\nblocks: [{max_pool: 2}, {conv: 4}]\n"
-    costs = [phase.cache for phase in phases_of(phases(*VIEWS, "strategy=convex", spec=CONVEX))]
+    hinge = "training.regularizers=[{name: gate_hinge, weight: 0.1}]"
+    costs = [phase.cache for phase in phases_of(phases(*VIEWS, "strategy=convex", hinge, spec=CONVEX))]
     assert [(cache.store, cache.bytes) for cache in costs] == [("none", 0), ("memory", (2 * 128 + 32) * 3 * 3 * 3 * 4)]
+    sums = [phase.cache.bytes for phase in phases_of(phases(*VIEWS, "strategy=convex", spec=CONVEX))]
+    assert sums == [(2 * 128 + 32) * 9 * 8 * 4, (2 * 128 + 32) * 27 * 8 * 4]  # of patches of 3x3 and 3x3x3, for 8 gates
     assert phases(*VIEWS, spec=free)[1].cache.reason == "they cost no multiply-adds"
 
 
@@ -376,8 +380,13 @@ def test_a_store_gives_back_what_was_put(tmp_path, dtype):
         rows = np.array([9, 0, 9, 4])
         np.testing.assert_array_equal(store.take(rows), raw[rows])
         assert store.take(rows).ctypes.data % 64 == 0 and list(store.labels) == list(range(10))
+        for rows in (np.arange(10), np.array([4, 5, 6, 0, 1, 9, 9, 8, -1]), np.zeros(0, int), np.array([10**6])):
+            np.testing.assert_array_equal(store.take(rows), raw[np.clip(rows, 0, 9)])
     again = FeatureStore(10, (3, 2), dtype, tmp_path / "x" / "f.bin", {"of": "this"})
     assert again.filled and list(again.labels) == list(range(10))
+    os.truncate(tmp_path / "x" / "f.bin", 40)
+    with pytest.raises(OSError, match="f.bin is shorter than it was"):
+        again.take(np.array([9]))
     assert not FeatureStore(10, (3, 2), dtype, tmp_path / "x" / "f.bin", {"of": "that"}).filled
     StoreFolder(tmp_path / "x").keep_only()
     assert not (tmp_path / "x").exists() and math.prod(raw.shape) == 60

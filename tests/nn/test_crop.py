@@ -39,6 +39,16 @@ def test_otherwise_it_is_the_middle_and_a_whole_map_stays():
     np.testing.assert_array_equal(corners(layer(MAPS).numpy()), corners(keras.layers.CenterCrop(3, 4)(MAPS).numpy()))
 
 
+def test_it_cuts_before_another_type_is_needed():
+    """What is kept in 16 bits leaves in 16 bits, cut at the same places."""
+    layer, other = RandomCropping(3, 4, seed=1), RandomCropping(3, 4, seed=1)
+    halves = tf.cast(MAPS % 100, tf.bfloat16)
+    for training in (True, False):
+        cut = layer(halves, training=training)
+        assert cut.dtype == tf.bfloat16
+        np.testing.assert_array_equal(tf.cast(cut, tf.float32), other(MAPS % 100, training=training))
+
+
 def test_its_state_goes_on():
     layer, other = RandomCropping(3, 4, seed=1), RandomCropping(3, 4, seed=2)
     layer(MAPS, training=True)

@@ -108,6 +108,21 @@ def test_the_nearest_matrix_of_the_ball_is_that_of_an_svd(shape, radius):
         np.testing.assert_array_equal(found, kernel.astype(np.float32))
 
 
+def test_what_is_inside_is_left_whether_it_was_decomposed_or_not(monkeypatch):
+    """Singular values 3 and 0 have Frobenius norm 3, so that by it alone they could sum up to 3 * sqrt(2) = 4.24."""
+    decomposed = []
+    eigh = tf.linalg.eigh
+    monkeypatch.setattr(tf.linalg, "eigh", lambda matrix: decomposed.append(1) or eigh(matrix))
+    kernel = tf.constant(3 * np.outer([0.6, 0.8], [0.0, 0.6, 0.8]), tf.float32)
+    for radius, times in ((4.3, 0), (4.2, 1), (3.01, 1)):
+        decomposed.clear()
+        same = InNuclearBall(NuclearBall(name="nuclear_ball", radius=radius)).proximal(kernel, tf.constant(0.3))
+        np.testing.assert_array_equal(same, kernel)
+        assert len(decomposed) == times
+    smaller = InNuclearBall(NuclearBall(name="nuclear_ball", radius=2.0)).proximal(kernel, tf.constant(0.3))
+    np.testing.assert_allclose(smaller, kernel * 2 / 3, atol=1e-6)
+
+
 def test_filters_of_a_head_of_rows_are_left_singular_vectors():
     """A_c = U S V_c^T: Z A_c is a function of Z U alone, (places, features) -> (places, rank)."""
     kernel = RNG.normal(size=(5, 4, 3))

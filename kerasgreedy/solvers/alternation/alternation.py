@@ -65,7 +65,7 @@ class AlternationSolver(Solver):
             self._draws_of = tf.Variable([0, 0, 0, 0], trainable=False, dtype=tf.int32)
         self._kept = Masks(network, phase.trains, None, strategy) if self.plan.prunes else None
         kept = [self._kept] if self._kept else []
-        common = network, phase, optimizer, strategy, source.first_block
+        common = network, phase, optimizer, strategy, source.start
         self._masked = TrainStep(*common, kept, self._support, weights)
         self._plain = TrainStep(*common, class_weights=weights, beside=self._masked)
         if self._settings.estimate == "live_epoch":

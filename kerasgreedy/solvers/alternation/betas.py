@@ -72,13 +72,13 @@ def estimate_betas(
     @tf.function(autograph=False)
     def shares(x: tf.Tensor) -> tf.Tensor:
         counted = Counted(units, settings)
-        phase_logits(network, phase, x, source.first_block, counted, training=False)
+        phase_logits(network, phase, x, source.start, counted, training=False)
         return tf.stack([counted.shares[key] for key in keys])
 
     @tf.function(autograph=False)
     def betas(x: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
         chosen = Chosen(units, settings, {key: given[i] for i, key in enumerate(keys)}, size)
-        phase_logits(network, phase, x, source.first_block, chosen, training=False)
+        phase_logits(network, phase, x, source.start, chosen, training=False)
         return tf.stack([chosen.betas[key] for key in keys])
 
     def whole() -> Iterator[tf.Tensor]:

@@ -50,7 +50,7 @@ def used_connections(
         values = [variable.value for variable in kernels.values()]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            logits = phase_logits(network, phase, x, source.first_block, support(), training=False)
+            logits = phase_logits(network, phase, x, source.start, support(), training=False)
             weighed = [tf.math.multiply_no_nan(tf.cast(z, tf.float32), real[:, None] * mixed) for z in logits.values()]
             total = tf.add_n([tf.reduce_sum(each) for each in weighed])
         return [gradient != 0 for gradient in tape.gradient(total, values, unconnected_gradients="zero")]

@@ -13,6 +13,7 @@ from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import InputError
 from kerasgreedy.inputs.feature_store import FeatureStore
 from kerasgreedy.inputs.features import prefix_digest, stored_rows
+from kerasgreedy.network.walk import Start
 from kerasgreedy.plan.alternation_plan import AlternationPlan
 from kerasgreedy.plan.caching import GIGABYTE, gigabytes
 from kerasgreedy.runs.checkpoint import Arrays
@@ -139,7 +140,7 @@ class HeldMasks:
     def _estimate(self, *batch: Any) -> Any:
         def replica(rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             support = self._estimates(rows)
-            phase_logits(self._network, self._phase, x, self._source.first_block, support, training=False)
+            phase_logits(self._network, self._phase, x, self._source.start, support, training=False)
             return rows, support.bits(), labels
 
         return self._devices.strategy.run(replica, args=batch)
@@ -148,7 +149,7 @@ class HeldMasks:
         """Of what masks on disk follow from."""
         settings = self.plan.settings
         digest = hashlib.sha256(settings.model_dump_json().encode())
-        digest.update(prefix_digest(self._network, self._phase.prefix).encode())
+        digest.update(prefix_digest(self._network, Start(self._phase.prefix)).encode())
         if settings.dropout == "held":
             digest.update(f"{self._network.seed} {refreshed}".encode())
         for _, arrays in sorted(self.held().items()):
