@@ -40,10 +40,12 @@ class Problem:
         """Of one image's step.
 
         `summed`: gates and sums once, K P h each; scores and their gradient, P h C each. `naive`: gates, and P C filters over
-        all patches, forward and for their gradient.
+        all patches, forward and for their gradient. `kept`: scores and their gradient alone.
         """
         once, classes = self.patches * self.gates * self.length, self.gates * self.length * self.classes
-        return 2 * once + 2 * classes if form == "summed" else once + 2 * self.patches * classes
+        if form == "naive":
+            return once + 2 * self.patches * classes
+        return 2 * once * (form == "summed") + 2 * classes
 
     def draw_gates(self) -> np.ndarray:
         """(kernel, kernel, channels, gates) float32."""

@@ -1,6 +1,7 @@
 """Spec -> Network. The only place where YAML words become Keras layers."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -191,6 +192,18 @@ class Network:
             if arrays[key].dtype.kind not in "fiub":
                 raise CheckpointError(f"{key}: stored as {arrays[key].dtype}; allowed: numbers")
             variable.assign(arrays[key])
+
+    @contextmanager
+    def holding(self, weights: Mapping[str, Mapping[str, np.ndarray]]) -> Iterator[None]:
+        """Inside, components hold these arrays (name -> as of `arrays`); afterwards what they held before, whatever happened."""
+        before = {name: self.arrays(name) for name in weights}
+        try:
+            for name, arrays in weights.items():
+                self.load_arrays(name, arrays)
+            yield
+        finally:
+            for name, arrays in before.items():
+                self.load_arrays(name, arrays)
 
     def model(self, depths: Sequence[int] | None = None) -> keras.Model:
         """One Keras model in float32: raw images of 0..255 to a dict of logits, `depth_1` ... and `ensemble`.

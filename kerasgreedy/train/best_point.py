@@ -59,9 +59,5 @@ class BestPoint:
             if position.step == 0 and self.counts():
                 self.take(self._watch.look(position.epoch, seen))
             return
-        now = {name: network.arrays(name) for name in self._phase.trains}
-        for name, arrays in self._state.best_arrays.items():
-            network.load_arrays(name, arrays)
-        position.best = Best(self._watch.score(self._watch.look(best.epoch, seen)), best.epoch, monitor=monitor)
-        for name, arrays in now.items():
-            network.load_arrays(name, arrays)
+        with network.holding(self._state.best_arrays):
+            position.best = Best(self._watch.score(self._watch.look(best.epoch, seen)), best.epoch, monitor=monitor)

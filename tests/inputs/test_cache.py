@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import TINY_RECIPE, TINY_SPEC, recipe_of, same_weights, some, spec_of, two_devices, weights, without_time
 
 from kerasgreedy.errors import Stopped
-from kerasgreedy.inputs import feature_store, features
+from kerasgreedy.inputs import features, rows
 from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.plan.preparation import prepare
 from kerasgreedy.plan.stages import phases_of
@@ -256,7 +256,7 @@ def test_later_phases_are_filled_from_the_cache_before(files, tmp_path, undistur
 
 
 def test_no_room_after_all_means_recomputing(files, tmp_path, undisturbed, monkeypatch, capsys):
-    calls, original = [], feature_store.os.posix_fallocate
+    calls, original = [], rows.os.posix_fallocate
 
     def full(*arguments):
         calls.append(1)
@@ -264,7 +264,7 @@ def test_no_room_after_all_means_recomputing(files, tmp_path, undisturbed, monke
             raise OSError(28, "No space left on device")
         original(*arguments)
 
-    monkeypatch.setattr(feature_store.os, "posix_fallocate", full)
+    monkeypatch.setattr(rows.os, "posix_fallocate", full)
     monkeypatch.setattr(
         Reporter, "step", lambda self, phase, *a: seen.append((tmp_path / "run/cache").exists()) if phase.index else None
     )

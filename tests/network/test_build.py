@@ -110,3 +110,16 @@ def test_weights_of_another_network_are_refused():
         CheckpointError, match=r"block_1/conv_1/kernel: stored shape \(3, 3, 1, 5\), the network has \(3, 3, 1, 4\)"
     ):
         network.load_arrays("block_1", other.arrays("block_1"))
+
+
+def test_weights_held_for_a_while_go_again_even_after_an_error():
+    network = build_network(spec_of("name: s\ninput_shape: [8, 8, 1]\nclasses: 3\nblocks: [{conv: 2}, {conv: 3}]\n").value)
+    before = {name: network.arrays(name) for name in network.names}
+    other = {"block_1": {key: value + 1 for key, value in before["block_1"].items()}}
+    with pytest.raises(KeyError), network.holding(other):
+        for key, value in network.arrays("block_1").items():
+            np.testing.assert_array_equal(value, other["block_1"][key])
+        raise KeyError
+    for name, arrays in before.items():
+        for key, value in network.arrays(name).items():
+            np.testing.assert_array_equal(value, arrays[key])

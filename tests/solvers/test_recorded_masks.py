@@ -67,7 +67,7 @@ def test_masks_are_those_of_the_weights_of_each_step(train, monkeypatch):
         images = {row: x for rows, xs, _ in self._source.view(view) for row, x in zip(rows.numpy(), xs.numpy(), strict=True)}
         left_out = np.flatnonzero(~there)
         yield from complete(self, store, view, there)
-        compared(store.array[left_out], expected(self._network, np.stack([images[row] for row in left_out])))
+        compared(store.take(np.array(left_out)), expected(self._network, np.stack([images[row] for row in left_out])))
         completed.append(set(left_out))
 
     monkeypatch.setattr(TrainStep, "result", result)

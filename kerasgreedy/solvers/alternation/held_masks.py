@@ -89,13 +89,6 @@ class HeldMasks:
         """Takes what `held` gave."""
         self.weights = {name: held[name] for name in self._phase.trains if name in held}
 
-    def _present_weights(self) -> Mapping[str, Arrays]:
-        return {name: self._network.arrays(name) for name in self.weights}
-
-    def _take_weights(self, held: Mapping[str, Arrays]) -> None:
-        for name in self.weights:
-            self._network.load_arrays(name, held[name])
-
     def _open(self, view: int | None, refreshed: int) -> FeatureStore:
         """The store of a view, filled or not; patterns of dropout are drawn for it from here on."""
         # Anew for each refresh and view, and the same when they are estimated again after a stop.
@@ -105,12 +98,8 @@ class HeldMasks:
         return FeatureStore(self.plan.images, (self.plan.row_bytes,), "uint8", file, stamp, self._devices.workers)
 
     def _fill_store(self, store: FeatureStore, view: int | None) -> Steps:
-        present = self._present_weights()
-        self._take_weights(self.weights)
-        try:
+        with self._network.holding(self.weights):
             yield from self._pass(store, view, np.zeros(self.plan.images, bool))
-        finally:
-            self._take_weights(present)
         store.finish()
 
     def _pass(self, store: FeatureStore, view: int | None, there: "NDArray[np.bool_]") -> Steps:
@@ -220,19 +209,20 @@ class RecordedMasks(HeldMasks):
             if steps is None:
                 yield from self._fill_store(store, view)
             return
-        present = self._present_weights(), self._present_slots()
-        self._take(self.weights, self._rest["optimizer"])
-        self._stores[view] = store
-        try:
-            for done, _ in enumerate(self.steps(view, refreshed, 0, refreshed * self._steps), start=1):
-                yield "recording masks again", done * self._phase.training.batch_size, self.plan.images
-                if done == steps:
-                    break
-            if steps is None:
-                yield from self._complete(store, view)
-        finally:
-            self._take(*present)
-            del self._stores[view]
+        with self._network.holding(self.weights):
+            present = self._present_slots()
+            self._take_slots(self._rest["optimizer"])
+            self._stores[view] = store
+            try:
+                for done, _ in enumerate(self.steps(view, refreshed, 0, refreshed * self._steps), start=1):
+                    yield "recording masks again", done * self._phase.training.batch_size, self.plan.images
+                    if done == steps:
+                        break
+                if steps is None:
+                    yield from self._complete(store, view)
+            finally:
+                self._take_slots(present)
+                del self._stores[view]
 
     def _complete(self, store: FeatureStore, view: int | None) -> Steps:
         if self._devices.workers > 1 or not self._there.all():
@@ -248,8 +238,7 @@ class RecordedMasks(HeldMasks):
     def _present_slots(self) -> Arrays:
         return {key: keras.ops.convert_to_numpy(variable) for key, variable in slots(self._optimizer).items()}
 
-    def _take(self, weights: Mapping[str, Arrays], optimizer: Arrays) -> None:
-        self._take_weights(weights)
+    def _take_slots(self, optimizer: Arrays) -> None:
         for key, variable in slots(self._optimizer).items():
             variable.assign(optimizer[key])
 
