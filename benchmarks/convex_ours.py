@@ -11,7 +11,7 @@ from benchmarks.convex_problem import Problem
 from benchmarks.workers import serve
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.inputs.feature_store import FeatureStore
-from kerasgreedy.inputs.features import stored_rows
+from kerasgreedy.inputs.features import stored_batches
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.walk import IMAGES, Start
 from kerasgreedy.nn.gated import GatedPatches
@@ -23,7 +23,7 @@ from kerasgreedy.spec.model import ModelSpec
 from kerasgreedy.spec.recipe import Recipe
 
 # Of kept sums, images of a part: the fastest of 25, 50, 100, 250 and 1,000.
-KEPT_PART = 50
+KEPT_PART, MOST_STEPS = 50, 500
 
 
 class Session:
@@ -37,7 +37,7 @@ class Session:
         make = {"summed": _step, "naive": Naive, "kept": Kept}[form]
         self.step, self.batches = make(own), [tuple(map(tf.constant, batch)) for batch in own.draw_batches(2)]
         if isinstance(self.step, Kept):
-            self.batches = self.step.fill(self.batches)
+            self.step.fill(self.batches)
 
     def steps(self, count: int) -> float:
         """Seconds of so many steps."""
@@ -92,14 +92,13 @@ class Kept:
         front = ("head_1/gated_conv_1",)
         self._step = _step(replace(problem, part=KEPT_PART), Start(1, front))
         self._gates, self._problem = problem.draw_gates(), problem
-        self._draw = np.random.default_rng(2)
 
-    def fill(self, batches: list[Any]) -> list[Any]:
-        """(rows of the store, labels) for (images, labels)."""
+    def fill(self, batches: list[Any]) -> None:
+        """Keeps the sums of these batches, and reads them one after the other from now on."""
         layer = GatedPatches(self._problem.gates, self._problem.kernel, strides=self._problem.stride, padding="valid")
         layer.build((None, self._problem.side, self._problem.side, self._problem.channels))
         layer.kernel.assign(self._gates)
-        size, rows = self._problem.batch, []
+        size = self._problem.batch
         shape = (self._problem.length, self._problem.gates)
         self._store = FeatureStore(size * len(batches), shape, "bfloat16", None, {})
         for number, (images, labels) in enumerate(batches):
@@ -108,13 +107,12 @@ class Kept:
                 part = slice(first, first + self._problem.part)
                 sums = tf.bitcast(tf.cast(layer(images[part]), tf.bfloat16), tf.uint16)
                 self._store.put(own[part], sums.numpy(), labels[part].numpy())
-            rows.append((own, labels))
-        self._read = stored_rows(self._store)
-        return rows
+        draw = np.random.default_rng(2)
+        rows = [draw.permutation(size) + number % len(batches) * size for number in range(MOST_STEPS)]
+        self._batches = iter(stored_batches(self._store, np.concatenate(rows), size, lambda _, x, label: (x, label)).prefetch(1))
 
-    def __call__(self, rows: np.ndarray, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        order = self._draw.permutation(len(rows))
-        return self._step(self._read(tf.constant(rows[order])), tf.gather(labels, order))
+    def __call__(self, *_: Any) -> dict[str, tf.Tensor]:
+        return self._step(*next(self._batches))
 
 
 class Naive:
