@@ -13,7 +13,7 @@ from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.inputs.feature_store import FeatureStore
 from kerasgreedy.inputs.features import stored_batches
 from kerasgreedy.network.build import Network
-from kerasgreedy.network.walk import IMAGES, Start
+from kerasgreedy.network.walk import IMAGES, StartPoint
 from kerasgreedy.nn.gated import GatedPatches
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.plan.stages import phases_of
@@ -53,7 +53,7 @@ class Session:
         return [float(value[0]) / len(self.batches[0][1]) for value in found]
 
 
-def _step(problem: Problem, start: Start = IMAGES) -> TrainStep:
+def _step(problem: Problem, start: StartPoint = IMAGES) -> TrainStep:
     """The package's step, as a plan of strategy `convex` makes it; `start`: behind what is kept."""
     gated = {"gated_conv": problem.gates, "kernel_size": problem.kernel, "stride": problem.stride, "padding": "valid"}
     spec = ModelSpec.model_validate(
@@ -90,7 +90,7 @@ class Kept:
 
     def __init__(self, problem: Problem):
         front = ("head_1/gated_conv_1",)
-        self._step = _step(replace(problem, part=KEPT_PART), Start(1, front))
+        self._step = _step(replace(problem, part=KEPT_PART), StartPoint(1, front))
         self._gates, self._problem = problem.draw_gates(), problem
 
     def fill(self, batches: list[Any]) -> None:

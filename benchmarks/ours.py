@@ -21,7 +21,7 @@ from kerasgreedy.data.splits import ArraySplit
 from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.inputs.features import ImageInput, stored_batches
 from kerasgreedy.network.build import Network
-from kerasgreedy.network.walk import Start
+from kerasgreedy.network.walk import StartPoint
 from kerasgreedy.plan.alternation_plan import AlternationPlan
 from kerasgreedy.plan.compile import compile_plan
 from kerasgreedy.plan.stages import Phase
@@ -70,7 +70,7 @@ class Session:
             _scatter(self.network)
         optimizer = make_optimizer(recipe.training.optimizer, np.array([learning_rate], np.float32))
         first_block = len(chosen.frozen) if cached else 0
-        self.step = TrainStep(self.network, chosen, optimizer, tf.distribute.get_strategy(), Start(first_block))
+        self.step = TrainStep(self.network, chosen, optimizer, tf.distribute.get_strategy(), StartPoint(first_block))
         self._head = chosen.losses[-1]
         rng = np.random.default_rng(1)
         if first_block:

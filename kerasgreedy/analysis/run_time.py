@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.build import Network
-from kerasgreedy.network.walk import IMAGES, Start
+from kerasgreedy.network.walk import IMAGES, StartPoint
 from kerasgreedy.plan.preparation import Job
 from kerasgreedy.plan.stages import Phase, phases_of
 from kerasgreedy.solvers.schedules import make_optimizer
@@ -61,7 +61,7 @@ def _timed(job: Job, network: Network, phase: Phase) -> Timing:
     network.compute_in(phase.precision, phase.trains)
     network.compute_in(phase.prefix_precision, phase.frozen)
     optimizer = make_optimizer(phase.training.optimizer, np.full(1, 1e-6, np.float32), phase.precision)
-    start_at = Start(phase.prefix, phase.cache.front) if phase.cache.used else IMAGES
+    start_at = StartPoint(phase.prefix, phase.cache.front) if phase.cache.used else IMAGES
     step = TrainStep(network, phase, optimizer, tf.distribute.get_strategy(), start_at)
     images = tf.constant(draw.normal(size=(batch, *job.architecture.input_shape)).astype(np.float32))
     images = network.begin(start_at, images)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasgreedy.files import read_bytes, write_atomically
-from kerasgreedy.inputs.rows import FileRows, MemoryRows, Rows
+from kerasgreedy.inputs.rows import FileRows, MemoryRows, RowTable
 from kerasgreedy.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class FeatureStore:
         self.fault: str | None = None
         shared = {"shards": shards} if shards > 1 else {}
         self._file, self.stamp = file, {**stamp, "rows": rows, "shape": list(shape), "dtype": dtype, **shared}
-        self._table: Rows = self._reopened() if file and self._seal.exists() else self._fresh()
+        self._table: RowTable = self._reopened() if file and self._seal.exists() else self._fresh()
 
     def __len__(self) -> int:
         """Rows of all shards."""
@@ -82,11 +82,11 @@ class FeatureStore:
         assert self._file is not None
         return self._file.with_suffix(".json")
 
-    def _fresh(self) -> Rows:
+    def _fresh(self) -> RowTable:
         kind = (len(self.labels), self.shape, self.item)
         return FileRows(self._file, True, *kind) if self._file else MemoryRows(*kind)
 
-    def _reopened(self) -> Rows:
+    def _reopened(self) -> RowTable:
         """The file of an earlier process, if it is whole and was made from the same; else a fresh one."""
         assert self._file is not None
         try:

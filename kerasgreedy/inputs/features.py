@@ -16,7 +16,7 @@ from kerasgreedy.data.pipeline import Part, Pipeline, weighted
 from kerasgreedy.data.splits import Change
 from kerasgreedy.inputs.feature_store import FeatureStore, StoreFolder
 from kerasgreedy.network.build import Network
-from kerasgreedy.network.walk import IMAGES, Start
+from kerasgreedy.network.walk import IMAGES, StartPoint
 from kerasgreedy.plan.caching import GIGABYTE, gigabytes
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.devices import Devices
@@ -33,7 +33,7 @@ class StaleFeatures(RuntimeError):
     """Features are asked for that other blocks than those of now have made: a fault of the program."""
 
 
-def prefix_digest(network: Network, start: Start) -> str:
+def prefix_digest(network: Network, start: StartPoint) -> str:
     """A digest of all that what a computation starts from follows from: layers, weights and precision."""
     digest = hashlib.sha256(repr(network.architecture.input_shape).encode())
     for block in network.architecture.blocks[: start.block]:
@@ -58,7 +58,7 @@ class PhaseInput(Protocol):
         augments: whether training images are changed, so that they have views.
     """
 
-    start: Start
+    start: StartPoint
     augments: bool
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class FeatureInput:
     """
 
     def __init__(self, phase: Phase, network: Network, pipeline: Pipeline, devices: Devices, folder: StoreFolder):
-        self.start, self.cache = Start(phase.prefix, phase.cache.front), phase.cache
+        self.start, self.cache = StartPoint(phase.prefix, phase.cache.front), phase.cache
         self._phase, self._network, self._pipeline, self._devices = phase, network, pipeline, devices
         self._folder = folder
         self.augments = pipeline.augments
@@ -199,7 +199,7 @@ class FeatureInput:
         """Whether there are features of a part and view that the first blocks of a network, as they are, have made."""
         return key in self._stores and self._stores[key].stamp["prefix"] == prefix_digest(network, self.start)
 
-    def leads_to(self, start: Start) -> bool:
+    def leads_to(self, start: StartPoint) -> bool:
         """Whether a computation that starts there can be gone on with from these features, with the same rounding."""
         return not self.start.layers and self.start.block + bool(start.layers) <= start.block
 

@@ -19,7 +19,7 @@ _AT_A_TIME = 8
 _READERS = ThreadPoolExecutor(_AT_A_TIME, "features")
 
 
-class Rows(ABC):
+class RowTable(ABC):
     """A table of `count` rows."""
 
     @abstractmethod
@@ -31,8 +31,8 @@ class Rows(ABC):
         """Reads rows into `out`, which is contiguous; places that there are not give the nearest."""
 
 
-class MemoryRows(Rows):
-    """See `Rows`."""
+class MemoryRows(RowTable):
+    """See `RowTable`."""
 
     def __init__(self, count: int, shape: tuple[int, ...], item: "np.dtype[Any]"):
         self._array = np.empty((count, *shape), item)
@@ -44,8 +44,8 @@ class MemoryRows(Rows):
         np.take(self._array, places, axis=0, out=out, mode="clip")  # `raise` would buffer the output
 
 
-class FileRows(Rows):
-    """See `Rows`.
+class FileRows(RowTable):
+    """See `RowTable`.
 
     There is no map of the file: around each page that it misses the system reads ahead, in a random order for nothing, and what
     is mapped counts as memory of the process.

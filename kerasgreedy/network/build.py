@@ -16,7 +16,7 @@ import tensorflow as tf
 from kerasgreedy.errors import CheckpointError
 from kerasgreedy.graph.architecture import Architecture, Component, architecture
 from kerasgreedy.network.layer_builders import FLOAT32, Builder
-from kerasgreedy.network.walk import IMAGES, Instead, Start, Walk
+from kerasgreedy.network.walk import IMAGES, Instead, StartPoint, Walk
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.nn.objectives import CrossEntropyLoss, Objective
 from kerasgreedy.spec.model import ModelSpec
@@ -104,7 +104,7 @@ class Network:
         self,
         x: Any,
         depths: Sequence[int] | None = None,
-        start: Start = IMAGES,
+        start: StartPoint = IMAGES,
         instead: Instead | None = None,
         given: list[Any] | None = None,
     ) -> list[Any]:
@@ -144,7 +144,7 @@ class Network:
         instead = instead or (lambda key, layer, x: None)
         return Walk(model, name, training, instead).sequence(self.architecture.components[name].nodes, x)
 
-    def begin(self, start: Start, x: Any, first: int = 0, after_block: Callable[[Any], Any] = lambda x: x) -> Any:
+    def begin(self, start: StartPoint, x: Any, first: int = 0, after_block: Callable[[Any], Any] = lambda x: x) -> Any:
         """What `start` stands for, of what block `first` is given, in inference mode.
 
         Args:

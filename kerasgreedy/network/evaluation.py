@@ -9,7 +9,7 @@ import tensorflow as tf
 from kerasgreedy.data.distributed import distributed
 from kerasgreedy.errors import Diverged
 from kerasgreedy.network.build import Network
-from kerasgreedy.network.walk import IMAGES, Instead, Start
+from kerasgreedy.network.walk import IMAGES, Instead, StartPoint
 from kerasgreedy.nn.ensemble import Ensemble
 from kerasgreedy.nn.objectives import Objective
 from kerasgreedy.spec.objective_settings import OBJECTIVES
@@ -44,7 +44,7 @@ class Evaluator:
         depths: Sequence[int],
         strategy: tf.distribute.Strategy,
         ensemble_on: str | None = None,
-        start: Start = IMAGES,
+        start: StartPoint = IMAGES,
         instead: Callable[[tf.Tensor, tf.Tensor], Instead] | None = None,
         objectives: Mapping[str, Objective] | None = None,
     ):

@@ -14,7 +14,7 @@ Instead: TypeAlias = Callable[[str, keras.layers.Layer, Any], Any]
 
 
 @dataclass(frozen=True)
-class Start:
+class StartPoint:
     """Where a computation sets in.
 
     Attributes:
@@ -38,7 +38,7 @@ class Start:
         return other
 
 
-IMAGES = Start()
+IMAGES = StartPoint()
 
 
 class Walk:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.evaluation import objectives_of
-from kerasgreedy.network.walk import IMAGES, Instead, Start
+from kerasgreedy.network.walk import IMAGES, Instead, StartPoint
 from kerasgreedy.nn.mixed import Labels, by_label
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.solvers.updates import Setting, Update, updates_of
@@ -44,7 +44,7 @@ def phase_logits(
     network: Network,
     phase: Phase,
     x: tf.Tensor,
-    start: Start = IMAGES,
+    start: StartPoint = IMAGES,
     instead: Instead | None = None,
     training: bool = True,
     given: dict[str, Any] | None = None,
@@ -133,7 +133,7 @@ class TrainStep:
         phase: Phase,
         optimizer: keras.optimizers.Optimizer,
         strategy: tf.distribute.Strategy,
-        start: Start = IMAGES,
+        start: StartPoint = IMAGES,
         more: Sequence[Update] = (),
         support: Support | None = None,
         class_weights: "NDArray[np.float32] | None" = None,

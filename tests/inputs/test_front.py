@@ -12,7 +12,7 @@ from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.inputs.feature_store import StoreFolder
 from kerasgreedy.inputs.features import FeatureInput, StaleFeatures
 from kerasgreedy.network.build import Network
-from kerasgreedy.network.walk import Start
+from kerasgreedy.network.walk import StartPoint
 from kerasgreedy.plan.caching import fixed_front
 from kerasgreedy.plan.preparation import prepare
 from kerasgreedy.plan.stages import phases_of
@@ -174,7 +174,7 @@ def test_other_gates_make_what_is_kept_stale(tmp_path):
     source = FeatureInput(phase, network, open_pipeline(job, None), Devices(tf.distribute.get_strategy()), StoreFolder(tmp_path))
     source.open(range(1), ["validation"])
     list(source.fill(None))
-    assert source.start == Start(1, ("head_1/gated_conv_1",))
+    assert source.start == StartPoint(1, ("head_1/gated_conv_1",))
     assert next(iter(source.training(0, 0)))[0].shape == (32, 9, 6)
     variables = network.variables("head_1")
     variables["head_1/class_separable_1/kernel"].assign_add(np.ones((9, 6, 10), np.float32))

@@ -13,7 +13,7 @@ from kerasgreedy.data.memory import available_memory
 from kerasgreedy.errors import InputError
 from kerasgreedy.inputs.feature_store import FeatureStore
 from kerasgreedy.inputs.features import prefix_digest, stored_rows
-from kerasgreedy.network.walk import Start
+from kerasgreedy.network.walk import StartPoint
 from kerasgreedy.plan.alternation_plan import AlternationPlan
 from kerasgreedy.plan.caching import GIGABYTE, gigabytes
 from kerasgreedy.runs.checkpoint import Arrays
@@ -138,7 +138,7 @@ class HeldMasks:
         """Of what masks on disk follow from."""
         settings = self.plan.settings
         digest = hashlib.sha256(settings.model_dump_json().encode())
-        digest.update(prefix_digest(self._network, Start(self._phase.prefix)).encode())
+        digest.update(prefix_digest(self._network, StartPoint(self._phase.prefix)).encode())
         if settings.dropout == "held":
             digest.update(f"{self._network.seed} {refreshed}".encode())
         for _, arrays in sorted(self.held().items()):
