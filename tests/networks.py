@@ -13,6 +13,10 @@ from kerasgreedy.spec.model import ModelSpec
 
 HEADER = "name: t\ninput_shape: [8, 8, 3]\nclasses: 4\nblock_defaults: {batch_norm: true}\nblocks:\n  - {conv: 4}\n"
 
+# The convex network of two layers.
+GATED_HEAD = "{gated_conv: 6, kernel_size: 3, stride: 2, padding: valid, class_separable: true}"
+TWO_LAYER = f"name: two_layer\nblocks: [{{activation: linear}}]\nfinal_head: {{layers: [{GATED_HEAD}]}}\n"
+
 
 def network_of(block, head="{hidden_layers: 1, width: 2x, batch_norm: true}"):
     """A network whose batch norm is not that of its first moment, and whose biases are not zero."""

@@ -124,7 +124,7 @@ class Network:
                 x = self.run(self.architecture.blocks[depth - 1].name, x, False, instead)
             if depth in wanted:
                 if given is not None:
-                    given.append(None if start.layers and depth == start.block else x)
+                    given.append(None if start.is_inside_head(depth) else x)
                 result.append(self.run(self.architecture.heads[depth - 1].name, x, False, instead))
         return result
 
@@ -152,7 +152,7 @@ class Network:
         """
         for depth, block in enumerate(self.blocks[first : start.block], start=first + 1):
             x = block(x, training=False)
-            x = x if start.layers and depth == start.block else after_block(x)
+            x = x if start.is_inside_head(depth) else after_block(x)
         if start.layers:
             head = self.architecture.heads[start.block - 1]
             nodes = [node for node in head.nodes if f"{head.name}/{node.name}" in start.layers]

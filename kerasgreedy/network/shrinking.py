@@ -67,7 +67,7 @@ def thresholded_arrays(
     side = sides(network.architecture, found.gone)
     coupling = find_coupling(network.architecture)
     count = {place: group_count(side[place], groups) for place in found.gone}
-    with surgery.holding(network, zeros):
+    with network.holding(zeros):
         silent = surgery.silence(network, coupling, removable(coupling, found.gone, count, touches))
     return {**zeros, **silent}
 

@@ -86,21 +86,8 @@ def silence(network: Network, coupling: Coupling, removed: Collection[int]) -> d
 @contextmanager
 def silenced(network: Network, coupling: Coupling, removed: Collection[int]) -> Iterator[None]:
     """Within it the channels under some labels are silent; afterwards the weights are what they were, bit for bit."""
-    with holding(network, silence(network, coupling, removed)):
+    with network.holding(silence(network, coupling, removed)):
         yield
-
-
-@contextmanager
-def holding(network: Network, weights: Mapping[str, Mapping[str, np.ndarray]]) -> Iterator[None]:
-    """Within it some components have other weights; afterwards they are what they were, bit for bit."""
-    whole = {name: network.arrays(name) for name in weights}
-    try:
-        for name, arrays in weights.items():
-            network.load_arrays(name, arrays)
-        yield
-    finally:
-        for name, arrays in whole.items():
-            network.load_arrays(name, arrays)
 
 
 def _silent_rows(node: Node, entering: tuple[int, ...], removed: Collection[int], kernel: np.ndarray) -> np.ndarray | None:

@@ -25,6 +25,10 @@ class StartPoint:
     block: int = 0
     layers: tuple[str, ...] = ()
 
+    def is_inside_head(self, depth: int) -> bool:
+        """Whether it is behind the first layers of the head at a depth (1 is the first block)."""
+        return bool(self.layers) and depth == self.block
+
     def passing(self, instead: Instead | None) -> Instead | None:
         """`instead`, where layers that have been run give what they get."""
         if not self.layers:

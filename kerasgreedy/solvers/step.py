@@ -78,7 +78,7 @@ def phase_logits(
         if head.name in phase.losses:
             inside = tf.stop_gradient(x) if not trained else x
             if given is not None:
-                given[head.name] = None if start.layers and depth == start.block else inside
+                given[head.name] = None if start.is_inside_head(depth) else inside
             result[head.name] = run(head.name, inside)
         if len(result) == len(phase.losses):
             break

@@ -9,7 +9,6 @@ from kerasgreedy.graph.coupling import Place
 from kerasgreedy.graph.shrink_steps import Rewriting, mixed, steps
 from kerasgreedy.graph.thresholding import Thresholded, pattern, sides
 from kerasgreedy.kernel_groups import group_count, side_left
-from kerasgreedy.network import surgery
 from kerasgreedy.network.evaluation import Evaluator
 from kerasgreedy.network.latency import faster_as_branches
 from kerasgreedy.network.shrinking import norms_of, shrunk, thresholded_arrays
@@ -49,7 +48,7 @@ class _Thresholding:
         split = self._split(found)
         rewritings = self._steps(found, split)
         with (
-            surgery.holding(self.network, thresholded_arrays(self.network, found, self.groups, action.touches)),
+            self.network.holding(thresholded_arrays(self.network, found, self.groups, action.touches)),
             self._doing.strategy.scope(),
         ):
             changed, spec = shrunk(self.network, self.spec, rewritings)
@@ -160,7 +159,7 @@ class _Thresholding:
         """On validation data, of the thresholded network."""
         if tau not in self._looked:
             arrays = thresholded_arrays(self.network, self._pattern(tau), self.groups, self.action.touches)
-            with surgery.holding(self.network, arrays):
+            with self.network.holding(arrays):
                 scores = self._validation(self._evaluator)
             assert scores is not None
             self._looked[tau] = scores["top1"]

@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 from conftest import recipe_of, same_weights, some, spec_of, stop_at, two_devices, weights
 from layer_kinds import SPECS, exported
+from networks import GATED_HEAD as HEAD
+from networks import TWO_LAYER as SPEC
 
 from kerasgreedy.analysis.run_time import time_plan
 from kerasgreedy.errors import Stopped
@@ -23,8 +25,6 @@ from kerasgreedy.spec.load import load
 from kerasgreedy.spec.objective_settings import CrossEntropy, OutputObjective, SquaredError
 from kerasgreedy.train.entry_points import resume_run, train_spec
 
-HEAD = "{gated_conv: 6, kernel_size: 3, stride: 2, padding: valid, class_separable: true}"
-SPEC = f"name: two_layer\nblocks: [{{activation: linear}}]\nfinal_head: {{layers: [{HEAD}]}}\n"
 STACK = f"""
 name: stack
 blocks:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import recipe_of, same_weights, some, spec_of, stop_at, two_devices, weights, without_time
+from networks import GATED_HEAD as HEAD
+from networks import TWO_LAYER as SPEC
 from sklearn.linear_model import Lasso
 
 from kerasgreedy.errors import InputError, SpecError, Stopped
@@ -19,8 +21,6 @@ from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.solvers.step import TrainStep
 from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
 
-HEAD = "{gated_conv: 6, kernel_size: 3, stride: 2, padding: valid, class_separable: true}"
-SPEC = f"name: two_layer\nblocks: [{{activation: linear}}]\nfinal_head: {{layers: [{HEAD}]}}\n"
 STACK = f"""
 name: stack
 blocks:
