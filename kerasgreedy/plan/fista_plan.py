@@ -66,7 +66,8 @@ def plan_fista(solver: Fista, asked: SolverRequest) -> FistaPlan:
         )
         message += "that trains, biases included (which only weight_decay is on); leave it out, tolerance is a stop of its own"
         raise asked.refused(("gap",), message)
-    return FistaPlan(solver, solver.power_iterations + 1 + asked.training.epochs)
+    measured = solver.power_iterations + 1 + (3 if solver.directions else 0)
+    return FistaPlan(solver, measured + asked.training.epochs)
 
 
 def _check_path(solver: Fista, asked: SolverRequest) -> None:

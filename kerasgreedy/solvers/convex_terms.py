@@ -60,9 +60,13 @@ class Terms:
 
     def proximal(self, key: str, value: Array, rate: float) -> Array:
         """The proximal map of the rest in one variable."""
+        return self.mapped(key, tf.constant(value), tf.constant(rate, tf.float64)).numpy()
+
+    def mapped(self, key: str, value: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        """`proximal` in TensorFlow; a graph has the factor of when it was traced."""
         for penalty in self.of(key):
             if penalty.is_proximal:
-                value = penalty.proximal(tf.constant(value), tf.constant(self.factor * rate, tf.float64)).numpy()
+                value = penalty.proximal(value, self.factor * rate)
         return value
 
     def inside(self, key: str, value: Array) -> Array:

@@ -1,8 +1,7 @@
 """Accelerated proximal gradient (FISTA) on all training images at once, for linear heads."""
 
-import functools
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, astuple
 from typing import Any
 
@@ -12,15 +11,14 @@ import tensorflow as tf
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.runs.checkpoint import Arrays
-from kerasgreedy.runs.devices import Devices
-from kerasgreedy.solvers.convex_terms import Array, Point, Terms
+from kerasgreedy.solvers.convex_terms import Point, Terms
 from kerasgreedy.solvers.fista_record import FistaRecord, Solved
+from kerasgreedy.solvers.metric import Metric, Steps, no_directions
+from kerasgreedy.solvers.passes import Passes
 from kerasgreedy.solvers.solver import Solver, Task, Verdict, Work
 from kerasgreedy.solvers.step import Result, phase_logits
 from kerasgreedy.spec.solver_settings import Fista
 
-# The power iteration comes to the curvature from below.
-MARGIN = 1.02
 # Sums of losses are float32: so much of the objective below zero is a gap of zero.
 ROUNDING = 1e-5
 
@@ -31,17 +29,17 @@ class Accelerated(Solver):
     x_{k+1} = prox(y_k - grad(y_k) / L), y_{k+1} = x_{k+1} + (t_k - 1) / t_{k+1} * (x_{k+1} - x_k), with t_{k+1} =
     (1 + sqrt(1 + 4 t_k^2)) / 2 (Beck and Teboulle 2009, eq. 4.1 to 4.3). Where (y_k - x_{k+1}) . (x_{k+1} - x_k) > 0 the momentum
     begins anew. L of each head is the curvature of its objective times the largest eigenvalue of the mean of features times
-    features (found by power iteration), plus that of the smooth penalties.
+    features (found by power iteration), plus that of the smooth penalties; with `directions` a `Metric` that is as large in
+    these only, and products of vectors are in it.
 
     During an epoch the weights are y_k, between epochs x_k. Gradients are added up in float64. In memory: five copies of the
-    heads' weights, whatever the number of images.
+    heads' weights, and one of those of a class for each direction, whatever the number of images.
     """
 
     def __init__(self, task: Task):
         settings = task.phase.training.solver
         assert isinstance(settings, Fista)
         self._task, self._settings = task, settings
-        self._devices = Devices.of(task.strategy)
         network, phase = task.network, task.phase
         for name in network.names:
             network.component(name).trainable = name in phase.trains
@@ -51,13 +49,13 @@ class Accelerated(Solver):
             if objective.curvature is None:
                 raise InputError(f"training.solver: fista cannot minimise the {objective.words} of {head}: it has no curvature")
         self._terms = Terms(task, self._variables, settings.factors[0])
-        self._losses = tf.function(lambda *batch: self._reduced(self._loss, *batch), autograph=False)
-        self._squares = tf.function(lambda *batch: self._reduced(self._square, *batch), autograph=False)
-        self._size, self._images = phase.training.batch_size, len(task.source)
+        self._passes = Passes(task, self._variables)
+        self._losses = self._passes.reduced(self._loss)
+        self._size, self._images = phase.training.batch_size, self._passes.images
         self._warm = False
         self._norm0, self._iterations, self._restarts, self._t = math.nan, 0, 0, 1.0
-        self._curvature: dict[str, float] = {}
-        self._before, self._ahead = self._point(), self._point()  # x_k and y_k
+        self._steps: dict[str, Steps] = {}
+        self._before, self._ahead = self._passes.point(), self._passes.point()  # x_k and y_k
         self._gradient = {key: np.zeros(value.shape) for key, value in self._before.items()}
         self._loss_sum, self._dual_sums = 0.0, np.zeros((len(phase.losses), 2))
         self._subgradient = self._objective = self._gap = math.nan
@@ -65,33 +63,30 @@ class Accelerated(Solver):
         self._factor = settings.factors[0]  # that the last step was made with
         self.extras = {"fista": self}
 
-    @functools.cached_property
-    def _images_in_order(self) -> tf.data.Dataset:
-        """All of the training part, the same each time; traced once."""
-        return self._task.source.view(None, self._devices.workers)
-
     # What the loop asks for.
 
     def prepare(self, epoch: int, step: int) -> Generator[Work, None, None]:
-        if self._curvature:
+        if self._steps:
             return
-        present = self._point()
+        present = self._passes.point()
         try:
-            curvature = yield from self._power_iteration()
-            self._assign({key: np.zeros(value.shape) for key, value in present.items()})
-            at_zero = yield from self._pass(self._losses, "measuring the gradient at zero", 1, 1)
+            metrics = yield from self._passes.curvature(self._settings.directions, self._settings.power_iterations)
+            self._passes.assign({key: np.zeros(value.shape) for key, value in present.items()})
+            at_zero = yield from self._passes.mean(lambda *batch: self._losses(*batch)[0], "measuring the gradient at zero", 1, 1)
         finally:
-            self._assign(present)
-        self._norm0 = _norm(at_zero) or 1.0
-        self._curvature = {name: MARGIN * value for name, value in curvature.items()}
+            self._passes.assign(present)
+        self._norm0 = math.sqrt(sum(float(np.sum(np.square(value))) for value in at_zero)) or 1.0
+        heads = dict(zip(self._task.phase.trains, self._task.phase.losses, strict=True))
+        curved = {name: float(self._objectives[head].curvature or 1.0) for name, head in heads.items()}
+        self._steps = {name: Steps(metric.scaled(curved[name]), self._terms) for name, metric in metrics.items()}
 
     def epoch(self, epoch: int, first_step: int, number: int) -> Iterator[Result]:
         if first_step == 0:
-            self._before = self._point()
+            self._before = self._passes.point()
             # Where kernels have to stay in a set, gap and objective mean something inside it only.
-            self._assign({key: self._terms.inside(key, value) for key, value in self._ahead.items()})
+            self._passes.assign({key: self._terms.inside(key, value) for key, value in self._ahead.items()})
         whole = self._images // self._size
-        batches = iter(self._devices.batches(self._images_in_order.skip(first_step) if first_step else self._images_in_order))
+        batches = iter(self._passes.batches(first_step))
         for number_of_batch in range(first_step, whole):
             results = [self._losses(*next(batches))]
             if number_of_batch == whole - 1:
@@ -129,7 +124,7 @@ class Accelerated(Solver):
         return [f"{factor}objective {self._objective:.8g}{gap}, {bound}"]
 
     def figures(self) -> dict[str, Any]:
-        value = self._terms.value(self._point(), self._factor)
+        value = self._terms.value(self._passes.point(), self._factor)
         penalty = {} if value is None else {"penalty": value}
         gap = {"duality_gap": self._gap} if math.isfinite(self._gap) else {}
         factor = {"factor": self._factor} if self._settings.path else {}
@@ -141,10 +136,11 @@ class Accelerated(Solver):
             self._iterations,
             self._restarts,
             self._subgradient if done else None,
-            {name: self._length(name) for name in self._curvature},
+            {name: steps.metric.largest + self._terms.curvature for name, steps in self._steps.items()},
+            {name: steps.metric.rest + self._terms.curvature for name, steps in self._steps.items()},
             self._objective if done else None,
             self._gap if math.isfinite(self._gap) else None,
-            self._terms.filters(self._point()),
+            self._terms.filters(self._passes.point()),
             self.verdict() is not None,
             [asdict(solved) for solved in self._path],
         )
@@ -160,7 +156,9 @@ class Accelerated(Solver):
             "dual_sums": self._dual_sums,
             "path": np.array([[-1.0 if v is None else v for v in astuple(solved)] for solved in self._path]).reshape(-1, 5),
         }
-        kept |= {f"curvature/{name}": np.array(value) for name, value in self._curvature.items()}
+        for name, steps in self._steps.items():
+            kept[f"curvature/{name}"] = np.array(steps.metric.rest)
+            kept |= {f"directions/{name}": steps.metric.directions, f"values/{name}": steps.metric.values}
         for what, point in (("before", self._before), ("ahead", self._ahead), ("gradient", self._gradient)):
             kept |= {f"{what}/{key}": value for key, value in point.items()}
         return kept
@@ -175,7 +173,12 @@ class Accelerated(Solver):
             for factor, epoch, objective, gap, subgradient in arrays["path"].tolist()
         ]
         self._iterations, self._restarts = map(int, arrays["counts"])
-        self._curvature = {key.partition("/")[2]: float(v) for key, v in arrays.items() if key.startswith("curvature/")}
+        for key, value in arrays.items():
+            what, _, name = key.partition("/")
+            if what == "curvature":
+                u, w = arrays.get(f"directions/{name}"), arrays.get(f"values/{name}")
+                metric = no_directions(float(value)) if u is None or w is None else Metric(u, w, float(value))
+                self._steps[name] = Steps(metric, self._terms)
         self._before, self._ahead, self._gradient = (
             {key: np.array(arrays[f"{what}/{key}"], np.float64) for key in self._variables}
             for what in ("before", "ahead", "gradient")
@@ -183,26 +186,20 @@ class Accelerated(Solver):
 
     # The mathematics.
 
-    def _length(self, component: str) -> float:
-        """The bound of the curvature, in a head's weights, of all that is smooth."""
-        return self._curvature[component] + self._terms.curvature or 1.0
-
     def _update(self, epoch: int) -> None:
         """The step, once the gradient of all images is there; leaves the weights at x_{k+1}."""
-        y, before = self._point(), self._before
+        y, before = self._passes.point(), self._before
         slopes = {key: value / self._images for key, value in self._gradient.items()}
         gradient = {key: value + self._terms.slope(key, y[key]) for key, value in slopes.items()}
-        x, lengths = {}, {key: self._length(key.split("/")[0]) for key in y}
-        for key, value in y.items():
-            shrunk = self._terms.proximal(key, value - gradient[key] / lengths[key], 1 / lengths[key])
-            x[key] = shrunk.astype(np.float32).astype(float)
-        # s = L (y - x) - grad(y) is a subgradient of the proximal part at x, so grad(x) + s is one of the whole; its norm is at
-        # most twice that of L (y - x).
-        self._subgradient = 2 * _norm({key: lengths[key] * (y[key] - x[key]) for key in y}) / self._norm0
+        taken = {name: steps.take(_of(y, name), _of(gradient, name)) for name, steps in self._steps.items()}
+        x = {key: value for point, _ in taken.values() for key, value in point.items()}
+        self._subgradient = math.hypot(*(bound for _, bound in taken.values())) / self._norm0
         self._objective = self._loss_sum / self._images + self._terms.decay(y) + (self._terms.value(y) or 0.0)
         self._gap = self._duality_gap(slopes)
         self._factor = self._terms.factor
-        if sum(np.sum((y[key] - x[key]) * (x[key] - before[key])) for key in y) > 0:
+        back = {key: y[key] - x[key] for key in y}
+        against = {key: v for name, steps in self._steps.items() for key, v in steps.times(_of(back, name)).items()}
+        if sum(np.sum(against[key] * (x[key] - before[key])) for key in y) > 0:
             self._t, self._ahead, self._restarts = 1.0, dict(x), self._restarts + 1
         else:
             t = (1 + math.sqrt(1 + 4 * self._t**2)) / 2
@@ -211,7 +208,7 @@ class Accelerated(Solver):
         self._iterations += 1
         self._gradient = {key: np.zeros(value.shape) for key, value in y.items()}
         self._loss_sum, self._dual_sums = 0.0, np.zeros_like(self._dual_sums)
-        self._assign(x)
+        self._passes.assign(x)
         self._follow_path(epoch)
 
     def _duality_gap(self, slopes: Point) -> float:
@@ -234,40 +231,11 @@ class Accelerated(Solver):
         gap = self._gap if math.isfinite(self._gap) else None
         self._path.append(Solved(factors[place], epoch + 1, self._objective, gap, self._subgradient))
         if place + 1 < len(factors):
-            self._terms.factor, self._t, self._ahead = factors[place + 1], 1.0, dict(self._point())
-
-    def _power_iteration(self) -> Generator[Work, None, dict[str, float]]:
-        """Head -> largest eigenvalue of the mean of J^T J, J the derivative of its outputs in its weights, times curvature."""
-        random = np.random.default_rng(0)
-        vector = {key: random.normal(size=value.shape) for key, value in self._point().items()}
-        found: dict[str, float] = {}
-        count = self._settings.power_iterations
-        for iteration in range(1, count + 1):
-            norms = {name: _norm(_of(vector, name)) or 1.0 for name in self._task.phase.trains}
-            vector = {key: value / norms[key.split("/")[0]] for key, value in vector.items()}
-            self._assign(vector)
-            vector = yield from self._pass(self._squares, "measuring the curvature", iteration, count)
-            found = {name: _norm(_of(vector, name)) for name in self._task.phase.trains}
-        heads = dict(zip(self._task.phase.trains, self._task.phase.losses, strict=True))
-        return {name: float(self._objectives[heads[name]].curvature or 1.0) * value for name, value in found.items()}
-
-    def _pass(self, function: Callable[..., Any], what: str, number: int, of: int) -> Generator[Work, None, Point]:
-        """The mean over all training images of a gradient with the weights of now."""
-        total = {key: np.zeros(value.shape) for key, value in self._point().items()}
-        for index, batch in enumerate(self._devices.batches(self._images_in_order), start=1):
-            for key, value in zip(total, function(*batch)[0], strict=True):
-                total[key] += value.numpy()
-            yield what, min((number - 1) * self._images + index * self._size, number * self._images), of * self._images
-        return {key: value / self._images for key, value in total.items()}
+            self._terms.factor, self._t, self._ahead = factors[place + 1], 1.0, dict(self._passes.point())
 
     def _add(self, gradients: list[tf.Tensor]) -> None:
         for key, value in zip(self._gradient, gradients, strict=True):
             self._gradient[key] += value.numpy()
-
-    def _reduced(self, replica: Callable[..., Any], *batch: Any) -> Any:
-        strategy = self._devices.strategy
-        found = strategy.run(replica, args=batch)
-        return tf.nest.map_structure(lambda x: strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None), found)
 
     def _loss(self, rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor], tf.Tensor]:
         """Gradients of the sum of losses, head -> (sum of losses, number right), sums of `dual_terms`; fillers count nothing."""
@@ -289,27 +257,6 @@ class Accelerated(Solver):
         sums = [unknown if terms is None else tf.reduce_sum(weights[:, None] * terms, axis=0) for terms in duals]
         return gradients, {head: tf.stack([losses[head], right[head]]) for head in outputs}, tf.stack(sums)
 
-    def _square(self, rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """J^T J v for weights v, summed over the images: outputs are linear in v."""
-        weights = tf.cast(rows >= 0, tf.float32)[:, None]
-        values = [variable.value for variable in self._variables.values()]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(values)
-            outputs = phase_logits(self._task.network, self._task.phase, x, self._task.source.start, training=False)
-            total = tf.add_n([tf.reduce_sum(weights * tf.square(z)) / 2 for z in outputs.values()])
-        return tape.gradient(total, values, unconnected_gradients="zero"), {}
-
-    def _point(self) -> Point:
-        return {key: variable.numpy().astype(np.float64) for key, variable in self._variables.items()}
-
-    def _assign(self, point: Mapping[str, Array]) -> None:
-        for key, variable in self._variables.items():
-            variable.assign(point[key].astype(np.float32))
-
 
 def _of(point: Point, component: str) -> Point:
     return {key: value for key, value in point.items() if key.startswith(f"{component}/")}
-
-
-def _norm(point: Mapping[str, Array]) -> float:
-    return math.sqrt(sum(float(np.sum(np.square(value))) for value in point.values()))

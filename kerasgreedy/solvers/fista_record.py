@@ -32,7 +32,8 @@ class FistaRecord(Record):
         restarts: of the momentum.
         subgradient: norm of a subgradient of the objective at the last point, at most, as a share of that of the loss's gradient
             at zero weights.
-        curvature: head -> bound that its steps are the inverse of.
+        curvature: head -> bound of the largest curvature.
+        step_curvature: head -> that its steps are the inverse of: the same, or of what is left beside `directions`.
         objective: what is minimised, penalties included, where the last gradient was taken; at the last point it is no higher.
         duality_gap: between that and the lower bound of the minimum there, so that the last point is no farther from the optimum;
             None where no bound is known.
@@ -45,6 +46,7 @@ class FistaRecord(Record):
     restarts: int
     subgradient: float | None
     curvature: dict[str, float]
+    step_curvature: dict[str, float]
     objective: float | None
     duality_gap: float | None
     filters: dict[str, list[int]]

@@ -195,6 +195,13 @@ class Fista(PlainSolver):
     power_iterations: Count = Field(
         20, description="passes over the training images before the first epoch, which measure the curvature"
     )
+    directions: int = Field(
+        0,
+        ge=0,
+        description="so many directions of largest curvature, which three passes over the training images look for, are followed "
+        "at their own curvature: for features with a few large directions (means, brightness) fewer epochs are needed, each with "
+        "a small problem to solve that needs no image; in memory 4 bytes for each of them and each weight of a class",
+    )
 
     @model_validator(mode="after")
     def _falls(self) -> "Fista":

@@ -5,21 +5,20 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import recipe_of, same_weights, some, spec_of, stop_at, two_devices, weights, without_time
+from conftest import recipe_of, some, spec_of, two_devices, weights
+from convex_runs import FISTA, check_resumed, fista_of, problem, solving
 from networks import GATED_HEAD as HEAD
 from networks import TWO_LAYER as SPEC
 from sklearn.linear_model import Lasso
 
-from kerasgreedy.errors import InputError, SpecError, Stopped
+from kerasgreedy.errors import InputError, SpecError
 from kerasgreedy.network.build import build_network
 from kerasgreedy.network.rectify import broken, rectified
 from kerasgreedy.nn.penalties import as_matrix
 from kerasgreedy.reports.path_plot import draw_path, path_problems
 from kerasgreedy.reports.run_files import read_metrics
-from kerasgreedy.runs.open_run import open_job, open_pipeline
-from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.solvers.step import TrainStep
-from kerasgreedy.train.entry_points import load_network, resume_run, train_spec
+from kerasgreedy.train.entry_points import load_network
 
 STACK = f"""
 name: stack
@@ -27,13 +26,6 @@ blocks:
   - activation: linear
   - [{{conv: 5, kernel_size: 3, use_bias: false}}, {{avg_pool: 2}}, {{standardize: channels}}]
 auxiliary_head: {{layers: [{HEAD}]}}
-"""
-FISTA = """
-name: convex
-strategy: convex
-data: {dataset: digits, train_examples: 150, test_examples: 10, validation: 0}
-training: {epochs: 500, batch_size: 150, solver: {name: fista, tolerance: 1e-9, gap: 1e-4}, objective: squared_error,
-           regularizers: [{name: group_lasso, weight: 0.02}], monitor: train_loss}
 """
 SGD = """
 name: convex
@@ -56,49 +48,11 @@ BALL = ["training.regularizers=[{name: nuclear_ball, radius: 2, every: 2}]", "tr
 
 @pytest.fixture
 def solve(tmp_path):
-    """Runs a spec with a recipe; each in a folder of its own."""
-
-    def run(spec, recipe, *overrides, folder="run", **more):
-        (tmp_path / "s.yaml").write_text(spec)
-        (tmp_path / "r.yaml").write_text(recipe)
-        return train_spec(tmp_path / "s.yaml", tmp_path / "r.yaml", list(overrides), tmp_path / folder, quiet=True, **more)
-
-    return run
-
-
-def problem(run):
-    """Sums of gated patches (n, h * gates), one-hot labels (n, 10) and filters (h, gates, 10), float64."""
-    folder = Workdir.open(run.workdir)
-    pipeline, network = open_pipeline(open_job(folder, None), None, folder), load_network(run.workdir)
-    gated, last = network.component("head_1").layers[-2:]
-    sums, labels = [], []
-    for rows, images, label in pipeline.view("train", None, 50):
-        real = rows.numpy() >= 0
-        sums.append(np.asarray(gated(images), np.float64)[real])
-        labels.append(label.numpy()[real])
-    sums = np.concatenate(sums)
-    return sums.reshape(len(sums), -1), np.eye(10)[np.concatenate(labels)], np.asarray(last.kernel, np.float64)
-
-
-def check_resumed(solve, monkeypatch, at, spec, recipe, *sets):
-    """Stopped at a step and resumed, a run is the one that was never stopped: weights, log and entries."""
-    whole = solve(spec, recipe, *sets, folder="whole")
-    stop_at(monkeypatch, at)
-    with pytest.raises(Stopped):
-        solve(spec, recipe, *sets)
-    monkeypatch.undo()
-    done = resume_run(whole.workdir.parent / "run", quiet=True)
-    same_weights(weights(done.workdir), weights(whole.workdir))
-    assert without_time(done.workdir) == without_time(whole.workdir)
-    assert done.results["phases"] == whole.results["phases"]
+    return solving(tmp_path)
 
 
 def actions(run):
     return [stage["action"] for stage in json.loads((run.workdir / "plan.json").read_text())]
-
-
-def fista_of(run):
-    return run.results["phases"][-1]["fista"]
 
 
 @pytest.mark.slow

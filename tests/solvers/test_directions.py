@@ -1,0 +1,154 @@
+"""FISTA that follows the directions of largest curvature at their own curvature: the bound, the step, and the same optimum."""
+
+import math
+
+import numpy as np
+import pytest
+from conftest import same_weights, some, two_devices, weights
+from convex_runs import FISTA, check_resumed, fista_of, problem, solving
+from networks import TWO_LAYER as SPEC
+
+from kerasgreedy.solvers import fista
+from kerasgreedy.solvers.metric import Metric, Steps
+
+HEADS = "name: s\nblocks: [{conv: 6}, {conv: 8, downsample: average}]\nauxiliary_head: {pool_to: 1}\n"
+ROWS = """
+name: ccnn
+blocks: [[{random_features: 20, kernel_size: 3, gamma: 0.2}, {avg_pool: 2}, {standardize: places}]]
+auxiliary_head: {layers: [{rows: true}]}
+"""
+
+
+@pytest.fixture
+def solve(tmp_path):
+    return solving(tmp_path)
+
+
+@pytest.fixture
+def metrics(monkeypatch):
+    """The metrics that runs have measured."""
+    found = []
+
+    class Noted(Steps):
+        def __init__(self, metric, terms):
+            found.append(metric)
+            super().__init__(metric, terms)
+
+    monkeypatch.setattr(fista, "Steps", Noted)
+    return found
+
+
+def test_the_bound_is_above_the_curvature_and_close_to_it_in_the_largest_directions(solve, metrics):
+    """Features times features in NumPy, float64, against U diag(w) U^T + rest I."""
+    run = solve(SPEC, FISTA, "training.epochs=1", "training.solver.directions=6", "training.batch_size=40")
+    a, _, _ = problem(run)
+    curvature = a.T @ a / len(a)
+    (metric,) = metrics
+    u = metric.directions.astype(float)
+    np.testing.assert_allclose(u.T @ u, np.eye(6), atol=1e-5)
+    bound = u @ np.diag(metric.values) @ u.T + metric.rest * np.eye(len(u))
+    assert np.linalg.eigvalsh(bound - curvature)[0] > -1e-6 * metric.largest
+    exact = np.linalg.eigvalsh(curvature)[::-1]
+    np.testing.assert_allclose(metric.values, exact[:6], rtol=2e-2)
+    assert exact[6] <= metric.rest <= 1.2 * exact[6] < exact[0] / 20
+    np.testing.assert_allclose(metric.times(np.eye(len(u))[:, :3], 0.5), bound[:, :3] + 0.5 * np.eye(len(u))[:, :3], atol=1e-4)
+
+
+def test_a_step_minimises_its_bound():
+    """Against plain proximal gradient steps in NumPy, float64, many of them; kernel and bias, the bias without penalty."""
+    rng = np.random.default_rng(0)
+    u, _ = np.linalg.qr(rng.normal(size=(9, 3)))
+    metric = Metric(u.astype(np.float32), np.array([50.0, 20.0, 3.0]), 0.4)
+    y = {"head_1/dense_1/kernel": rng.normal(size=(2, 4, 5)), "head_1/dense_1/bias": rng.normal(size=5)}
+    slope = {key: rng.normal(size=value.shape) for key, value in y.items()}
+
+    class Thresholds:
+        curvature, factor = 0.1, 1.0
+
+        def mapped(self, key, value, rate):
+            import tensorflow as tf
+
+            short = tf.sign(value) * tf.maximum(tf.abs(value) - rate * 0.3, 0)
+            return short if "kernel" in key else value
+
+    x, bound = Steps(metric, Thresholds()).take(y, slope)
+    flat = lambda point: np.concatenate([value.reshape(-1, 5) for value in point.values()])  # noqa: E731
+    whole = u @ np.diag(metric.values) @ u.T + 0.5 * np.eye(9)
+    best, largest = flat(y), 50.5
+    for _ in range(20_000):
+        best = best - (flat(slope) + whole @ (best - flat(y))) / largest
+        best[:8] = np.sign(best[:8]) * np.maximum(np.abs(best[:8]) - 0.3 / largest, 0)
+
+    def value(x):
+        moved = x - flat(y)
+        return np.sum(flat(slope) * moved) + np.sum(moved * (whole @ moved)) / 2 + 0.3 * np.abs(x[:8]).sum()
+
+    assert value(best) <= value(flat(x)) < value(best) + 0.01 * (value(flat(y)) - value(best))
+    assert bound >= 2 * 0.4 * math.dist(flat(x).ravel(), flat(y).ravel())
+
+
+@pytest.mark.parametrize(
+    "sets",
+    some(
+        [],
+        slow=[["training.regularizers=[{name: l1, weight: 0.02}]"], ["training.regularizers=[{name: l2, weight: 0.1}]"]],
+    ),
+)
+def test_the_optimum_is_the_same_in_fewer_steps(solve, sets):
+    plain = fista_of(solve(SPEC, FISTA, *sets, folder="plain"))
+    ahead = fista_of(solve(SPEC, FISTA, *sets, "training.solver.directions=10", folder="ahead"))
+    assert plain["converged"] and ahead["converged"]
+    assert ahead["objective"] == pytest.approx(plain["objective"], rel=2e-4)
+    assert ahead["iterations"] < plain["iterations"] / 2
+    assert ahead["step_curvature"]["head_1"] < plain["step_curvature"]["head_1"] / 10
+    assert plain["step_curvature"] == plain["curvature"]
+
+
+@pytest.mark.slow
+def test_in_a_ball_too(solve):
+    sets = ["training.regularizers=[{name: nuclear_ball, radius: 0.2}]", "training.solver.gap=1e-3"]
+    plain = fista_of(solve(ROWS, FISTA, *sets, folder="plain"))
+    ahead = fista_of(solve(ROWS, FISTA, *sets, "training.solver.directions=10", folder="ahead"))
+    assert plain["converged"] and ahead["converged"]
+    assert ahead["objective"] == pytest.approx(plain["objective"], rel=1e-3)
+    assert ahead["iterations"] < plain["iterations"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["squared_error", "cross_entropy"])
+def test_heads_with_biases_and_more_directions_than_weights(solve, objective):
+    """Two heads at a time, 7 and 9 weights a class; all directions are followed then, and squared error takes a step or two."""
+    sets = ["strategy=random_features", "training.regularizers=[]", "training.optimizer={name: sgd, weight_decay: 0.1}",
+            f"training.objective={objective}", "training.solver={name: fista, tolerance: 1e-6}"]  # fmt: skip
+    plain = solve(HEADS, FISTA, *sets, folder="plain")
+    ahead = solve(HEADS, FISTA, *sets, "training.solver.directions=50", folder="ahead")
+    assert fista_of(ahead)["objective"] == pytest.approx(fista_of(plain)["objective"], rel=1e-5)
+    assert fista_of(ahead)["iterations"] < fista_of(plain)["iterations"] / (10 if objective == "squared_error" else 1.2)
+    for key, value in weights(plain.workdir).items():
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(weights(ahead.workdir)[key], value, atol=1e-3 * max(1, np.abs(value).max()), err_msg=key)
+
+
+@pytest.mark.parametrize("at", some(4, slow=[1, 7, 10]))
+def test_stopped_and_resumed_equals_never_stopped(solve, monkeypatch, at):
+    sets = ["training.epochs=6", "training.solver.path=[3, 1]", "training.batch_size=50", "training.solver.directions=5"]
+    check_resumed(solve, monkeypatch, at, SPEC, FISTA, *sets, "training.solver.power_iterations=3")
+
+
+@pytest.mark.slow
+def test_two_devices_equal_one(solve):
+    sets = ["training.epochs=3", "training.batch_size=32", "training.solver.directions=5"]
+    one = solve(SPEC, FISTA, *sets, folder="one")
+    two = solve(SPEC, FISTA, *sets, folder="two", strategy=two_devices())
+    for key, value in weights(one.workdir).items():
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(weights(two.workdir)[key], value, atol=1e-4 * max(1, np.abs(value).max()), err_msg=key)
+    assert fista_of(two)["objective"] == pytest.approx(fista_of(one)["objective"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_kept_sums_give_the_same(solve):
+    sets = ["training.epochs=3", "training.solver.directions=5"]
+    plain = solve(SPEC, FISTA, *sets, folder="plain")
+    kept = solve(SPEC, FISTA, *sets, "cache={memory_gb: 1}", folder="kept")
+    same_weights(weights(kept.workdir), weights(plain.workdir))
