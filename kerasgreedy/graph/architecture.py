@@ -94,6 +94,18 @@ class Architecture:
         """Blocks and heads by name."""
         return {component.name: component for component in (*self.blocks, *self.heads)}
 
+    def node(self, key: str) -> Node:
+        """The layer of a name like `block_1/conv_2`.
+
+        Raises:
+            KeyError: there is none.
+        """
+        component, _, layer = key.partition("/")
+        for node in leaves(self.components[component].nodes):
+            if node.name == layer:
+                return node
+        raise KeyError(key)
+
 
 def architecture(spec: ModelSpec, input_shape: Sequence[int] | None = None, classes: int | None = None) -> Architecture:
     """Works out every layer of a spec.

@@ -51,7 +51,7 @@ def entering(arch: Architecture, keys: Collection[str]) -> dict[str, tuple[int, 
     found = {}
     for key in keys:
         component, _, layer = key.partition("/")
-        node = next(node for node in leaves(arch.components[component].nodes) if node.name == layer)
+        node = arch.node(key)
         places = node.output_shape[0] * node.output_shape[1] if len(node.output_shape) == 3 else 1
         groups = node.layer.groups if isinstance(node.layer, L.Conv) else 1
         made = tuple(tuple(makers.get(label, ())) for label in coupling.inputs[component, layer])

@@ -41,9 +41,8 @@ def prefix_digest(network: Network, start: StartPoint) -> str:
         for key, value in sorted(network.arrays(block.name).items()):
             digest.update(f"{key} {value.dtype} {value.shape}".encode() + value.tobytes())
     for key in start.layers:
-        name, _, layer = key.partition("/")
-        node = next(node for node in network.architecture.components[name].nodes if node.name == layer)
-        digest.update(f"{node} {network.precision(name)}".encode())
+        name = key.partition("/")[0]
+        digest.update(f"{network.architecture.node(key)} {network.precision(name)}".encode())
         for variable, value in sorted(network.arrays(name).items()):
             if variable.startswith(f"{key}/"):
                 digest.update(f"{variable} {value.dtype} {value.shape}".encode() + value.tobytes())
@@ -254,10 +253,8 @@ class FeatureInput:
     def _shape(self) -> tuple[int, ...]:
         """Of one example's features."""
         arch = self._network.architecture
-        if not self.start.layers:
-            return arch.blocks[self.start.block - 1].output_shape
-        head = arch.heads[self.start.block - 1]
-        return next(node for node in head.nodes if f"{head.name}/{node.name}" == self.start.layers[-1]).output_shape
+        layers = self.start.layers
+        return arch.node(layers[-1]).output_shape if layers else arch.blocks[self.start.block - 1].output_shape
 
     def _forward(self, first: int) -> Callable[..., Any]:
         """(rows, x, labels) -> (rows, output of the prefix as it is stored, labels), x being the input of block `first`.

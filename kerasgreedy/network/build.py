@@ -155,7 +155,7 @@ class Network:
             x = x if start.is_inside_head(depth) else after_block(x)
         if start.layers:
             head = self.architecture.heads[start.block - 1]
-            nodes = [node for node in head.nodes if f"{head.name}/{node.name}" in start.layers]
+            nodes = [self.architecture.node(key) for key in start.layers]
             x = Walk(self._models[head.name], head.name, False, lambda *_: None).sequence(nodes, x)
         return x
 

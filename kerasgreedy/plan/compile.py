@@ -132,8 +132,7 @@ class Compiler:
         cache = plan_cache(arch, recipe, training, ready, self.images, own)
         trained, fixed = (sum(component.multiply_adds for component in part) for part in (trains, frozen))
         prefix = sum(block.multiply_adds for block in arch.blocks[:ready])
-        if own:
-            prefix += sum(node.multiply_adds for node in own.nodes if f"{own.name}/{node.name}" in cache.front)
+        prefix += sum(arch.node(key).multiply_adds for key in cache.front)
         asked = SolverRequest(recipe, section, training, trains, losses, self.images[0], more.pop("prunes", False))
         phase = Phase(
             index=len(self.stages),

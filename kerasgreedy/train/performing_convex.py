@@ -7,7 +7,7 @@ import numpy as np
 
 from kerasgreedy.graph.architecture import Component
 from kerasgreedy.graph.kinds import kind_of
-from kerasgreedy.graph.tree import Node, leaves
+from kerasgreedy.graph.tree import Node
 from kerasgreedy.network.fitting import Fitting
 from kerasgreedy.network.head_filters import TINY, filters_of, norms_of
 from kerasgreedy.network.rectify import broken, rectified
@@ -23,9 +23,7 @@ def fit(action: FitAction, doing: Doing) -> Outcome:
     network, job = doing.network, doing.job
     fitted: dict[str, dict[str, Any]] = {}
     for place in action.layers:
-        name, layer = place.split("/")
-        component = network.architecture.components[name]
-        node = next(node for node in leaves(component.nodes) if node.name == layer)
+        component, node = network.architecture.components[place.split("/")[0]], network.architecture.node(place)
         fitted[place] = imported(kind_of(node.layer).fit)(_fitting(doing, component, node))
     return Outcome(network, job.spec, FitEntry(**sizes(action, network, network), fitted=fitted), {})
 
