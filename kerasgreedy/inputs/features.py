@@ -194,6 +194,10 @@ class FeatureInput:
                 yield done, total
             store.finish()
 
+    def close(self) -> None:
+        """Gives the features back now: whoever has read them may be there still, until the next garbage collection."""
+        self._stores.clear()
+
     def holds(self, key: Key, network: Network) -> bool:
         """Whether there are features of a part and view that the first blocks of a network, as they are, have made."""
         return key in self._stores and self._stores[key].stamp["prefix"] == prefix_digest(network, self.start)

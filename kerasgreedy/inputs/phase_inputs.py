@@ -44,7 +44,24 @@ class Inputs:
         """
         before, self._last = self._last, None
         if before and not (phase.cache.used and before.fits_beside(phase, self._limits)):
+            before.close()  # before there are others
             before = None
+        try:
+            return self._opened(phase, network, epochs, parts, filled, warn, before)
+        finally:
+            if before:
+                before.close()
+
+    def _opened(
+        self,
+        phase: Phase,
+        network: Network,
+        epochs: range,
+        parts: list[Part],
+        filled: Callable[[int, int], None],
+        warn: Callable[[str], None],
+        before: FeatureInput | None,
+    ) -> PhaseInput:
         self._stores.keep_only(*([before.phase_index] if before else []), *([phase.index] if self._is_kept(phase) else []))
         images = ImageInput(phase, self._pipeline)
         alone = self._devices.workers == 1
