@@ -13,6 +13,7 @@ class Objective(ABC):
     Attributes:
         words: what reports call it.
         curvature: the largest second derivative of the loss in the outputs that there can be; None where there is no bound.
+        quadratic: it is that everywhere, in all directions.
 
     Args:
         settings: what the document says of it.
@@ -21,6 +22,7 @@ class Objective(ABC):
 
     words: ClassVar[str]
     curvature: ClassVar[float | None] = None
+    quadratic: ClassVar[bool] = False
 
     def __init__(self, settings: Any = None, label_smoothing: float = 0.0):
         self.settings, self.label_smoothing = settings, label_smoothing
@@ -77,6 +79,7 @@ class SquaredErrorLoss(Objective):
 
     words = "squared error"
     curvature = 1.0
+    quadratic = True
 
     def __call__(self, outputs: tf.Tensor, labels: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
         outputs = tf.cast(outputs, tf.float32)

@@ -54,9 +54,13 @@ class Terms:
         """Of the smooth part, at most."""
         return self.factor * (self._decay + sum(penalty.curvature or 0.0 for penalty, _ in self._penalties))
 
+    def curvature_of(self, key: str) -> float:
+        """Of the smooth part in one variable."""
+        return self.factor * (self._decay + sum(penalty.curvature or 0.0 for penalty in self.of(key)))
+
     def slope(self, key: str, value: Array) -> Array:
         """Gradient of the smooth part in one variable."""
-        return self.factor * (self._decay + sum(penalty.curvature or 0.0 for penalty in self.of(key))) * value
+        return self.curvature_of(key) * value
 
     def proximal(self, key: str, value: Array, rate: float) -> Array:
         """The proximal map of the rest in one variable."""

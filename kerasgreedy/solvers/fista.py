@@ -45,6 +45,7 @@ class Accelerated(Solver):
             network.component(name).trainable = name in phase.trains
         self._variables = {key: v for name in phase.trains for key, v in network.variables(name).items() if v.trainable}
         self._objectives = objectives_of(phase.training, phase.losses, smoothed=True)
+        self._head_of = dict(zip(phase.trains, phase.losses, strict=True))
         for head, objective in self._objectives.items():
             if objective.curvature is None:
                 raise InputError(f"training.solver: fista cannot minimise the {objective.words} of {head}: it has no curvature")
@@ -76,9 +77,12 @@ class Accelerated(Solver):
         finally:
             self._passes.assign(present)
         self._norm0 = math.sqrt(sum(float(np.sum(np.square(value))) for value in at_zero)) or 1.0
-        heads = dict(zip(self._task.phase.trains, self._task.phase.losses, strict=True))
-        curved = {name: float(self._objectives[head].curvature or 1.0) for name, head in heads.items()}
-        self._steps = {name: Steps(metric.scaled(curved[name]), self._terms) for name, metric in metrics.items()}
+        for name, metric in metrics.items():
+            objective = self._objectives[self._head_of[name]]
+            scaled = metric.scaled(float(objective.curvature or 1.0), objective.quadratic)
+            # Features of zeros have no curvature: without a penalty any length is right.
+            free = not scaled.largest + self._terms.curvature
+            self._steps[name] = Steps(no_directions(1.0, objective.quadratic) if free else scaled, self._terms)
 
     def epoch(self, epoch: int, first_step: int, number: int) -> Iterator[Result]:
         if first_step == 0:
@@ -177,7 +181,9 @@ class Accelerated(Solver):
             what, _, name = key.partition("/")
             if what == "curvature":
                 u, w = arrays.get(f"directions/{name}"), arrays.get(f"values/{name}")
-                metric = no_directions(float(value)) if u is None or w is None else Metric(u, w, float(value))
+                exact = self._objectives[self._head_of[name]].quadratic
+                rest = float(value) or (0.0 if self._terms.curvature else 1.0)  # 0: written by an earlier version
+                metric = no_directions(rest, exact) if u is None or w is None else Metric(u, w, rest, exact)
                 self._steps[name] = Steps(metric, self._terms)
         self._before, self._ahead, self._gradient = (
             {key: np.array(arrays[f"{what}/{key}"], np.float64) for key in self._variables}

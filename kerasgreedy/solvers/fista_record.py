@@ -34,7 +34,8 @@ class FistaRecord(Record):
             at zero weights.
         curvature: head -> bound of the largest curvature.
         step_curvature: head -> that its steps are the inverse of: the same, or of what is left beside `directions`.
-        objective: what is minimised, penalties included, where the last gradient was taken; at the last point it is no higher.
+        objective: what is minimised, penalties included, where the last gradient was taken; at the last point it is no higher,
+            but for what the small problems of steps with `directions` leave open.
         duality_gap: between that and the lower bound of the minimum there, so that the last point is no farther from the optimum;
             None where no bound is known.
         filters: `component/layer` -> [filters that are not zero, filters], where a penalty makes zeros.

@@ -28,20 +28,31 @@ class Metric:
     Args:
         directions: U (weights of a class, r), float32, orthonormal columns; r may be 0.
         values: (r,), falling.
+        exact: the loss has curvature H everywhere; else that is a bound.
     """
 
     directions: NDArray[np.float32]
     values: Array
     rest: float
+    exact: bool = True
 
     @property
     def largest(self) -> float:
         """No curvature is larger."""
         return self.rest + (float(self.values[0]) if len(self.values) else 0.0)
 
-    def scaled(self, factor: float) -> "Metric":
+    def scaled(self, factor: float, exact: bool) -> "Metric":
         """That times a factor."""
-        return Metric(self.directions, factor * self.values, factor * self.rest)
+        return Metric(self.directions, factor * self.values, factor * self.rest, exact)
+
+    def off(self, moved: Array) -> float:
+        """|(M - H') d| at most, for a mean H' of the loss's curvatures on a way d (weights of a class, classes).
+
+        M - H = rest I - (H - U diag(values) U^T) is at most 2 rest. Of what is between 0 and M, all of M may be left.
+        """
+        if self.exact or not len(self.values):
+            return 2 * self.rest * float(np.linalg.norm(moved))
+        return math.sqrt(self.largest * max(float(np.sum(moved * self.times(moved, 0.0))), 0.0))
 
     def times(self, matrix: Array, more: float) -> Array:
         """(M + more I) times (weights of a class, classes)."""
@@ -52,9 +63,9 @@ class Metric:
         return result
 
 
-def no_directions(largest: float) -> Metric:
+def no_directions(largest: float, exact: bool) -> Metric:
     """The same bound in all directions."""
-    return Metric(np.zeros((0, 0), np.float32), np.zeros(0), largest)
+    return Metric(np.zeros((0, 0), np.float32), np.zeros(0), largest, exact)
 
 
 def pack(point: Point) -> Array:
@@ -89,16 +100,18 @@ class Steps:
             gradient: of all that is smooth, at y.
         """
         if len(self.metric.values):
-            found, off = self._solver(y)(*(tf.constant(pack(point), tf.float32) for point in (y, gradient)))
-            x, error = unpack(found.numpy().astype(float), y), float(off)
+            found, left = self._solver(y)(*(tf.constant(pack(point)) for point in (y, gradient)))
+            x, error = unpack(found.numpy(), y), float(left)
         else:
             length = self.metric.rest + self._terms.curvature
             x = {key: self._terms.proximal(key, value - gradient[key] / length, 1 / length) for key, value in y.items()}
-            x, error = {key: value.astype(np.float32).astype(float) for key, value in x.items()}, 0.0
-        # With s from what is not smooth, g + M (x - y) + s is at most `error` at x, and grad(x) = g + H (x - y): grad(x) + s is
-        # at most that and |(H - M) (x - y)|, and M - H = rest I - (H - U diag(values) U^T) is at most 2 rest.
-        step = math.sqrt(sum(float(np.sum(np.square(y[key] - x[key]))) for key in y))
-        return x, 2 * self.metric.rest * step + error
+            error = 0.0
+        x = {key: value.astype(np.float32).astype(float) for key, value in x.items()}
+        # With s from what is not smooth, g + (M + c) (x - y) + s is at most `error` at x, c the curvature of all smooth
+        # penalties; grad(x) = g + (H' + c_k) (x - y), c_k of those on each variable: grad(x) + s is at most what they differ by.
+        moved = {key: x[key] - y[key] for key in y}
+        slack = [(self._terms.curvature - self._terms.curvature_of(key)) * np.linalg.norm(step) for key, step in moved.items()]
+        return x, self.metric.off(pack(moved)) + math.hypot(*slack) + error
 
     def times(self, point: Point) -> Point:
         """M times weights."""
@@ -122,24 +135,27 @@ class Steps:
         return proximal
 
     def _accelerated(self, proximal: Proximal) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-        rest = tf.constant(self.metric.rest + self._terms.curvature, tf.float32)
-        largest = tf.constant(self.metric.largest + self._terms.curvature, tf.float32)
+        # Iterates are float64: a step of 1 / largest of a float32 would be lost where there is little curvature.
+        rest = tf.constant(self.metric.rest + self._terms.curvature, tf.float64)
+        largest = tf.constant(self.metric.largest + self._terms.curvature, tf.float64)
+        one = tf.constant(1.0, tf.float64)
 
         def solve(y: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             def body(number: Any, x: Any, z: Any, t: Any, first: Any, last: Any) -> tuple[Any, ...]:
                 moved = z - y
-                slope = gradient + rest * moved + tf.matmul(self._u, self._w * tf.matmul(self._u, moved, transpose_a=True))
+                along = self._w * tf.matmul(self._u, tf.cast(moved, tf.float32), transpose_a=True)
+                slope = gradient + rest * moved + tf.cast(tf.matmul(self._u, along), tf.float64)
                 new = proximal(z - slope / largest, 1 / largest)
                 last = largest * tf.norm(z - new)
                 again = tf.reduce_sum((z - new) * (new - x)) > 0
-                larger = tf.where(again, 1.0, (1 + tf.sqrt(1 + 4 * t * t)) / 2)
-                ahead = tf.where(again, 0.0, (t - 1) / larger)
+                larger = tf.where(again, one, (1 + tf.sqrt(1 + 4 * t * t)) / 2)
+                ahead = tf.where(again, 0 * one, (t - 1) / larger)
                 return number + 1, new, new + ahead * (new - x), larger, tf.where(number > 0, first, last), last
 
             def goes_on(number: Any, x: Any, z: Any, t: Any, first: Any, last: Any) -> tf.Tensor:
                 return (number == 0) | ((number < MOST) & (last > SHARE * first))
 
-            start = (tf.constant(0), y, y, tf.constant(1.0), tf.constant(0.0), tf.constant(0.0))
+            start = (tf.constant(0), y, y, one, 0 * one, 0 * one)
             _, x, _, _, _, last = tf.while_loop(goes_on, body, start)
             return x, 2 * last
 

@@ -1,6 +1,7 @@
 """Walks over all training images, and what they tell of a convex problem's curvature."""
 
 import functools
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from kerasgreedy.errors import Diverged
 from kerasgreedy.graph.tree import leaves
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.solvers.convex_terms import Array, Point
@@ -17,6 +19,8 @@ from kerasgreedy.solvers.step import phase_logits
 
 # The power iteration comes to a curvature from below; the more slowly, the more of the same size there are.
 MARGIN, MARGIN_OF_REST = 1.02, 1.1
+# Of float32 products.
+ROUNDING = 1e-6
 # Products that turn random directions into those of largest curvature.
 TURNS = 3
 # More directions than are asked for make those that are asked for better (Halko, Martinsson and Tropp 2011, section 4.2).
@@ -98,8 +102,11 @@ class Passes:
                 product = pack({key: means[key] for key in shapes[name]})
                 vectors[name] = product - u @ (w[:, None] * (u.T @ vector)) if len(w) else product
                 largest[name] = float(np.max(np.linalg.norm(vectors[name], axis=0)))
+        _check_finite(largest)
         margin = MARGIN_OF_REST if directions else MARGIN
-        return {name: Metric(*found[name], margin * value or 1.0) for name, value in largest.items()}
+        # Where all that is left is rounding, no less than that.
+        floors = {name: ROUNDING * float(w[0]) if len(w) else 0.0 for name, (_, w) in found.items()}
+        return {name: Metric(*found[name], max(margin * value, floors[name])) for name, value in largest.items()}
 
     def _directions(
         self, count: int, sides: Mapping[str, int], random: np.random.Generator
@@ -113,6 +120,7 @@ class Passes:
             product = self.reduced(functools.partial(self._product, fixed))
             products = yield from self.mean(product, "looking for directions of large curvature", number, TURNS)
             blocks = dict(zip(self._heads, products, strict=True))
+            _check_finite({name: float(np.abs(block).max()) for name, block in blocks.items()})
         found = {}
         for name, basis in bases.items():
             small = basis.T.astype(float) @ blocks[name]
@@ -161,6 +169,14 @@ class Passes:
         masked = {name: features[name] * real for name in self._heads}
         products = zip(masked.values(), bases, strict=True)
         return [tf.matmul(s, tf.matmul(s, basis), transpose_a=True) for s, basis in products]
+
+
+def _check_finite(largest: Mapping[str, float]) -> None:
+    for name, value in largest.items():
+        if not math.isfinite(value):
+            raise Diverged(
+                f"training.solver: the features that {name} is linear in are not finite; the blocks before it overflow"
+            )
 
 
 def _lengths(matrix: Array) -> Array:

@@ -200,7 +200,8 @@ class Fista(PlainSolver):
         ge=0,
         description="so many directions of largest curvature, which three passes over the training images look for, are followed "
         "at their own curvature: for features with a few large directions (means, brightness) fewer epochs are needed, each with "
-        "a small problem to solve that needs no image; in memory 4 bytes for each of them and each weight of a class",
+        "a small problem to solve that needs no image; in memory 8 bytes for each of them and each weight of a class, four times "
+        "as much while they are looked for; with 8 `power_iterations` or more",
     )
 
     @model_validator(mode="after")
@@ -209,6 +210,11 @@ class Fista(PlainSolver):
         if self.path and (len(set(steps)) > 1 or len(set(self.path)) < len(self.path)):
             message = f"received {show(self.path)}; allowed: numbers in falling order, or with nuclear_ball in rising order"
             raise faults("Fista", [fault(message, at=("path",))])
+        if self.directions and self.power_iterations < 8:
+            message = (
+                f"received {self.power_iterations}; allowed with directions: 8 or more, for what is left beside them is flat"
+            )
+            raise faults("Fista", [fault(message, at=("power_iterations",))])
         return self
 
     @property

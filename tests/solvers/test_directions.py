@@ -1,15 +1,15 @@
 """FISTA that follows the directions of largest curvature at their own curvature: the bound, the step, and the same optimum."""
 
-import math
-
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import same_weights, some, two_devices, weights
 from convex_runs import FISTA, check_resumed, fista_of, problem, solving
 from networks import TWO_LAYER as SPEC
 
-from kerasgreedy.solvers import fista
-from kerasgreedy.solvers.metric import Metric, Steps
+from kerasgreedy.errors import Diverged, SpecError
+from kerasgreedy.solvers import fista, passes
+from kerasgreedy.solvers.metric import Metric, Steps, pack
 
 HEADS = "name: s\nblocks: [{conv: 6}, {conv: 8, downsample: average}]\nauxiliary_head: {pool_to: 1}\n"
 ROWS = """
@@ -17,6 +17,25 @@ name: ccnn
 blocks: [[{random_features: 20, kernel_size: 3, gamma: 0.2}, {avg_pool: 2}, {standardize: places}]]
 auxiliary_head: {layers: [{rows: true}]}
 """
+
+
+class Thresholds:
+    """Terms of a penalty `curvature` / 2 |v|^2 and a threshold, both on kernels only."""
+
+    factor = 1.0
+
+    def __init__(self, curvature, threshold=0.3):
+        self.curvature, self._threshold = curvature, threshold
+
+    def curvature_of(self, key):
+        return self.curvature if "kernel" in key else 0.0
+
+    def mapped(self, key, value, rate):
+        short = tf.sign(value) * tf.maximum(tf.abs(value) - rate * self._threshold, 0)
+        return short if "kernel" in key else value
+
+    def proximal(self, key, value, rate):
+        return self.mapped(key, tf.constant(value), tf.constant(rate, tf.float64)).numpy()
 
 
 @pytest.fixture
@@ -61,17 +80,7 @@ def test_a_step_minimises_its_bound():
     metric = Metric(u.astype(np.float32), np.array([50.0, 20.0, 3.0]), 0.4)
     y = {"head_1/dense_1/kernel": rng.normal(size=(2, 4, 5)), "head_1/dense_1/bias": rng.normal(size=5)}
     slope = {key: rng.normal(size=value.shape) for key, value in y.items()}
-
-    class Thresholds:
-        curvature, factor = 0.1, 1.0
-
-        def mapped(self, key, value, rate):
-            import tensorflow as tf
-
-            short = tf.sign(value) * tf.maximum(tf.abs(value) - rate * 0.3, 0)
-            return short if "kernel" in key else value
-
-    x, bound = Steps(metric, Thresholds()).take(y, slope)
+    x, bound = Steps(metric, Thresholds(0.1)).take(y, slope)
     flat = lambda point: np.concatenate([value.reshape(-1, 5) for value in point.values()])  # noqa: E731
     whole = u @ np.diag(metric.values) @ u.T + 0.5 * np.eye(9)
     best, largest = flat(y), 50.5
@@ -84,7 +93,43 @@ def test_a_step_minimises_its_bound():
         return np.sum(flat(slope) * moved) + np.sum(moved * (whole @ moved)) / 2 + 0.3 * np.abs(x[:8]).sum()
 
     assert value(best) <= value(flat(x)) < value(best) + 0.01 * (value(flat(y)) - value(best))
-    assert bound >= 2 * 0.4 * math.dist(flat(x).ravel(), flat(y).ravel())
+    assert bound > 0
+
+
+@pytest.mark.parametrize("values", [[50.0, 20.0, 3.0], [7000.0, 500.0, 50.0], []])
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+@pytest.mark.parametrize("decay", [0.0, 10.0])
+def test_the_bound_of_the_gradient_is_one(values, exact, size, decay):
+    """In float64, for losses whose curvature is as far from the metric as may be; a penalty on the kernel and not on the bias."""
+    rng = np.random.default_rng(0)
+    u, _ = np.linalg.qr(rng.normal(size=(9, 9)))
+    directions, rest = u[:, : len(values)].astype(np.float32), 0.4
+    metric = Metric(directions, np.array(values), rest, exact)
+    near = u[:, : len(values)] @ np.diag(values) @ u[:, : len(values)].T
+    others = u[:, len(values) :] @ u[:, len(values) :].T
+    curvatures = [near, near + rest * others, *([] if exact else [np.zeros((9, 9)), 0.3 * near])]
+    y = {"head_1/dense_1/kernel": rng.normal(size=(2, 4, 5)), "head_1/dense_1/bias": rng.normal(size=5)}
+    y = {key: value.astype(np.float32).astype(float) for key, value in y.items()}
+    slope = {key: size * rng.normal(size=value.shape) for key, value in y.items()}
+    x, bound = Steps(metric, Thresholds(decay, threshold=0.0)).take(y, slope)
+    moved = pack(x) - pack(y)
+    for curvature in curvatures:
+        gradient = pack(slope) + curvature @ moved
+        gradient[:8] += decay * moved[:8]
+        rounded = 2e-7 * (metric.largest + decay) * np.abs(pack(y)).max() * np.sqrt(45)
+        assert np.linalg.norm(gradient) <= bound + rounded
+
+
+def test_features_that_are_not_finite_end_the_run(solve, monkeypatch):
+    monkeypatch.setattr(passes.Passes, "_product", lambda self, bases, *batch: [basis * np.inf for basis in bases])
+    with pytest.raises(Diverged, match="features that head_1 is linear in are not finite"):
+        solve(SPEC, FISTA, "training.solver.directions=5")
+
+
+def test_what_is_left_needs_passes_to_be_measured(solve):
+    with pytest.raises(SpecError, match="received 3; allowed with directions: 8 or more"):
+        solve(SPEC, FISTA, "training.solver.directions=5", "training.solver.power_iterations=3")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +177,7 @@ def test_heads_with_biases_and_more_directions_than_weights(solve, objective):
 @pytest.mark.parametrize("at", some(4, slow=[1, 7, 10]))
 def test_stopped_and_resumed_equals_never_stopped(solve, monkeypatch, at):
     sets = ["training.epochs=6", "training.solver.path=[3, 1]", "training.batch_size=50", "training.solver.directions=5"]
-    check_resumed(solve, monkeypatch, at, SPEC, FISTA, *sets, "training.solver.power_iterations=3")
+    check_resumed(solve, monkeypatch, at, SPEC, FISTA, *sets, "training.solver.power_iterations=8")
 
 
 @pytest.mark.slow
