@@ -1,6 +1,7 @@
 """Opens the input of each phase, and hands cached features on to the next."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from kerasgreedy.data.pipeline import Part, Pipeline
 from kerasgreedy.errors import InputError
@@ -42,61 +43,55 @@ class Inputs:
             filled: told how many images have gone through the frozen blocks, and of how many.
             warn: told what is not as planned.
         """
+        with self._from_before(phase) as before:
+            self._stores.keep_only(*([before.phase_index] if before else []), *([phase.index] if self._is_kept(phase) else []))
+            images = ImageInput(phase, self._pipeline)
+            alone = self._devices.workers == 1
+            solver = phase.solver_plan
+            if not alone and not self._pipeline.orderly and solver.takes_rows:
+                raise InputError(
+                    f"{phase.name}: several workers cannot store masks for images that come in the order of a TFDS copy; "
+                    "training.solver.mode=batch can"
+                )
+            if not phase.cache.used or not epochs:
+                return images
+            if not alone and (solver.reads_alone or not self._pipeline.orderly):
+                why = f"solver {phase.solver}" if solver.reads_alone else "images that come in the order of a TFDS copy"
+                warn(f"several workers with {why} do not share a cache: the frozen blocks are run for each batch instead")
+                return images
+            fault: Exception | None = None
+            try:
+                cached = FeatureInput(phase, network, self._pipeline, self._devices, self._stores)
+                cached.open(epochs, parts)
+            except (OSError, MemoryError) as error:
+                fault = error
+            if self._devices.agree(fault is not None)[0]:  # all workers keep features, or none does
+                return self._without_room(fault or "of another worker", images, warn)
+            for line in cached.faults:
+                warn(f"passed over {line}")
+            try:
+                for done, total in cached.fill(before):
+                    filled(done, total)
+            except (OSError, MemoryError) as error:
+                if not alone:
+                    raise  # the others wait for this worker's share
+                return self._without_room(error, images, warn)
+            self._stores.keep_only(phase.index)
+            self._last = cached
+            return cached
+
+    @contextmanager
+    def _from_before(self, phase: Phase) -> Iterator[FeatureInput | None]:
+        """The features of the phase before, for as long as they serve this one; given back before others are made otherwise."""
         before, self._last = self._last, None
-        if before and not (phase.cache.used and before.fits_beside(phase, self._limits)):
-            before.close()  # before there are others
-            before = None
+        serves = before is not None and phase.cache.used and before.fits_beside(phase, self._limits)
+        if before and not serves:
+            before.close()
         try:
-            return self._opened(phase, network, epochs, parts, filled, warn, before)
+            yield before if serves else None
         finally:
             if before:
                 before.close()
-
-    def _opened(
-        self,
-        phase: Phase,
-        network: Network,
-        epochs: range,
-        parts: list[Part],
-        filled: Callable[[int, int], None],
-        warn: Callable[[str], None],
-        before: FeatureInput | None,
-    ) -> PhaseInput:
-        self._stores.keep_only(*([before.phase_index] if before else []), *([phase.index] if self._is_kept(phase) else []))
-        images = ImageInput(phase, self._pipeline)
-        alone = self._devices.workers == 1
-        solver = phase.solver_plan
-        if not alone and not self._pipeline.orderly and solver.takes_rows:
-            raise InputError(
-                f"{phase.name}: several workers cannot store masks for images that come in the order of a TFDS copy; "
-                "training.solver.mode=batch can"
-            )
-        if not phase.cache.used or not epochs:
-            return images
-        if not alone and (solver.reads_alone or not self._pipeline.orderly):
-            why = f"solver {phase.solver}" if solver.reads_alone else "images that come in the order of a TFDS copy"
-            warn(f"several workers with {why} do not share a cache: the frozen blocks are run for each batch instead")
-            return images
-        fault: Exception | None = None
-        try:
-            cached = FeatureInput(phase, network, self._pipeline, self._devices, self._stores)
-            cached.open(epochs, parts)
-        except (OSError, MemoryError) as error:
-            fault = error
-        if self._devices.agree(fault is not None)[0]:  # all workers keep features, or none does
-            return self._without_room(fault or "of another worker", images, warn)
-        for line in cached.faults:
-            warn(f"passed over {line}")
-        try:
-            for done, total in cached.fill(before):
-                filled(done, total)
-        except (OSError, MemoryError) as error:
-            if not alone:
-                raise  # the others wait for this worker's share
-            return self._without_room(error, images, warn)
-        self._stores.keep_only(phase.index)
-        self._last = cached
-        return cached
 
     def _without_room(self, why: Exception | str, images: ImageInput, warn: Callable[[str], None]) -> ImageInput:
         self._stores.keep_only()

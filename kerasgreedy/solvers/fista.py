@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from kerasgreedy.network.evaluation import objectives_of
 from kerasgreedy.runs.checkpoint import Arrays
 from kerasgreedy.solvers.convex_terms import Point, Terms
 from kerasgreedy.solvers.fista_record import FistaRecord, Solved
-from kerasgreedy.solvers.metric import Metric, Steps, no_directions
+from kerasgreedy.solvers.metric import Metric, Steps, part_of
 from kerasgreedy.solvers.passes import Passes
 from kerasgreedy.solvers.solver import Solver, Task, Verdict, Work
 from kerasgreedy.solvers.step import Result, phase_logits
@@ -45,7 +45,6 @@ class Accelerated(Solver):
             network.component(name).trainable = name in phase.trains
         self._variables = {key: v for name in phase.trains for key, v in network.variables(name).items() if v.trainable}
         self._objectives = objectives_of(phase.training, phase.losses, smoothed=True)
-        self._head_of = dict(zip(phase.trains, phase.losses, strict=True))
         for head, objective in self._objectives.items():
             if objective.curvature is None:
                 raise InputError(f"training.solver: fista cannot minimise the {objective.words} of {head}: it has no curvature")
@@ -78,11 +77,13 @@ class Accelerated(Solver):
             self._passes.assign(present)
         self._norm0 = math.sqrt(sum(float(np.sum(np.square(value))) for value in at_zero)) or 1.0
         for name, metric in metrics.items():
-            objective = self._objectives[self._head_of[name]]
-            scaled = metric.scaled(float(objective.curvature or 1.0), objective.quadratic)
-            # Features of zeros have no curvature: without a penalty any length is right.
-            free = not scaled.largest + self._terms.curvature
-            self._steps[name] = Steps(no_directions(1.0, objective.quadratic) if free else scaled, self._terms)
+            objective = self._objectives[self._passes.heads[name]]
+            self._keep(name, metric.scaled(float(objective.curvature or 1.0), objective.quadratic))
+
+    def _keep(self, name: str, metric: Metric) -> None:
+        # Features of zeros have no curvature: without a penalty any length is right.
+        free = not metric.largest + self._terms.curvature
+        self._steps[name] = Steps(replace(metric, rest=1.0) if free else metric, self._terms)
 
     def epoch(self, epoch: int, first_step: int, number: int) -> Iterator[Result]:
         if first_step == 0:
@@ -180,11 +181,9 @@ class Accelerated(Solver):
         for key, value in arrays.items():
             what, _, name = key.partition("/")
             if what == "curvature":
-                u, w = arrays.get(f"directions/{name}"), arrays.get(f"values/{name}")
-                exact = self._objectives[self._head_of[name]].quadratic
-                rest = float(value) or (0.0 if self._terms.curvature else 1.0)  # 0: written by an earlier version
-                metric = no_directions(rest, exact) if u is None or w is None else Metric(u, w, rest, exact)
-                self._steps[name] = Steps(metric, self._terms)
+                # Earlier versions knew of no directions.
+                u, w = arrays.get(f"directions/{name}", np.zeros((0, 0), np.float32)), arrays.get(f"values/{name}", np.zeros(0))
+                self._keep(name, Metric(u, w, float(value), self._objectives[self._passes.heads[name]].quadratic))
         self._before, self._ahead, self._gradient = (
             {key: np.array(arrays[f"{what}/{key}"], np.float64) for key in self._variables}
             for what in ("before", "ahead", "gradient")
@@ -197,14 +196,14 @@ class Accelerated(Solver):
         y, before = self._passes.point(), self._before
         slopes = {key: value / self._images for key, value in self._gradient.items()}
         gradient = {key: value + self._terms.slope(key, y[key]) for key, value in slopes.items()}
-        taken = {name: steps.take(_of(y, name), _of(gradient, name)) for name, steps in self._steps.items()}
+        taken = {name: steps.take(part_of(y, name), part_of(gradient, name)) for name, steps in self._steps.items()}
         x = {key: value for point, _ in taken.values() for key, value in point.items()}
         self._subgradient = math.hypot(*(bound for _, bound in taken.values())) / self._norm0
         self._objective = self._loss_sum / self._images + self._terms.decay(y) + (self._terms.value(y) or 0.0)
         self._gap = self._duality_gap(slopes)
         self._factor = self._terms.factor
         back = {key: y[key] - x[key] for key in y}
-        against = {key: v for name, steps in self._steps.items() for key, v in steps.times(_of(back, name)).items()}
+        against = {key: v for name, steps in self._steps.items() for key, v in steps.times(part_of(back, name)).items()}
         if sum(np.sum(against[key] * (x[key] - before[key])) for key in y) > 0:
             self._t, self._ahead, self._restarts = 1.0, dict(x), self._restarts + 1
         else:
@@ -220,7 +219,7 @@ class Accelerated(Solver):
     def _duality_gap(self, slopes: Point) -> float:
         """Of the objective where the gradient was taken; NaN where the dual is not known."""
         bounds = [
-            self._terms.dual(_of(slopes, name), *sums)
+            self._terms.dual(part_of(slopes, name), *sums)
             for name, sums in zip(self._task.phase.trains, self._dual_sums / self._images, strict=True)
         ]
         known = [bound for bound in bounds if bound is not None and math.isfinite(bound)]
@@ -262,7 +261,3 @@ class Accelerated(Solver):
         unknown = tf.fill([2], np.float32(np.nan))
         sums = [unknown if terms is None else tf.reduce_sum(weights[:, None] * terms, axis=0) for terms in duals]
         return gradients, {head: tf.stack([losses[head], right[head]]) for head in outputs}, tf.stack(sums)
-
-
-def _of(point: Point, component: str) -> Point:
-    return {key: value for key, value in point.items() if key.startswith(f"{component}/")}

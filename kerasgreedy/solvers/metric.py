@@ -63,9 +63,9 @@ class Metric:
         return result
 
 
-def no_directions(largest: float, exact: bool) -> Metric:
-    """The same bound in all directions."""
-    return Metric(np.zeros((0, 0), np.float32), np.zeros(0), largest, exact)
+def part_of(point: Point, component: str) -> Point:
+    """The variables of one head."""
+    return {key: value for key, value in point.items() if key.startswith(f"{component}/")}
 
 
 def pack(point: Point) -> Array:

@@ -13,7 +13,7 @@ from kerasgreedy.errors import Diverged
 from kerasgreedy.graph.tree import leaves
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.solvers.convex_terms import Array, Point
-from kerasgreedy.solvers.metric import Metric, pack, unpack
+from kerasgreedy.solvers.metric import Metric, pack, part_of, unpack
 from kerasgreedy.solvers.solver import Task, Work
 from kerasgreedy.solvers.step import phase_logits
 
@@ -30,6 +30,9 @@ SPARE = 10
 class Passes:
     """All of the training part, the same each time.
 
+    Attributes:
+        heads: component that trains -> head with the loss that it is for.
+
     Args:
         variables: `component/layer/name` -> trained variable.
     """
@@ -38,7 +41,7 @@ class Passes:
         self._task, self._variables = task, variables
         self._devices = Devices.of(task.strategy)
         self._size, self.images = task.phase.training.batch_size, len(task.source)
-        self._heads = dict(zip(task.phase.trains, task.phase.losses, strict=True))
+        self.heads = dict(zip(task.phase.trains, task.phase.losses, strict=True))
 
     @functools.cached_property
     def _in_order(self) -> tf.data.Dataset:
@@ -83,7 +86,8 @@ class Passes:
             directions: of largest curvature, in each head; no more than a class has weights.
             iterations: passes that measure what is left beside them.
         """
-        shapes = {name: self._of(name) for name in self._heads}
+        present = self.point()
+        shapes = {name: part_of(present, name) for name in self.heads}
         sides = {name: pack(point).shape for name, point in shapes.items()}
         random = np.random.default_rng(0)
         found = {name: (np.zeros((side[0], 0), np.float32), np.zeros(0)) for name, side in sides.items()}
@@ -116,10 +120,10 @@ class Passes:
         blocks = {name: random.normal(size=(side, min(count + SPARE, side))) for name, side in sides.items()}
         for number in range(1, TURNS + 1):
             bases = {name: np.linalg.qr(block.astype(np.float32))[0] for name, block in blocks.items()}
-            fixed = [tf.constant(bases[name]) for name in self._heads]
+            fixed = [tf.constant(bases[name]) for name in self.heads]
             product = self.reduced(functools.partial(self._product, fixed))
             products = yield from self.mean(product, "looking for directions of large curvature", number, TURNS)
-            blocks = dict(zip(self._heads, products, strict=True))
+            blocks = dict(zip(self.heads, products, strict=True))
             _check_finite({name: float(np.abs(block).max()) for name, block in blocks.items()})
         found = {}
         for name, basis in bases.items():
@@ -138,9 +142,6 @@ class Passes:
         """Their values."""
         return {key: variable.numpy().astype(np.float64) for key, variable in self._variables.items()}
 
-    def _of(self, component: str) -> Point:
-        return {key: np.zeros(v.shape) for key, v in self._variables.items() if key.startswith(f"{component}/")}
-
     def _square(self, rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
         """J^T J v for weights v, summed over the images: outputs are linear in v."""
         weights = tf.cast(rows >= 0, tf.float32)[:, None]
@@ -154,8 +155,7 @@ class Passes:
     def _product(self, bases: list[tf.Tensor], rows: tf.Tensor, x: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
         """S^T S Q of each head, S its features (b, weights of a class) and Q a basis, summed over the images."""
         last = {
-            f"{name}/{list(leaves(self._task.network.architecture.components[name].nodes))[-1].name}": name
-            for name in self._heads
+            f"{name}/{list(leaves(self._task.network.architecture.components[name].nodes))[-1].name}": name for name in self.heads
         }
         features: dict[str, tf.Tensor] = {}
 
@@ -166,7 +166,7 @@ class Passes:
 
         phase_logits(self._task.network, self._task.phase, x, self._task.source.start, instead=note, training=False)
         real = tf.cast(rows >= 0, tf.float32)[:, None]
-        masked = {name: features[name] * real for name in self._heads}
+        masked = {name: features[name] * real for name in self.heads}
         products = zip(masked.values(), bases, strict=True)
         return [tf.matmul(s, tf.matmul(s, basis), transpose_a=True) for s, basis in products]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import recipe_of, same_weights, some, spec_of, stop_at, two_devices, weights
+from convex_runs import solving
 from layer_kinds import SPECS, exported
 from networks import GATED_HEAD as HEAD
 from networks import TWO_LAYER as SPEC
@@ -26,7 +27,7 @@ from kerasgreedy.runs.open_run import open_pipeline
 from kerasgreedy.spec.doors import Named
 from kerasgreedy.spec.load import load
 from kerasgreedy.spec.objective_settings import CrossEntropy, OutputObjective, SquaredError
-from kerasgreedy.train.entry_points import resume_run, train_spec
+from kerasgreedy.train.entry_points import resume_run
 
 STACK = f"""
 name: stack
@@ -46,12 +47,8 @@ FISTA = ["training.solver={name: fista, gap: 1e-6}", "training.regularizers=[{na
 
 @pytest.fixture
 def trained(tmp_path):
-    def run(spec, *overrides, folder="run", **more):
-        (tmp_path / "s.yaml").write_text(spec)
-        (tmp_path / "r.yaml").write_text(RECIPE)
-        return train_spec(tmp_path / "s.yaml", tmp_path / "r.yaml", list(overrides), tmp_path / folder, quiet=True, **more)
-
-    return run
+    solve = solving(tmp_path)
+    return lambda spec, *overrides, **more: solve(spec, RECIPE, *overrides, **more)
 
 
 def close(run, other):

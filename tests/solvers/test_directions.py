@@ -81,18 +81,17 @@ def test_a_step_minimises_its_bound():
     y = {"head_1/dense_1/kernel": rng.normal(size=(2, 4, 5)), "head_1/dense_1/bias": rng.normal(size=5)}
     slope = {key: rng.normal(size=value.shape) for key, value in y.items()}
     x, bound = Steps(metric, Thresholds(0.1)).take(y, slope)
-    flat = lambda point: np.concatenate([value.reshape(-1, 5) for value in point.values()])  # noqa: E731
     whole = u @ np.diag(metric.values) @ u.T + 0.5 * np.eye(9)
-    best, largest = flat(y), 50.5
+    best, largest = pack(y), 50.5
     for _ in range(20_000):
-        best = best - (flat(slope) + whole @ (best - flat(y))) / largest
+        best = best - (pack(slope) + whole @ (best - pack(y))) / largest
         best[:8] = np.sign(best[:8]) * np.maximum(np.abs(best[:8]) - 0.3 / largest, 0)
 
     def value(x):
-        moved = x - flat(y)
-        return np.sum(flat(slope) * moved) + np.sum(moved * (whole @ moved)) / 2 + 0.3 * np.abs(x[:8]).sum()
+        moved = x - pack(y)
+        return np.sum(pack(slope) * moved) + np.sum(moved * (whole @ moved)) / 2 + 0.3 * np.abs(x[:8]).sum()
 
-    assert value(best) <= value(flat(x)) < value(best) + 0.01 * (value(flat(y)) - value(best))
+    assert value(best) <= value(pack(x)) < value(best) + 0.01 * (value(pack(y)) - value(best))
     assert bound > 0
 
 
