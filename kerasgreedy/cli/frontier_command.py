@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kerasgreedy.cli import output
-from kerasgreedy.cli.options import Json, Sets, quiet_tensorflow
+from kerasgreedy.cli.options import Json, Sets, quiet_tensorflow, whole_numbers
 from kerasgreedy.errors import InputError
 from kerasgreedy.reports.costs import count
 from kerasgreedy.reports.tables import percent
@@ -38,19 +38,19 @@ def frontier(
 ) -> None:
     """Sweep a penalty's weight, threshold each network, and draw accuracy against multiply-adds."""
     shares = _numbers("--narrower", narrower, lambda value: 0 < value < 1, "shares between 0 and 1")
-    chosen = _numbers("--seeds", seeds, lambda value: value >= 0 and value == int(value), "whole numbers from 0")
+    chosen = whole_numbers("--seeds", seeds)
     for option, epochs in (("--warm-epochs", warm_epochs), ("--plain-epochs", plain_epochs)):
         if epochs is not None and epochs < 1:
             raise InputError(f"{option}: received {epochs}; allowed: 1 or more")
     quiet_tensorflow()
     from kerasgreedy.studies.frontier import frontier as run
-    from kerasgreedy.studies.sweep import Frontier, alphas_of
+    from kerasgreedy.studies.frontier_range import Frontier, alphas_of
 
     study = Frontier(
         spec=spec,
         recipe=recipe,
         alphas=alphas_of(alpha),
-        seeds=tuple(map(int, chosen)),
+        seeds=chosen,
         warm_epochs=warm_epochs,
         narrower=tuple(shares),
         references=tuple(references or ()),

@@ -35,6 +35,7 @@ from kerasgreedy.cli.prune_command import prune
 from kerasgreedy.cli.report_command import report
 from kerasgreedy.cli.sensitivity_command import sensitivity
 from kerasgreedy.cli.specs_command import specs
+from kerasgreedy.cli.sweep_command import sweep
 from kerasgreedy.cli.threshold_command import threshold
 from kerasgreedy.cli.transfer_command import transfer_learn
 from kerasgreedy.errors import InputError, did_you_mean, tell
@@ -54,6 +55,7 @@ for command in (
     threshold,
     transfer_learn,
     frontier,
+    sweep,
     sensitivity,
     finish,
     export,

@@ -77,6 +77,18 @@ def quiet_tensorflow() -> None:
         os.close(kept)
 
 
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """Different whole numbers from 0, with commas between them.
+
+    Raises:
+        InputError: they are not.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts) or len({*map(int, parts)}) < len(parts):
+        raise InputError(f"{option}: received '{text}'; allowed: different whole numbers from 0, with commas between them")
+    return tuple(map(int, parts))
+
+
 def _check_addresses() -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:

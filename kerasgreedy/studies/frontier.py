@@ -5,13 +5,12 @@ from the one before (smaller alphas first), and `.../net`, what its threshold le
 folder: evaluated, exported, trained on. Narrower networks, and others, trained plainly for as many epochs, stand beside them.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import Diverged, InputError, WorkdirError
+from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.files import user_path, write_atomically
 from kerasgreedy.graph.coupling import find_coupling
 from kerasgreedy.graph.rewriting import without
@@ -23,15 +22,14 @@ from kerasgreedy.spec.overrides import split_overrides
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.regularizers import Regularizer
 from kerasgreedy.strict_json import as_json, read_json
+from kerasgreedy.studies.frontier_range import Frontier, plain_specs, planned_epochs, run_name
 from kerasgreedy.studies.frontier_table import write_table
-from kerasgreedy.studies.sweep import Frontier, plain_specs, planned_epochs, run_name
-from kerasgreedy.train.entry_points import resume_run, train_spec
+from kerasgreedy.studies.study_folder import StudyFolder
 from kerasgreedy.train.prune_run import smaller_run
 
-STUDY = "study.json"
 STRATEGIES = ("end_to_end", "deep_supervision", "decoupled")
 # Of a study, what has to be the same when it goes on.
-SAME = ("spec", "recipe", "overrides", "warm_epochs", "digest")
+SAME = ("spec", "recipe", "overrides", "warm_epochs")
 
 
 def frontier(
@@ -53,14 +51,15 @@ def frontier(
     """
     place = user_path(str(folder))
     recipe = _checked(study)
-    _same_study(study, place)
+    runs = StudyFolder(place, say, quiet)
+    _same_study(study, runs)
     for seed in study.seeds:
         before: Path | None = None
         for alpha in study.alphas:
-            before = _one_alpha(study, recipe, place, alpha, seed, before, say, quiet) or before
+            before = _one_alpha(study, recipe, runs, alpha, seed, before) or before
             write_table(study, place)
         for name, spec in plain_specs(study, place).items():
-            _one_plain(study, recipe, place, name, spec, seed, say, quiet)
+            _one_plain(study, recipe, runs, name, spec, seed)
             write_table(study, place)
     return write_table(study, place)
 
@@ -86,83 +85,55 @@ def _checked(study: Frontier) -> Recipe:
     return recipe.value
 
 
-def _same_study(study: Frontier, place: Path) -> None:
+def _same_study(study: Frontier, runs: StudyFolder) -> None:
     """Refuses a folder whose runs would not be those of the study; its alphas may be the first ones of more."""
-    own = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(study).items()}
-    own["digest"] = _digest(study)
-    if (place / STUDY).is_file():
-        there = read_json(place / STUDY)
-        other = next((key for key in SAME if there.get(key) != own[key]), None)
-        if other:
-            what = "contents of spec and recipe" if other == "digest" else f"{other} {there.get(other)}"
-            raise WorkdirError(f"{place}: holds a study with other {what}, received {own[other]}; take another folder")
-        old, new = there["alphas"], own["alphas"]
+    fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(study).items()}
+    asked = {"kind": "frontier", **fields}
+    there = runs.claim(asked, SAME)
+    if there:
+        old, new = there["alphas"], asked["alphas"]
         if old[: len(new)] != new[: len(old)]:
-            message = f"{place}: holds a study of alphas {old}, each of which starts from the one before; received {new}"
+            message = f"{runs.path}: holds a study of alphas {old}, each of which starts from the one before; received {new}"
             raise WorkdirError(f"{message}; allowed: larger ones behind them, or another folder")
-        own["alphas"] = max(old, new, key=len)
-    elif place.exists() and any(place.iterdir()):
-        raise WorkdirError(
-            f"{place}: is there and holds no study; allowed: a new or empty folder, or that of a study to go on with"
-        )
-    place.mkdir(parents=True, exist_ok=True)
-    write_atomically(place / STUDY, as_json(own, indent=1).encode())
+        asked["alphas"] = max(old, new, key=len)
+    runs.note(asked)
 
 
-def _digest(study: Frontier) -> str:
-    """SHA-256 of spec and recipe as they are read."""
-    documents = load(study.spec, study.recipe, study.overrides)
-    return hashlib.sha256("".join(document.value.model_dump_json() for document in documents).encode()).hexdigest()
-
-
-def _one_alpha(
-    study: Frontier,
-    recipe: Recipe,
-    place: Path,
-    alpha: float,
-    seed: int,
-    before: Path | None,
-    say: Callable[[str], None],
-    quiet: bool,
-) -> Path | None:
+def _one_alpha(study: Frontier, recipe: Recipe, runs: StudyFolder, alpha: float, seed: int, before: Path | None) -> Path | None:
     """The two runs of an alpha; gives the first, or None where it diverged."""
-    own = place / run_name(alpha, seed)
-    trained, net = own / "trained", own / "net"
+    name = run_name(alpha, seed)
+    trained = runs.path / name / "trained"
     sets = [*study.overrides, f"recipe.training.regularizers.0.weight={alpha!r}", f"recipe.seed={seed}", "recipe.threshold=null"]
     if before is not None:
         sets.append(f"recipe.start_from={as_json(str(before.resolve()))}")
         if study.warm_epochs:
             sets.append(f"recipe.training.epochs={study.warm_epochs}")
-    own.mkdir(parents=True, exist_ok=True)
+    trained.parent.mkdir(parents=True, exist_ok=True)
     assert recipe.threshold is not None
     settings = recipe.threshold.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    try:
-        _done(trained, lambda: train_spec(study.spec, study.recipe, sets, trained, quiet=quiet), say, quiet)
-        _done(
-            net,
-            lambda: smaller_run(trained, "threshold", settings, 0, "all", [], net, None, None, quiet, None, False, None),
-            say,
-            quiet,
-        )
-    except Diverged as error:
-        say(f"{own.name} diverged, and is left out: {error}")
-        return trained if (trained / "results.json").is_file() else None
+    if not runs.train(f"{name}/trained", study.spec, study.recipe, sets):
+        return None
+    runs.run(
+        f"{name}/net",
+        lambda place: smaller_run(trained, "threshold", settings, 0, "all", [], place, None, None, runs.quiet, None, False, None),
+    )
     return trained
 
 
-def _one_plain(
-    study: Frontier, recipe: Recipe, place: Path, name: str, spec: str, seed: int, say: Callable[[str], None], quiet: bool
-) -> None:
+def _one_plain(study: Frontier, recipe: Recipe, runs: StudyFolder, name: str, spec: str, seed: int) -> None:
     """A network from the start, without penalty."""
-    own = place / f"{name}_seed_{seed}"
+    own = f"{name}_seed_{seed}"
     if name.startswith("narrower_") and not Path(spec).is_file():
-        _write_narrower(place / run_name(study.alphas[0], seed) / "trained", float(name.removeprefix("narrower_")), Path(spec))
+        first = runs.path / run_name(study.alphas[0], seed) / "trained"
+        _write_narrower(first, float(name.removeprefix("narrower_")), Path(spec))
     epochs = study.plain_epochs or planned_epochs(study, recipe)
-    if (own / "results.json").is_file():
-        had = read_json(own / "results.json")["epochs"]
+    if (runs.path / own / "results.json").is_file():
+        had = read_json(runs.path / own / "results.json")["epochs"]
         if had != epochs:
-            message = f"{own}: was trained for {had} epochs, and this sweep asks for {epochs}; say --plain-epochs {had}, or take "
-            raise WorkdirError(message + "another folder")
+            message = (
+                f"{runs.path / own}: was trained for {had} epochs, and this sweep asks for {epochs}; say --plain-epochs {had}"
+            )
+            raise WorkdirError(message + ", or take another folder")
     sets = [
         *(each.text for each in split_overrides(study.overrides)[1]),  # those of the spec are in what was trained
         "recipe.training.regularizers=[]",
@@ -170,10 +141,7 @@ def _one_plain(
         "recipe.threshold=null",
         f"recipe.training.epochs={epochs}",
     ]
-    try:
-        _done(own, lambda: train_spec(spec, study.recipe, sets, own, quiet=quiet), say, quiet)
-    except Diverged as error:
-        say(f"{own.name} diverged, and is left out: {error}")
+    runs.train(own, spec, study.recipe, sets)
 
 
 def _write_narrower(trained: Path, share: float, path: Path) -> None:
@@ -184,14 +152,3 @@ def _write_narrower(trained: Path, share: float, path: Path) -> None:
     groups = selectable(coupling, names, list(job.architecture.components), begun=True)
     spec = without(job.spec, coupling, Ranking(coupling, groups, None).share(1 - share))
     write_atomically(path, as_json(spec.model_dump(mode="json", exclude_unset=True, exclude_none=True)).encode())
-
-
-def _done(run: Path, start: Callable[[], Any], say: Callable[[str], None], quiet: bool) -> None:
-    """Begins a run, or goes on with it, unless it is done."""
-    if (run / "results.json").is_file():
-        return
-    say(f"{run.parent.name}/{run.name}" if run.name in ("trained", "net") else run.name)
-    if (run / "run.json").is_file():
-        resume_run(run, quiet=quiet)
-    else:
-        start()

@@ -8,8 +8,8 @@ from kerasgreedy.files import write_atomically
 from kerasgreedy.reports.frontier_plot import plot_frontier
 from kerasgreedy.spec.load import load_recipe
 from kerasgreedy.strict_json import as_json, read_json
+from kerasgreedy.studies.frontier_range import Frontier, plain_specs, run_name
 from kerasgreedy.studies.kernels import kernel_correlations
-from kerasgreedy.studies.sweep import Frontier, plain_specs, run_name
 
 TABLE = "frontier.json"
 

@@ -1,77 +1,77 @@
-"""What a frontier sweeps, and where its runs are."""
+"""A sweep: one spec trained under every combination of some settings' values, with several seeds, beside each other.
 
-import math
-from dataclasses import dataclass
+A study is a folder; each combination and seed is an ordinary run in it. They do not depend on each other, so that values and
+seeds can be added at any time.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from kerasgreedy.errors import InputError
-from kerasgreedy.spec.recipe import Recipe
+from kerasgreedy.files import user_path
+from kerasgreedy.plan.preparation import prepare
+from kerasgreedy.spec.load import load
+from kerasgreedy.strict_json import as_json
+from kerasgreedy.studies.study_folder import StudyFolder
+from kerasgreedy.studies.sweep_range import Sweep, run_folder
+from kerasgreedy.studies.sweep_table import write_table
 
-
-@dataclass(frozen=True)
-class Frontier:
-    """What is swept.
-
-    Attributes:
-        spec, recipe: as the user names them; the recipe's first regularizer has the weight that is swept.
-        alphas: rising.
-        seeds: each has its own sequence.
-        warm_epochs: of all alphas but the first, which start from the network before; None: as the recipe says.
-        narrower: shares of the filters of networks that are trained plainly, without penalty, beside the sweep.
-        references: specs of others that are.
-        plain_epochs: of these; None: as many as the last net of a sequence has had in all.
-        overrides: `key.key=value` texts for both documents.
-    """
-
-    spec: str
-    recipe: str
-    alphas: tuple[float, ...]
-    seeds: tuple[int, ...] = (0,)
-    warm_epochs: int | None = None
-    narrower: tuple[float, ...] = ()
-    references: tuple[str, ...] = ()
-    plain_epochs: int | None = None
-    overrides: tuple[str, ...] = ()
+# Of a study, what has to be the same when it goes on.
+SAME = ("spec", "recipe", "overrides", "keys")
 
 
-def alphas_of(text: str) -> tuple[float, ...]:
-    """`1e-5:1e-3:log8`, eight of equal ratios, or `1e-5,1e-4`, rising.
+def sweep(
+    study: Sweep, folder: str | Path, say: Callable[[str], None] = lambda line: None, quiet: bool = False
+) -> dict[str, Any]:
+    """Trains what of a sweep is not trained yet, in its folder, and draws what there is after each run.
+
+    It may be stopped anywhere, and goes on where it was.
+
+    Args:
+        say: told of each run before it begins.
+
+    Returns:
+        the contents of `sweep.json`, see `sweep_table.write_table`; of all values and seeds that the folder has been asked for.
 
     Raises:
-        InputError: it is neither.
+        KerasgreedyError: see `errors`; the folder holds another study, or a run cannot be. All runs are checked before the first.
     """
-    try:
-        if ":" in text:
-            first, last, count = text.split(":")
-            number = int(count.removeprefix("log"))
-            low, high = float(first), float(last)
-            if not (count.startswith("log") and number >= 2 and 0 < low < high < math.inf):
-                raise ValueError
-            return tuple(float(f"{low * (high / low) ** (i / (number - 1)):.4g}") for i in range(number))
-        found = tuple(float(part) for part in text.split(","))
-        if not found or any(not 0 < value < math.inf for value in found) or list(found) != sorted(set(found)):
-            raise ValueError
-        return found
-    except ValueError:
-        message = (
-            f"--alpha: received '{text}'; allowed: first:last:logN with N from 2 (1e-5:1e-3:log8), or rising numbers (1e-5,1e-4)"
-        )
-        raise InputError(message) from None
+    for point in study.points:
+        prepare(*load(study.spec, study.recipe, study.sets(point)))
+    runs = StudyFolder(user_path(str(folder)), say, quiet)
+    known = _claim(study, runs)
+    for seed in study.seeds:
+        for point in study.points:
+            runs.train(
+                run_folder(list(study.over), point, seed), study.spec, study.recipe, [*study.sets(point), f"recipe.seed={seed}"]
+            )
+            write_table(known, runs)
+    return write_table(known, runs)
 
 
-def run_name(alpha: float, seed: int) -> str:
-    """The folder of an alpha."""
-    return f"alpha_{alpha!r}_seed_{seed}"
+def _claim(study: Sweep, runs: StudyFolder) -> Sweep:
+    """The sweep of all that the folder has ever been asked for."""
+    asked: dict[str, Any] = {
+        "kind": "sweep",
+        "spec": study.spec,
+        "recipe": study.recipe,
+        "overrides": list(study.overrides),
+        "keys": list(study.over),
+        "values": [list(values) for values in study.over.values()],
+        "seeds": list(study.seeds),
+    }
+    there = runs.claim(asked, SAME)
+    if there:
+        asked["values"] = [_union(*both) for both in zip(there["values"], asked["values"], strict=True)]
+        asked["seeds"] = _union(there["seeds"], asked["seeds"])
+    runs.note(asked)
+    over = dict(zip(study.over, map(tuple, asked["values"]), strict=True))
+    return Sweep(study.spec, study.recipe, over, tuple(asked["seeds"]), study.overrides)
 
 
-def plain_specs(study: Frontier, place: Path) -> dict[str, str]:
-    """Name -> spec of each network that is trained plainly."""
-    found = {f"narrower_{share!r}": str(place / f"narrower_{share!r}.yaml") for share in study.narrower}
-    return found | {f"reference_{Path(spec).stem}": spec for spec in study.references}
-
-
-def planned_epochs(study: Frontier, recipe: Recipe) -> int:
-    """How many epochs the net of the last alpha is trained for, those of the alphas before it included."""
-    first, later = recipe.training.epochs, study.warm_epochs or recipe.training.epochs
-    tuned = recipe.threshold.tuning(recipe.training).epochs if recipe.threshold and recipe.threshold.fine_tune else 0
-    return first + (len(study.alphas) - 1) * later + tuned
+def _union(old: list[Any], new: list[Any]) -> list[Any]:
+    """Values of both, each once: numbers in their order, others as they came."""
+    known = {as_json(value): value for value in [*old, *new]}
+    values = list(known.values())
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return sorted(values) if numeric else values

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,12 @@ def test_page_convex(page, tmp_path, monkeypatch):
     page.says("here no class is fixed at 0")
     assert [stage.get("action", "train") for stage in done.results["phases"]] == ["fit", "train", "filters", "fit", "train"]
     assert done.results["depths"][1]["top1"] > 0.8
+    (swept,) = page.commands("kerasgreedy sweep small_ccnn", {0: ["--set", "training.epochs=1", "--json"]})
+    page.says("one network for each of five radii from 0.1 to 1,000")
+    assert [point["values"] for point in swept.json["points"]] == [{"radius": 10.0**power} for power in range(-1, 4)]
+    section = PAGES["commands"].read_text().split("## `kerasgreedy sweep")[1].split("## `")[0]
+    said = set(re.findall(r"`([a-z_]+[0-9]?)`", section.split("| `--json` |")[1])) - {"points"}
+    assert {*swept.json, *swept.json["runs"][0], *swept.json["points"][0]} >= said and Path("runs/radius/sweep.png").is_file()
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.reports import frontier_plot
 from kerasgreedy.spec.load import load_spec
 from kerasgreedy.studies.frontier import frontier
+from kerasgreedy.studies.frontier_range import Frontier, alphas_of
 from kerasgreedy.studies.kernels import mean_correlation
-from kerasgreedy.studies.sweep import Frontier, alphas_of
 from kerasgreedy.train.entry_points import load_network
 
 SPEC = """
@@ -170,4 +170,4 @@ def test_an_alpha_that_diverges_is_left_out(study, tmp_path):
     table = frontier(study(overrides=fast, narrower=(), references=()), tmp_path / "F", told.append, quiet=True)
     assert table["nets"] == []
     for alpha in (0.1, 3.0):
-        assert any(f"alpha_{alpha}_seed_0 diverged, and is left out" in line for line in told)
+        assert any(f"alpha_{alpha}_seed_0/trained diverged, and is left out" in line for line in told)

@@ -1,0 +1,92 @@
+"""What the runs of a sweep came to."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from kerasgreedy.files import write_atomically
+from kerasgreedy.reports.run_files import RunRecord, read_run
+from kerasgreedy.reports.sweep_plot import plot_sweep
+from kerasgreedy.strict_json import as_json
+from kerasgreedy.studies.study_folder import StudyFolder
+from kerasgreedy.studies.sweep_range import Sweep, run_folder, short_names
+
+TABLE = "sweep.json"
+# Of each run, what points have the mean and the range of.
+SCORES = (
+    "top1", "loss", "validation_top1", "validation_loss", "train_accuracy", "train_loss", "training_seconds", "peak_memory_bytes",
+)  # fmt: skip
+
+
+def write_table(study: Sweep, runs: StudyFolder) -> dict[str, Any]:
+    """Writes `sweep.json` and `sweep.png`, of the runs that have ended; gives the contents of the first.
+
+    Returns:
+        `keys`: setting -> its short name; `runs`: each with `values` by short name, `seed`, `run` and figures; `points`: for each
+        combination `values`, `seeds` and `diverged` (seeds) and for each figure [mean, lowest, highest] over seeds; `best`: index
+        of the point with the highest mean accuracy on validation data, among those with as many seeds as any and none that
+        diverged; None without validation data.
+    """
+    keys = list(study.over)
+    names = short_names(keys)
+    known, diverged = [], runs.diverged
+    points = []
+    for point in study.points:
+        values = {names[key]: value for key, value in zip(keys, point, strict=True)}
+        folders = {seed: run_folder(keys, point, seed) for seed in study.seeds}
+        own = [
+            {"values": values, "seed": seed, "run": folder, **_figures(read_run(runs.path / folder))}
+            for seed, folder in folders.items()
+            if (runs.path / folder / "results.json").is_file()
+        ]
+        lost = [seed for seed, folder in folders.items() if folder in diverged]
+        known += own
+        if own or lost:
+            entry = {"values": values, "seeds": [run["seed"] for run in own], "diverged": lost}
+            points.append(entry | _ranges(own) | ({"parameters": own[0]["parameters"]} if own else {}))
+    table = {"spec": study.spec, "recipe": study.recipe, "keys": names, "runs": known, "points": points, "best": _best(points)}
+    write_atomically(runs.path / TABLE, as_json(table, indent=1).encode())
+    if known:
+        plot_sweep(runs.path / "sweep.png", table)
+    return table
+
+
+def _figures(run: RunRecord) -> dict[str, Any]:
+    """Scores of the last depth; training figures are those of the last epoch, whichever one was kept."""
+    results = run.results
+    looked = [entry["validation"] for entry in results["phases"] if entry.get("validation")]
+    validation = looked[-1].get("after", looked[-1]) if looked else {}
+    last: dict[str, Any] = next((record for record in reversed(run.metrics) if record["split"] == "train"), {})
+    peaks = [record["peak_memory_bytes"] for record in run.metrics if "peak_memory_bytes" in record]
+    return {
+        "top1": results["depths"][-1]["top1"],
+        "loss": results["depths"][-1]["loss"],
+        "validation_top1": validation.get("top1"),
+        "validation_loss": validation.get("loss"),
+        "train_accuracy": last.get("accuracy"),
+        "train_loss": last.get("loss"),
+        "parameters": results["parameters"],
+        "multiply_adds": results["multiply_adds"],
+        "epochs": results["epochs"],
+        "training_seconds": results["training_seconds"],
+        "peak_memory_bytes": max(peaks, default=None),
+    }
+
+
+def _ranges(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    found = {}
+    for key in SCORES:
+        values = [run[key] for run in runs if run[key] is not None]
+        found[key] = [fmean(values), min(values), max(values)] if values and len(values) == len(runs) else None
+    return found
+
+
+def _best(points: Sequence[dict[str, Any]]) -> int | None:
+    """By validation data alone: test figures decide nothing."""
+    most = max((len(point["seeds"]) for point in points), default=0)
+    fit = [
+        index
+        for index, point in enumerate(points)
+        if most and len(point["seeds"]) == most and not point["diverged"] and point["validation_top1"]
+    ]
+    return max(fit, key=lambda index: points[index]["validation_top1"][0], default=None)
