@@ -60,6 +60,6 @@ def _row(point: dict[str, Any], best: bool) -> list[str]:
         *(mean(key) for key in ("train_accuracy", "validation_top1", "top1")),
         spread,
         mean("loss", "{:.4f}".format),
-        f"{point['parameters']:,}" if "parameters" in point else "-",
+        mean("parameters", "{:,.0f}".format),
         "best on validation data" if best else "",
     ]

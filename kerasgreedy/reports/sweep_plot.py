@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.reports.figures import colours, legend_below, new_figure, plain_numbers, write_figure
+from kerasgreedy.strict_json import as_json
 
 PARTS = {"train": ("train_accuracy", "train_loss", ":"), "validation": ("validation_top1", "validation_loss", "--"),
          "test": ("top1", "loss", "-")}  # fmt: skip
 # Numbers whose ratio is larger than this stand on a logarithmic axis.
 WIDE = 20
+FEW, MOST_NAMED = 3, 9
 
 
 def plot_sweep(target: Path, table: dict[str, Any]) -> None:
@@ -27,6 +29,10 @@ def draw_sweep(table: dict[str, Any]) -> Any:
     for point in points:
         groups.setdefault(", ".join(f"{key} {_text(point['values'][key])}" for key in others), []).append(point)
 
+    # Of many groups every so many are named: colours are along a scale then.
+    named = list(groups)[:: 1 + (len(groups) - 1) // MOST_NAMED]
+    shown = tuple(PARTS) if len(groups) <= FEW else ("test",)
+    labels = {(name, part): f"{name[:40]} {part}".strip() for name in named for part in shown}
     figure = new_figure(9.5, 4.6)
     panels = figure.subplots(1, 2)
     for axes, column, scale in zip(panels, (0, 1), (100, 1), strict=True):
@@ -34,9 +40,9 @@ def draw_sweep(table: dict[str, Any]) -> Any:
             places = [point["values"][first] if numeric else ticks.index(_text(point["values"][first])) for point in own]
             for part, keys in PARTS.items():
                 heights = [scale * point[keys[column]][0] if point[keys[column]] else float("nan") for point in own]
-                axes.plot(places, heights, keys[2], color=colour, label=f"{name} {part}".strip(), marker=".", markersize=3)
+                axes.plot(places, heights, keys[2], color=colour, label=labels.get((name, part)), marker=".", markersize=3)
             for place, point in zip(places, own, strict=True):
-                runs = [run for run in table["runs"] if run["values"] == point["values"]]
+                runs = [run for run in table["runs"] if as_json(run["values"]) == as_json(point["values"])]
                 axes.plot(
                     [place] * len(runs), [scale * run[PARTS["test"][column]] for run in runs], "o", color=colour, markersize=4
                 )
@@ -48,14 +54,17 @@ def draw_sweep(table: dict[str, Any]) -> Any:
         axes.set_ylabel(("accuracy, %", "loss")[column])
         axes.grid(alpha=0.3)
     marked = "" if table["best"] is None else "; grey: best on validation data"
-    figure.suptitle(f"{Path(table['spec']).stem}: means over seeds, dots are tests of each{marked}", fontsize=10)
+    parts = "" if len(groups) <= FEW else "; dashed validation, dotted training"
+    figure.suptitle(f"{Path(table['spec']).stem}: means over seeds, dots are tests of each{parts}{marked}", fontsize=10)
     legend_below(figure, panels[0], 3 if len(groups) > 1 else 4)
     return figure
 
 
 def _scale(axes: Any, values: Sequence[Any], numeric: bool) -> None:
     if not numeric:
-        axes.set_xticks(range(len(values)), [text[:20] for text in values])
+        many = len(values) > 5
+        labels = [f"{text[:17]}..." if len(text) > 20 else text for text in values]
+        axes.set_xticks(range(len(values)), labels, rotation=60 if many else 0, fontsize=6 if len(values) > 20 else 8)
         axes.set_xlim(-0.5, len(values) - 0.5)
         return
     positive = sorted(value for value in values if value > 0)
@@ -73,4 +82,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if _is_number(value) else str(value)
+    return f"{value:g}" if _is_number(value) else value if isinstance(value, str) else as_json(value)

@@ -148,7 +148,9 @@ def dump(value: Strict) -> str:
 
 def as_plain(value: Strict) -> dict[str, Any]:
     """The document as plain data, from which `model_validate` makes the same value."""
-    data: dict[str, Any] = value.model_dump(mode="json", exclude_none=True, exclude_unset=isinstance(value, ModelSpec))
+    # A None that a spec was given may stand for something else than what is left out.
+    layers = isinstance(value, ModelSpec)
+    data: dict[str, Any] = value.model_dump(mode="json", exclude_none=not layers, exclude_unset=layers)
     if isinstance(value, ModelSpec):  # layers stay as short as they were written; defaults are stated once
         data["block_defaults"] = value.block_defaults.model_dump(mode="json")
     if isinstance(value, Recipe) and value.replace_head:  # what is left out comes from the head that is replaced

@@ -15,21 +15,22 @@ from kerasgreedy.files import user_path, write_atomically
 from kerasgreedy.graph.coupling import find_coupling
 from kerasgreedy.graph.rewriting import without
 from kerasgreedy.plan.amounts import Ranking, selectable
+from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.runs.open_run import open_job
 from kerasgreedy.runs.workdir import Workdir
-from kerasgreedy.spec.load import load
+from kerasgreedy.spec.load import dump, load
 from kerasgreedy.spec.overrides import split_overrides
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.regularizers import Regularizer
 from kerasgreedy.strict_json import as_json, read_json
 from kerasgreedy.studies.frontier_range import Frontier, plain_specs, planned_epochs, run_name
 from kerasgreedy.studies.frontier_table import write_table
-from kerasgreedy.studies.study_folder import StudyFolder
+from kerasgreedy.studies.study_folder import STUDY, StudyFolder
 from kerasgreedy.train.prune_run import smaller_run
 
 STRATEGIES = ("end_to_end", "deep_supervision", "decoupled")
 # Of a study, what has to be the same when it goes on.
-SAME = ("spec", "recipe", "overrides", "warm_epochs")
+SAME = ("warm_epochs",)
 
 
 def frontier(
@@ -51,17 +52,19 @@ def frontier(
     """
     place = user_path(str(folder))
     recipe = _checked(study)
+    job = prepare(*load(study.spec, study.recipe, study.overrides))
     runs = StudyFolder(place, say, quiet)
-    _same_study(study, runs)
-    for seed in study.seeds:
-        before: Path | None = None
-        for alpha in study.alphas:
-            before = _one_alpha(study, recipe, runs, alpha, seed, before) or before
-            write_table(study, place)
-        for name, spec in plain_specs(study, place).items():
-            _one_plain(study, recipe, runs, name, spec, seed)
-            write_table(study, place)
-    return write_table(study, place)
+    with runs.opened():
+        _same_study(study, runs, job)
+        for seed in study.seeds:
+            before: Path | None = None
+            for alpha in study.alphas:
+                before = _one_alpha(study, recipe, runs, alpha, seed, before) or before
+                write_table(study, place)
+            for name, spec in plain_specs(study, place).items():
+                _one_plain(study, recipe, runs, name, spec, seed)
+                write_table(study, place)
+        return write_table(study, place)
 
 
 def _checked(study: Frontier) -> Recipe:
@@ -85,13 +88,15 @@ def _checked(study: Frontier) -> Recipe:
     return recipe.value
 
 
-def _same_study(study: Frontier, runs: StudyFolder) -> None:
+def _same_study(study: Frontier, runs: StudyFolder, job: Job) -> None:
     """Refuses a folder whose runs would not be those of the study; its alphas may be the first ones of more."""
     fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(study).items()}
     asked = {"kind": "frontier", **fields}
-    there = runs.claim(asked, SAME)
+    there = runs.claim(asked, SAME, job)
     if there:
-        old, new = there["alphas"], asked["alphas"]
+        old, new = there.get("alphas"), asked["alphas"]
+        if not (isinstance(old, list) and all(isinstance(alpha, float) for alpha in old)):
+            raise WorkdirError(f"{runs.path / STUDY}: damaged (alphas); put it back, or take another folder")
         if old[: len(new)] != new[: len(old)]:
             message = f"{runs.path}: holds a study of alphas {old}, each of which starts from the one before; received {new}"
             raise WorkdirError(f"{message}; allowed: larger ones behind them, or another folder")
@@ -151,4 +156,4 @@ def _write_narrower(trained: Path, share: float, path: Path) -> None:
     names = [block.name for block in job.architecture.blocks]
     groups = selectable(coupling, names, list(job.architecture.components), begun=True)
     spec = without(job.spec, coupling, Ranking(coupling, groups, None).share(1 - share))
-    write_atomically(path, as_json(spec.model_dump(mode="json", exclude_unset=True, exclude_none=True)).encode())
+    write_atomically(path, dump(spec).encode())

@@ -46,7 +46,7 @@ def alphas_of(text: str) -> tuple[float, ...]:
             spaced = SPACED.fullmatch(text.strip())
             if not spaced:
                 raise ValueError
-            return log_spaced("--alpha", *spaced.groups())
+            return tuple(map(float, log_spaced("--alpha", *spaced.groups())))
         found = tuple(float(part) for part in text.split(","))
         if not found or any(not 0 < value < math.inf for value in found) or list(found) != sorted(set(found)):
             raise ValueError

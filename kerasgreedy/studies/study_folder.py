@@ -1,59 +1,88 @@
 """The folder of a study: what it asks, and its runs, each made once, gone on with, or known to have diverged."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import Diverged, WorkdirError
-from kerasgreedy.files import write_atomically
+from kerasgreedy.errors import Diverged, Stopped, WorkdirError
+from kerasgreedy.files import OWN, storage_error, write_atomically
 from kerasgreedy.plan.preparation import Job, prepare
+from kerasgreedy.runs.holding import held, readable_faults
+from kerasgreedy.runs.start_sources import start_of
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.load import load
 from kerasgreedy.strict_json import as_json, read_json
 from kerasgreedy.train.entry_points import resume_run, train_spec
+from kerasgreedy.train.signals import StopRequest
 
 STUDY = "study.json"
 DIVERGED = "diverged.json"
 
 
-@dataclass(frozen=True)
+def job_of(spec: str, recipe: str | None, sets: Sequence[str]) -> Job:
+    """What a run would be, with the run that it starts from looked at, as `train` does before it begins.
+
+    Raises:
+        KerasgreedyError: it cannot be.
+    """
+    job = prepare(*load(spec, recipe, sets))
+    return start_of(job).check() if job.recipe.start_from else job
+
+
 class StudyFolder:
     """A folder of runs that answer one question.
 
-    Attributes:
+    Args:
         path: of the folder.
         say: told of each run before it begins.
         quiet: no progress of the runs.
     """
 
-    path: Path
-    say: Callable[[str], None]
-    quiet: bool = False
+    def __init__(self, path: Path, say: Callable[[str], None], quiet: bool = False):
+        self.path, self.say, self.quiet = path, say, quiet
+        self._stop = StopRequest()
 
-    def claim(self, asked: dict[str, Any], same: Sequence[str]) -> dict[str, Any]:
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Makes the folder where it is not there, and holds it; a signal ends the study, between two runs at the latest.
+
+        Raises:
+            WorkdirError: another process holds it, or it cannot be.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(self.path, error) from None
+        with held(self.path, "runs the study in"), readable_faults(self.path), self._stop:
+            yield
+
+    def claim(self, asked: dict[str, Any], same: Sequence[str], job: Job) -> dict[str, Any]:
         """Refuses a folder whose runs would not be those of the study, and gives what was noted there before.
 
         Args:
-            asked: what the study asks, as JSON, with `kind`, `spec`, `recipe`, `overrides`; `digest` is added: SHA-256 of both
-                documents as they are read.
+            asked: what the study asks, as JSON, with `kind`; `digest` is added: SHA-256 of spec and recipe as they are read.
             same: the keys that have to be as they were, beside `kind` and `digest`.
+            job: of spec and recipe without what the study changes.
 
         Raises:
             WorkdirError: another study, or no study, is there.
         """
-        documents = load(asked["spec"], asked["recipe"], asked["overrides"])
-        text = "".join(document.value.model_dump_json() for document in documents)
+        text = job.spec.model_dump_json() + job.recipe.model_dump_json()
         asked["digest"] = hashlib.sha256(text.encode()).hexdigest()
         if (self.path / STUDY).is_file():
             there: dict[str, Any] = {"kind": "frontier", **read_json(self.path / STUDY)}
             other = next((key for key in ("kind", *same, "digest") if there.get(key) != asked[key]), None)
-            if other:
-                what = "contents of spec and recipe" if other == "digest" else f"{other} {there.get(other)}"
-                raise WorkdirError(f"{self.path}: holds a study with other {what}, received {asked[other]}; take another folder")
-            return there
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if other == "digest":
+                documents = f"{there.get('spec')} and {there.get('recipe')}"
+                message = f"holds a study of {documents} with other contents of spec and recipe"
+            elif other:
+                message = f"holds a study with other {other} {there.get(other)}, received {asked[other]}"
+            else:
+                return there
+            raise WorkdirError(f"{self.path}: {message}; take another folder")
+        if any(not name.name.startswith((OWN, ".lock")) for name in self.path.iterdir()):
             raise WorkdirError(
                 f"{self.path}: is there and holds no study; allowed: a new or empty folder, or that of a study to go on with"
             )
@@ -61,26 +90,48 @@ class StudyFolder:
 
     def note(self, asked: dict[str, Any]) -> None:
         """Writes what the study asks."""
-        self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / STUDY, as_json(asked, indent=1).encode())
 
     @property
     def diverged(self) -> dict[str, str]:
-        """Run -> why it ended, of those that diverged."""
+        """Run -> why it ended, of those that diverged and have not ended well since."""
         if not (self.path / DIVERGED).is_file():
             return {}
-        noted = read_json(self.path / DIVERGED)
-        return {run: str(why) for run, why in noted.items() if (self.path / run / "run.json").is_file()}
+        noted = {run: str(why) for run, why in read_json(self.path / DIVERGED).items()}
+        return {run: why for run, why in noted.items() if self._is_there(run) and not self.is_done(run)}
+
+    def is_done(self, name: str) -> bool:
+        """Whether a run has its results."""
+        return (self.path / name / "results.json").is_file()
+
+    def _is_there(self, name: str) -> bool:
+        return (self.path / name / "run.json").is_file()
+
+    def check(self, name: str, job: Callable[[], Job]) -> None:
+        """Sees to it that a run that is there is the one that its name says.
+
+        Raises:
+            WorkdirError: it went on with other settings, by hand.
+        """
+        if not self._is_there(name):
+            return
+        wanted = job()
+        now = [document.value.model_dump(mode="json") for document in Workdir.open(self.path / name).documents()]
+        for there, asked in zip(now, (wanted.spec, wanted.recipe), strict=True):
+            found = _difference(there, asked.model_dump(mode="json"))
+            if found:
+                key, *values = found
+                has, asks = map(as_json, values)
+                message = f"{self.path / name}: has {key} {has}, and this study asks for {asks} (changed by hand?)"
+                raise WorkdirError(f"{message}; move it elsewhere")
 
     def train(self, name: str, spec: str, recipe: str | None, sets: Sequence[str]) -> bool:
-        """`run` of a spec by a recipe; a run that went on with other settings, by hand, is not taken for it.
+        """`run` of a spec by a recipe; one that went on with other settings, by hand, is not taken for it.
 
         Raises:
             WorkdirError: it has other settings than these.
         """
-        place = self.path / name
-        if (place / "run.json").is_file():
-            _check_same(place, prepare(*load(spec, recipe, sets)))
+        self.check(name, lambda: prepare(*load(spec, recipe, sets)))
         return self.run(name, lambda place: train_spec(spec, recipe, sets, place, quiet=self.quiet))
 
     def run(self, name: str, start: Callable[[Path], Any]) -> bool:
@@ -92,33 +143,37 @@ class StudyFolder:
 
         Returns:
             whether it is finished; False: it diverged. It is not tried again while its folder is there.
+
+        Raises:
+            Stopped: a signal came.
         """
-        place = self.path / name
-        if (place / "results.json").is_file():
+        self._ends()
+        if self.is_done(name):
             return True
-        if name in self.diverged:
+        known = self.diverged
+        if name in known:
             self.say(f"{name} diverged before, and is left out; without its folder it is tried again")
             return False
+        self._note_diverged(known)  # of a run whose folder was taken away nothing is left
         self.say(name)
         try:
-            resume_run(place, quiet=self.quiet) if (place / "run.json").is_file() else start(place)
+            resume_run(self.path / name, quiet=self.quiet) if self._is_there(name) else start(self.path / name)
+        except Stopped as error:
+            raise Stopped(f"{name}: {str(error).partition('; to go on')[0]}; the same command goes on") from None
         except Diverged as error:
-            self.say(f"{name} diverged, and is left out: {error}")
-            noted = {**self.diverged, name: str(error)}
-            write_atomically(self.path / DIVERGED, as_json(noted, indent=1).encode())
+            self.say(f"{name} diverged, and is left out: {str(error).partition('. ')[0]}")
+            self._note_diverged({**known, name: str(error)})
             return False
+        self._ends()
         return True
 
+    def _note_diverged(self, runs: dict[str, str]) -> None:
+        if runs or (self.path / DIVERGED).is_file():
+            write_atomically(self.path / DIVERGED, as_json(runs, indent=1).encode())
 
-def _check_same(place: Path, job: Job) -> None:
-    now = [document.value.model_dump(mode="json") for document in Workdir.open(place).documents()]
-    for there, wanted in zip(now, (job.spec, job.recipe), strict=True):
-        found = _difference(there, wanted.model_dump(mode="json"))
-        if found:
-            key, *values = found
-            raise WorkdirError(
-                f"{place}: has {key} {values[0]}, and this study asks for {values[1]} (changed by hand?); move it elsewhere"
-            )
+    def _ends(self) -> None:
+        if self._stop.name:
+            raise Stopped(f"stopped by {self._stop.name} between two runs; the same command goes on")
 
 
 def _difference(one: Any, other: Any, key: str = "") -> tuple[str, Any, Any] | None:

@@ -14,7 +14,8 @@ from kerasgreedy.studies.sweep_range import Sweep, run_folder, short_names
 TABLE = "sweep.json"
 # Of each run, what points have the mean and the range of.
 SCORES = (
-    "top1", "loss", "validation_top1", "validation_loss", "train_accuracy", "train_loss", "training_seconds", "peak_memory_bytes",
+    "top1", "loss", "validation_top1", "validation_loss", "train_accuracy", "train_loss", "parameters", "multiply_adds",
+    "training_seconds", "peak_memory_bytes",
 )  # fmt: skip
 
 
@@ -24,10 +25,9 @@ def write_table(study: Sweep, runs: StudyFolder) -> dict[str, Any]:
     Returns:
         `keys`: setting -> its short name; `runs`: each with `values` by short name, `seed`, `run` and figures; `points`: for each
         combination `values`, `seeds` and `diverged` (seeds) and for each figure [mean, lowest, highest] over seeds; `best`: index
-        of the point with the highest mean accuracy on validation data, among those with as many seeds as any and none that
-        diverged; None without validation data.
+        of the point with the highest accuracy on validation data, see `_best`.
     """
-    keys = list(study.over)
+    keys = study.keys
     names = short_names(keys)
     known, diverged = [], runs.diverged
     points = []
@@ -37,14 +37,21 @@ def write_table(study: Sweep, runs: StudyFolder) -> dict[str, Any]:
         own = [
             {"values": values, "seed": seed, "run": folder, **_figures(read_run(runs.path / folder))}
             for seed, folder in folders.items()
-            if (runs.path / folder / "results.json").is_file()
+            if runs.is_done(folder)
         ]
         lost = [seed for seed, folder in folders.items() if folder in diverged]
         known += own
         if own or lost:
             entry = {"values": values, "seeds": [run["seed"] for run in own], "diverged": lost}
-            points.append(entry | _ranges(own) | ({"parameters": own[0]["parameters"]} if own else {}))
-    table = {"spec": study.spec, "recipe": study.recipe, "keys": names, "runs": known, "points": points, "best": _best(points)}
+            points.append(entry | _ranges(own))
+    table = {
+        "spec": study.spec,
+        "recipe": study.recipe,
+        "keys": names,
+        "runs": known,
+        "points": points,
+        "best": _best(points, known),
+    }
     write_atomically(runs.path / TABLE, as_json(table, indent=1).encode())
     if known:
         plot_sweep(runs.path / "sweep.png", table)
@@ -81,12 +88,20 @@ def _ranges(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _best(points: Sequence[dict[str, Any]]) -> int | None:
-    """By validation data alone: test figures decide nothing."""
-    most = max((len(point["seeds"]) for point in points), default=0)
-    fit = [
-        index
-        for index, point in enumerate(points)
-        if most and len(point["seeds"]) == most and not point["diverged"] and point["validation_top1"]
-    ]
-    return max(fit, key=lambda index: points[index]["validation_top1"][0], default=None)
+def _best(points: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> int | None:
+    """By validation data alone: test figures decide nothing. Of equal ones, the one with the lower loss on them.
+
+    Means are over the seeds that all points have which have not diverged, so that none is ahead for an easier split; None where
+    there are none, or no validation data.
+    """
+    whole = [index for index, point in enumerate(points) if point["seeds"] and not point["diverged"]]
+    common = set.intersection(*(set(points[index]["seeds"]) for index in whole)) if whole else set()
+
+    def score(index: int) -> tuple[float, float]:
+        values = as_json(points[index]["values"])
+        own = [run for run in runs if as_json(run["values"]) == values and run["seed"] in common]
+        return fmean(run["validation_top1"] for run in own), -fmean(run["validation_loss"] for run in own)
+
+    if not common or any(run["validation_top1"] is None for run in runs):
+        return None
+    return max(whole, key=score)

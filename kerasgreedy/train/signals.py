@@ -19,7 +19,7 @@ SLOW_SECONDS = 0.2
 
 
 class StopRequest:
-    """While entered, notes the first SIGTERM or SIGINT instead of dying of it.
+    """While entered, notes the first SIGTERM or SIGINT instead of dying of it; one inside another passes on what it noted.
 
     Attributes:
         name: of the signal that came, or None.
@@ -38,6 +38,9 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, StopRequest):
+                outer.name = outer.name or self.name
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.name is not None and number == signal.SIGINT:

@@ -140,7 +140,7 @@ def test_folders_of_others(study, tmp_path):
     with pytest.raises(WorkdirError, match="holds no study"):
         frontier(study(), tmp_path / "F", quiet=True)
     (tmp_path / "F/study.json").write_text(json.dumps({"spec": "another"}))
-    with pytest.raises(WorkdirError, match="holds a study with other spec another"):
+    with pytest.raises(WorkdirError, match="holds a study with other warm_epochs None"):
         frontier(study(), tmp_path / "F", quiet=True)
 
 
