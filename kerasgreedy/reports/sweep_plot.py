@@ -15,13 +15,16 @@ FEW, MOST_NAMED = 3, 9
 
 
 def plot_sweep(target: Path, table: dict[str, Any]) -> None:
-    """Writes accuracy and loss against the first setting: a colour for each combination of the others."""
+    """Writes accuracy and loss against the first setting with several values: a colour for each combination of the others."""
     write_figure(target, lambda: draw_sweep(table))
 
 
 def draw_sweep(table: dict[str, Any]) -> Any:
     """Means over seeds as lines, of training (last epoch), validation and test data; each test figure as a dot."""
-    first, *others = table["keys"].values()
+    names = list(table["keys"].values())
+    many = (name for name in names if len({as_json(point["values"][name]) for point in table["points"]}) > 1)
+    first = next(many, names[0])  # along the axis
+    others = [name for name in names if name != first]
     points = [point for point in table["points"] if point["seeds"]]
     ticks = list(dict.fromkeys(_text(point["values"][first]) for point in table["points"]))
     numeric = all(_is_number(point["values"][first]) for point in table["points"])

@@ -12,6 +12,10 @@ from kerasgreedy.studies.study_folder import StudyFolder
 from kerasgreedy.studies.sweep_range import Sweep, run_folder, short_names
 
 TABLE = "sweep.json"
+# Settings under which validation figures are not of the same images, and do not say which point is best.
+OTHER_IMAGES = tuple(f"recipe.data.{key}" for key in ("dataset", "data_dir", "validation", "test", "test_seed")) + (
+    "recipe.data",
+)
 # Of each run, what points have the mean and the range of.
 SCORES = (
     "top1", "loss", "validation_top1", "validation_loss", "train_accuracy", "train_loss", "parameters", "multiply_adds",
@@ -25,7 +29,7 @@ def write_table(study: Sweep, runs: StudyFolder) -> dict[str, Any]:
     Returns:
         `keys`: setting -> its short name; `runs`: each with `values` by short name, `seed`, `run` and figures; `points`: for each
         combination `values`, `seeds` and `diverged` (seeds) and for each figure [mean, lowest, highest] over seeds; `best`: index
-        of the point with the highest accuracy on validation data, see `_best`.
+        of the point with the highest accuracy on validation data, see `_best`; None where what is swept changes these data.
     """
     keys = study.keys
     names = short_names(keys)
@@ -44,14 +48,8 @@ def write_table(study: Sweep, runs: StudyFolder) -> dict[str, Any]:
         if own or lost:
             entry = {"values": values, "seeds": [run["seed"] for run in own], "diverged": lost}
             points.append(entry | _ranges(own))
-    table = {
-        "spec": study.spec,
-        "recipe": study.recipe,
-        "keys": names,
-        "runs": known,
-        "points": points,
-        "best": _best(points, known),
-    }
+    best = None if any(key in OTHER_IMAGES for key in keys) else _best(points, known)
+    table = {"spec": study.spec, "recipe": study.recipe, "keys": names, "runs": known, "points": points, "best": best}
     write_atomically(runs.path / TABLE, as_json(table, indent=1).encode())
     if known:
         plot_sweep(runs.path / "sweep.png", table)

@@ -140,6 +140,12 @@ def test_shipped_documents_survive_a_round_trip_and_fit_the_json_schema(path):
     assert again.value == document.value
 
 
+def test_a_null_that_is_not_the_default_survives_a_round_trip():
+    written = spec_of("name: s\nblocks: [{random_features: 8, whiten: null}, {random_features: 8}]\n").value
+    again = check(ModelSpec, Source(dump(written), "again.yaml")).value
+    assert again == written and [block.layers[0].whiten for block in again.blocks] == [None, 0.1]
+
+
 def test_shape_error_says_which_block_and_where():
     text = "name: s\ninput_shape: [28, 28, 1]\nclasses: 10\nblocks:\n" + "  - {conv: 4, downsample: invertible}\n" * 3
     document = spec_of(text)
