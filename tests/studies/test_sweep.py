@@ -198,6 +198,21 @@ def test_the_best_is_chosen_by_validation(rows, best):
     assert sweep_table._best(points, runs) == best
 
 
+def test_different_images_have_no_best(study, tmp_path):
+    runs = StudyFolder(tmp_path, print)
+    for key, best in (("data.dataset", None), ("data.validation", None), (RATE, 0)):
+        folder = tmp_path / run_folder((f"recipe.{key}",), ("a",), 0)
+        shutil.copytree(finished(study, tmp_path), folder)
+        assert sweep_table.write_table(study({key: ("a",)}), runs)["best"] == best
+
+
+def finished(study, tmp_path):
+    """A run that has ended."""
+    if not (tmp_path / "one").exists():
+        train_spec(study({}).spec, study({}).recipe, (), tmp_path / "one", quiet=True)
+    return tmp_path / "one"
+
+
 def test_the_same_run_in_other_words_is_refused(study, tmp_path):
     asked = study(
         {"training.optimizer": ("sgd", {"name": "sgd"}), "training.epochs": (1,)}, overrides=("training.batch_size=16",)
