@@ -103,6 +103,12 @@ def read_run(path: str | Path) -> RunRecord:
     return RunRecord(path, read_results(path), read_metrics(path))
 
 
+def last_validation(results: dict[str, Any]) -> dict[str, Any]:
+    """Scores on validation data of the network that a run ended with, from its results; empty where it looked at none."""
+    looked = [entry["validation"] for entry in results["phases"] if entry.get("validation")]
+    return looked[-1].get("after", looked[-1]) if looked else {}
+
+
 def read_results(path: Path) -> dict[str, Any]:
     """`results.json` of a run folder.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from kerasgreedy.files import write_atomically
 from kerasgreedy.reports.frontier_plot import plot_frontier
+from kerasgreedy.reports.run_files import last_validation
 from kerasgreedy.spec.load import load_recipe
 from kerasgreedy.strict_json import as_json, read_json
 from kerasgreedy.studies.frontier_range import Frontier, plain_specs, run_name
@@ -57,14 +58,11 @@ def _net(own: Path) -> dict[str, Any]:
 
 
 def _figures(results: dict[str, Any]) -> dict[str, Any]:
-    looked = [entry["validation"] for entry in results["phases"] if entry.get("validation")]
-    last = looked[-1] if looked else None
-    validation = last.get("after", last)["top1"] if last else None
     return {
         "multiply_adds": results["multiply_adds"],
         "parameters": results["parameters"],
         "top1": results["depths"][-1]["top1"],
-        "validation": validation,
+        "validation": last_validation(results).get("top1"),
     }
 
 

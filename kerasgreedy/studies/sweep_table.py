@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from kerasgreedy.files import write_atomically
-from kerasgreedy.reports.run_files import RunRecord, read_run
+from kerasgreedy.reports.run_files import RunRecord, last_validation, read_run
 from kerasgreedy.reports.sweep_plot import plot_sweep
 from kerasgreedy.strict_json import as_json
 from kerasgreedy.studies.study_folder import StudyFolder
@@ -13,9 +13,7 @@ from kerasgreedy.studies.sweep_range import Sweep, run_folder, short_names
 
 TABLE = "sweep.json"
 # Settings under which validation figures are not of the same images, and do not say which point is best.
-OTHER_IMAGES = tuple(f"recipe.data.{key}" for key in ("dataset", "data_dir", "validation", "test", "test_seed")) + (
-    "recipe.data",
-)
+OTHER_IMAGES = {"recipe.data", *(f"recipe.data.{key}" for key in ("dataset", "data_dir", "validation", "test", "test_seed"))}
 # Of each run, what points have the mean and the range of.
 SCORES = (
     "top1", "loss", "validation_top1", "validation_loss", "train_accuracy", "train_loss", "parameters", "multiply_adds",
@@ -48,7 +46,7 @@ def write_table(study: Sweep, runs: StudyFolder) -> dict[str, Any]:
         if own or lost:
             entry = {"values": values, "seeds": [run["seed"] for run in own], "diverged": lost}
             points.append(entry | _ranges(own))
-    best = None if any(key in OTHER_IMAGES for key in keys) else _best(points, known)
+    best = None if OTHER_IMAGES.intersection(keys) else _best(points, known)
     table = {"spec": study.spec, "recipe": study.recipe, "keys": names, "runs": known, "points": points, "best": best}
     write_atomically(runs.path / TABLE, as_json(table, indent=1).encode())
     if known:
@@ -59,8 +57,7 @@ def write_table(study: Sweep, runs: StudyFolder) -> dict[str, Any]:
 def _figures(run: RunRecord) -> dict[str, Any]:
     """Scores of the last depth; training figures are those of the last epoch, whichever one was kept."""
     results = run.results
-    looked = [entry["validation"] for entry in results["phases"] if entry.get("validation")]
-    validation = looked[-1].get("after", looked[-1]) if looked else {}
+    validation = last_validation(results)
     last: dict[str, Any] = next((record for record in reversed(run.metrics) if record["split"] == "train"), {})
     peaks = [record["peak_memory_bytes"] for record in run.metrics if "peak_memory_bytes" in record]
     return {
