@@ -33,6 +33,16 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value of a document is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def value_text(value: Any) -> str:
+    """A value of a document as tables and pictures show it: words as they are."""
+    return value if isinstance(value, str) else as_json(value)
+
+
 def _not_finite(value: Any, place: str = "") -> str | None:
     """The first figure in plain data that is not finite, as `depths.0.loss = nan`."""
     if isinstance(value, float) and not math.isfinite(value):

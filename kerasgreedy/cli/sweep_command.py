@@ -9,6 +9,7 @@ from kerasgreedy.cli import output
 from kerasgreedy.cli.options import Json, RecipeOption, Sets, quiet_tensorflow, whole_numbers
 from kerasgreedy.errors import tell
 from kerasgreedy.reports.tables import percent
+from kerasgreedy.strict_json import value_text
 
 
 def sweep(
@@ -47,8 +48,6 @@ def sweep(
 
 
 def _row(point: dict[str, Any], best: bool) -> list[str]:
-    from kerasgreedy.studies.sweep_range import value_text
-
     def mean(key: str, form: Any = percent) -> str:
         return form(point[key][0]) if point.get(key) else "-"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasgreedy.reports.figures import colours, legend_below, new_figure, plain_numbers, write_figure
-from kerasgreedy.strict_json import as_json
+from kerasgreedy.strict_json import as_json, is_number, value_text
 
 PARTS = {"train": ("train_accuracy", "train_loss", ":"), "validation": ("validation_top1", "validation_loss", "--"),
          "test": ("top1", "loss", "-")}  # fmt: skip
@@ -26,11 +26,11 @@ def draw_sweep(table: dict[str, Any]) -> Any:
     first = next(many, names[0])  # along the axis
     others = [name for name in names if name != first]
     points = [point for point in table["points"] if point["seeds"]]
-    ticks = list(dict.fromkeys(_text(point["values"][first]) for point in table["points"]))
-    numeric = all(_is_number(point["values"][first]) for point in table["points"])
+    ticks = list(dict.fromkeys(value_text(point["values"][first]) for point in table["points"]))
+    numeric = all(is_number(point["values"][first]) for point in table["points"])
     groups: dict[str, list[dict[str, Any]]] = {}
     for point in points:
-        groups.setdefault(", ".join(f"{key} {_text(point['values'][key])}" for key in others), []).append(point)
+        groups.setdefault(", ".join(f"{key} {value_text(point['values'][key])}" for key in others), []).append(point)
 
     # Of many groups every so many are named: colours are along a scale then.
     named = list(groups)[:: 1 + (len(groups) - 1) // MOST_NAMED]
@@ -40,7 +40,7 @@ def draw_sweep(table: dict[str, Any]) -> Any:
     panels = figure.subplots(1, 2)
     for axes, column, scale in zip(panels, (0, 1), (100, 1), strict=True):
         for colour, (name, own) in zip(colours(len(groups)), groups.items(), strict=True):
-            places = [point["values"][first] if numeric else ticks.index(_text(point["values"][first])) for point in own]
+            places = [point["values"][first] if numeric else ticks.index(value_text(point["values"][first])) for point in own]
             for part, keys in PARTS.items():
                 heights = [scale * point[keys[column]][0] if point[keys[column]] else float("nan") for point in own]
                 axes.plot(places, heights, keys[2], color=colour, label=labels.get((name, part)), marker=".", markersize=3)
@@ -51,7 +51,7 @@ def draw_sweep(table: dict[str, Any]) -> Any:
                 )
         if table["best"] is not None:
             best = table["points"][table["best"]]["values"][first]
-            axes.axvline(best if numeric else ticks.index(_text(best)), color="0.75", zorder=0, linewidth=4, alpha=0.5)
+            axes.axvline(best if numeric else ticks.index(value_text(best)), color="0.75", zorder=0, linewidth=4, alpha=0.5)
         _scale(axes, [point["values"][first] for point in points] if numeric else ticks, numeric)
         axes.set_xlabel(first)
         axes.set_ylabel(("accuracy, %", "loss")[column])
@@ -78,11 +78,3 @@ def _scale(axes: Any, values: Sequence[Any], numeric: bool) -> None:
     else:
         axes.set_xscale("log")
         plain_numbers(axes.xaxis)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _text(value: Any) -> str:
-    return f"{value:g}" if _is_number(value) else value if isinstance(value, str) else as_json(value)

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kerasgreedy.errors import Diverged, InputError, WorkdirError
+from kerasgreedy.errors import Diverged, InputError, Problem, SpecError, WorkdirError
 from kerasgreedy.files import user_path
 from kerasgreedy.plan.preparation import Job, prepare
 from kerasgreedy.spec.load import load
-from kerasgreedy.strict_json import as_json
+from kerasgreedy.strict_json import as_json, is_number, value_text
 from kerasgreedy.studies.study_folder import STUDY, StudyFolder, job_of
-from kerasgreedy.studies.sweep_range import Point, Sweep, run_folder, value_text
+from kerasgreedy.studies.sweep_range import Point, Sweep, run_folder
 from kerasgreedy.studies.sweep_table import write_table
 
 
@@ -39,7 +39,7 @@ def sweep(
     """
     plain = prepare(*load(study.spec, study.recipe, study.overrides))
     for point, seed in _runs(study):
-        job_of(study.spec, study.recipe, study.sets(point, seed))
+        _check(study, point, seed)
     runs = StudyFolder(user_path(str(folder)), say, quiet)
     with runs.opened():
         known, asked = _claim(study, runs, plain)
@@ -59,6 +59,19 @@ def sweep(
 
 def _runs(study: Sweep) -> list[tuple[Point, int]]:
     return [(point, seed) for seed in study.seeds for point in study.points]
+
+
+def _check(study: Sweep, point: Point, seed: int) -> None:
+    """Refuses a run that cannot be; a fault of a swept value is said to be of `--over`, where the user wrote it."""
+
+    def named(problem: Problem) -> Problem:
+        key = problem.where.removeprefix("--set ").partition("=")[0]
+        return replace(problem, where=problem.where.replace("--set", "--over", 1)) if key in study.over else problem
+
+    try:
+        job_of(study.spec, study.recipe, study.sets(point, seed))
+    except SpecError as error:
+        raise SpecError([named(problem) for problem in error.problems]) from None
 
 
 def _claim(study: Sweep, runs: StudyFolder, plain: Job) -> tuple[Sweep, dict[str, Any]]:
@@ -88,8 +101,7 @@ def _is_whole(values: Any, seeds: Any, settings: int) -> bool:
 def _union(old: Any, new: Any) -> list[Any]:
     """Values of both, each once: numbers in their order, others as they came."""
     values = list({as_json(value): value for value in [*old, *new]}.values())
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    return sorted(values) if numeric else values
+    return sorted(values) if all(map(is_number, values)) else values
 
 
 def _all_different(jobs: Sequence[tuple[tuple[Point, int], Job]]) -> None:

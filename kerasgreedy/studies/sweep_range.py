@@ -12,7 +12,7 @@ from typing import Any
 from kerasgreedy.errors import Diverged, InputError, SpecError
 from kerasgreedy.spec.overrides import split_overrides
 from kerasgreedy.spec.source import parse_value
-from kerasgreedy.strict_json import as_json
+from kerasgreedy.strict_json import as_json, value_text
 
 Point = tuple[Any, ...]  # a value for each setting
 SPACED = re.compile(r"([^:,]+):([^:,]+):log(\d{1,4})")
@@ -163,11 +163,6 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     """Key -> how it is called in tables and names of folders: its last part, where no other has the same."""
     last = [key.rpartition(".")[2] for key in keys]
     return {key: end if last.count(end) == 1 and not end.isdigit() else key for key, end in zip(keys, last, strict=True)}
-
-
-def value_text(value: Any) -> str:
-    """A value as tables show it."""
-    return value if isinstance(value, str) else as_json(value)
 
 
 def run_folder(keys: Sequence[str], point: Point, seed: int) -> str:

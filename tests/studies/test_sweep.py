@@ -328,3 +328,11 @@ def test_folders_of_others(study, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(KerasgreedyError, match="file"), StudyFolder(tmp_path / "file", print).opened():
         pass
+
+
+def test_a_wrong_value_is_said_to_be_of_over(study, tmp_path):
+    with pytest.raises(InputError, match=r"^--over training.epochs=0: training.epochs: received 0"):
+        sweep(study({"training.epochs": (1, 0)}), tmp_path / "w")
+    with pytest.raises(InputError, match=r"^--set training.batch_size=0: "):
+        sweep(study({"training.epochs": (1, 2)}, overrides=("training.batch_size=0",)), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
