@@ -292,12 +292,14 @@ def test_bad_input_before_the_first_run(study, tmp_path):
     for over, message in (
         ({"training.optimizer.learning_rte": (0.1,)}, "learning_rate"),
         ({"start_from": ("nowhere",)}, "no run folder"),
-        ({RATE: (0.1, -1)}, f"--set {RATE}=-1"),
+        ({RATE: (0.1, -1)}, f"--over {RATE}=-1"),
         ({"blocks.0.kernel_size": (3, 99), "blocks.0.padding": ("valid",)}, "kernel"),
     ):
         with pytest.raises(KerasgreedyError) as error:
             sweep(study(over), tmp_path / "F", quiet=True)
         assert message in str(error.value) and not (tmp_path / "F").exists()
+    with pytest.raises(InputError, match=r"^--set training.batch_size=0: "):
+        sweep(study({RATE: (0.1, 0.2)}, overrides=("training.batch_size=0",)), tmp_path / "F")
 
 
 def test_folders_of_others(study, tmp_path):
@@ -328,11 +330,3 @@ def test_folders_of_others(study, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(KerasgreedyError, match="file"), StudyFolder(tmp_path / "file", print).opened():
         pass
-
-
-def test_a_wrong_value_is_said_to_be_of_over(study, tmp_path):
-    with pytest.raises(InputError, match=r"^--over training.epochs=0: training.epochs: received 0"):
-        sweep(study({"training.epochs": (1, 0)}), tmp_path / "w")
-    with pytest.raises(InputError, match=r"^--set training.batch_size=0: "):
-        sweep(study({"training.epochs": (1, 2)}, overrides=("training.batch_size=0",)), tmp_path / "w")
-    assert not (tmp_path / "w").exists()
