@@ -15,7 +15,7 @@ from kerasgreedy.inputs.phase_inputs import Inputs
 from kerasgreedy.network.identity import start_as_identity
 from kerasgreedy.plan.actions import Action
 from kerasgreedy.plan.preparation import Job
-from kerasgreedy.plan.stages import Phase, phases_of
+from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.devices import Devices
 from kerasgreedy.runs.kept_weights import is_due, kept_file
 from kerasgreedy.runs.metrics_log import MetricsLog
@@ -24,12 +24,12 @@ from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.solvers.schedules import learning_rates, make_optimizer
 from kerasgreedy.solvers.solver import Solver, Task
 from kerasgreedy.solvers.step import Result, class_weights
-from kerasgreedy.spec.objective_settings import CrossEntropy
 from kerasgreedy.spec.solver_settings import SOLVERS
 from kerasgreedy.train.best_point import BestPoint
-from kerasgreedy.train.monitoring import Looks, Watch, diverged, watched_parts
+from kerasgreedy.train.monitoring import Watch, diverged, watched_parts
 from kerasgreedy.train.performing import Doing, perform
 from kerasgreedy.train.progress import Reporter
+from kerasgreedy.train.records import Records
 from kerasgreedy.train.signals import Asked
 from kerasgreedy.train.speed import Speed, means
 
@@ -74,7 +74,8 @@ class Loop:
         self.solver: Solver
         self.best: BestPoint
         self.input: PhaseInput
-        self.steps = pipeline.steps(self.training.batch_size)
+        self.records: Records
+        self.steps: int
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
         self._saved_place: tuple[int, int, int] | None = None
@@ -128,7 +129,8 @@ class Loop:
     def _phase(self, phase: Phase) -> None:
         self.reporter.phase(phase)
         self.training = phase.training
-        self.steps = self.pipeline.steps(phase.training.batch_size)
+        self.records = Records(self.log, self.state.position, self.job.phases, phase, self.pipeline)
+        self.steps = self.records.steps
         rates = learning_rates(self.training.optimizer.learning_rate, self.training.schedule, phase.epochs, self.steps)
         if not self.state.position.started and phase.init == "identity" and phase.block is not None:
             start_as_identity(self.state.network, phase.block)
@@ -152,7 +154,7 @@ class Loop:
         while not self._phase_done(phase):
             self._begin_epoch(phase)
             train = self._epoch(phase)
-            self._after_epoch(phase, train, watch, float(rates[min(self._phase_step(), len(rates)) - 1]))
+            self._after_epoch(phase, train, watch, float(rates[min(self.records.step, len(rates)) - 1]))
         if phase.index + 1 == len(self.job.phases) and self._saved_place != self._place():
             self._save(phase.trains)  # from here the run can be trained longer
         if self.training.keep == "last":
@@ -183,7 +185,7 @@ class Loop:
         """The start of a phase is a point of its path too (Prop. 3.1 needs it)."""
         if self.best.counts():
             looks = watch.look(0, self.asked.ends(f"before phase {phase.name} began; what was saved before is whole"))
-            self._record_looks(phase, looks)
+            self.records.looks(looks)
             self.best.take(looks)
         self._keep_weights(phase)
         self.state.position.started = True
@@ -204,8 +206,7 @@ class Loop:
         for line in self.solver.news():
             self.reporter.say(f"  {line}")
         for event in self.solver.events(position.epoch) if position.step == 0 else []:
-            place = {"phase": phase.index, "phase_name": phase.name, "epoch": position.epoch, "split": event}
-            self.log.write(place, self._overall_step(phase))
+            self.records.event(event)
 
     def _epoch(self, phase: Phase) -> dict[str, Any]:
         """Trains what is left of the running epoch; returns its means."""
@@ -214,7 +215,7 @@ class Loop:
         pending: list[Result] = []
         speed = Speed(batch_size)
         last = phase.losses[-1]
-        for result in self.solver.epoch(position.epoch, position.step, self._phase_step()):
+        for result in self.solver.epoch(position.epoch, position.step, self.records.step):
             pending.append(result)
             position.step += 1
             # Clocks differ: several workers do what they do together by the number of the step.
@@ -266,8 +267,8 @@ class Loop:
         self.solver.end(sum(values["loss"] for values in train.values()))
         norm = self.state.network.weight_norm(phase.trains)
         spent = {"elapsed_seconds": round(position.seconds, 3), "peak_memory_bytes": peak_memory()}
-        self._record(phase, "train", train, learning_rate=rate, weight_norm=norm, **spent, **self.solver.figures())
-        self._record_looks(phase, looks)
+        self.records.scores("train", train, learning_rate=rate, weight_norm=norm, **spent, **self.solver.figures())
+        self.records.looks(looks)
         note = ", best so far" if self.best.counts() and self.best.take(looks) else ""
         last = phase.losses[-1]
         self.reporter.epoch(phase, position.epoch, train[last], looks.get("validation", {}).get(last, {}), note)
@@ -286,28 +287,6 @@ class Loop:
 
     def _phase_done(self, phase: Phase) -> bool:
         return self.state.position.ended(phase) or (self.state.position.started and self.solver.verdict() is not None)
-
-    def _record_looks(self, phase: Phase, looks: Looks) -> None:
-        for part, values in looks.items():
-            self._record(phase, "train_exact" if part == "train" else part, values)
-
-    def _record(self, phase: Phase, split: str, scores: dict[str, Any], **more: Any) -> None:
-        """Logs the figures of each head. The split `train_exact` is the training data in inference mode."""
-        position = self.state.position
-        for head, values in scores.items():
-            objective = phase.training.objective_of(head)
-            if not isinstance(objective, CrossEntropy):
-                more = {**more, "objective": objective.name}
-            place = {"phase": phase.index, "phase_name": phase.name, "epoch": position.epoch, "split": split, "head": head}
-            self.log.write({**place, **values, **more}, self._overall_step(phase))
-
-    def _overall_step(self, phase: Phase) -> int:
-        done = ((p, self.state.position.kept[p.index]) for p in phases_of(self.job.phases[: phase.index]))
-        before = sum(kept["epochs"] * self.pipeline.steps(p.training.batch_size) for p, kept in done)
-        return before + self._phase_step()
-
-    def _phase_step(self) -> int:
-        return self.state.position.epoch * self.steps + self.state.position.step
 
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._saved_at > 60 * self.job.recipe.checkpoint_minutes

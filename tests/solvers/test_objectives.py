@@ -114,6 +114,15 @@ def test_logs_name_it_and_the_best_point_is_the_one_of_least_loss(squared):
             assert entry["best"]["epoch"] == min(losses, key=losses.get)
 
 
+def test_an_objective_is_logged_for_its_own_head_alone(documents, tmp_path):
+    """One phase that trains all heads: what one of them minimises is not said of those behind it."""
+    sets = ["strategy=decoupled", "prune=null", "training.epochs=1", "training.head_objectives={head_2: squared_error}"]
+    run = train_spec(*documents, sets, tmp_path / "run", quiet=True)
+    for split in ("train", "validation"):
+        found = {(r["head"], r.get("objective")) for r in read_metrics(run.workdir) if r["split"] == split}
+        assert found == {("head_1", None), ("head_2", "squared_error"), ("head_3", None)}
+
+
 def test_importance_is_about_the_phases_objective(documents, tmp_path, squared):
     """Scores of a head under squared error are those of its gradient, not of cross entropy's."""
     from kerasgreedy.graph.coupling import find_coupling

@@ -18,6 +18,7 @@ from kerasgreedy.train import loop, results
 from kerasgreedy.train.entry_points import resume_run, train_spec
 from kerasgreedy.train.evaluating import evaluate_run
 from kerasgreedy.train.progress import Reporter
+from kerasgreedy.train.records import Records
 
 NO_DROPOUT = ["blocks.1=[{conv: 6, downsample: invertible}]", "training.keep=last", "training.optimizer.learning_rate=0.01"]
 
@@ -41,7 +42,7 @@ def test_dying_anywhere_and_resumed_equals_never_stopped(finished, files, tmp_pa
     target, name = {
         "step": (Reporter, "step"),
         "save": (loop.Loop, "_save"),
-        "record": (loop.Loop, "_record"),
+        "record": (Records, "scores"),
         "finish": (loop.Loop, "run"),
     }[what]
     original, calls = getattr(target, name), []
