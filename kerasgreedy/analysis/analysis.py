@@ -91,12 +91,14 @@ class Desk:
         strategy: devices.
         folder: for arrays that belong to the results (directions); None where nothing is stored.
         tell: takes a line of progress; None: nobody listens.
+        makes: told of each file that is about to be written, by its name.
     """
 
     ledger: Ledger
     strategy: tf.distribute.Strategy
     folder: Path | None = None
     tell: Callable[[str], None] | None = None
+    makes: Callable[[str], Any] = lambda name: None
 
     def say(self, line: str) -> None:
         """A line of progress."""
@@ -107,6 +109,7 @@ class Desk:
         """Stores arrays beside the results, as `<name>.npz`."""
         if self.folder is not None:
             self.ledger.begin()
+            self.makes(f"{name}.npz")
             write_arrays(self.folder, name, arrays)
 
     def measured(self, key: str, countdown: Countdown, measure: Callable[[], Any]) -> Any:

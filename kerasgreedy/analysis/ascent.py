@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasgreedy.analysis.attribution import layer_of, output_of
 from kerasgreedy.errors import InputError
-from kerasgreedy.network.points import logits_of
+from kerasgreedy.network.outputs import logits_of
 from kerasgreedy.network.taps import noting, tapped
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def maximize(
     channels: Sequence[int],
     low: Any,
     high: Any,
-    layer: keras.layers.Layer | None = None,
+    layer: keras.layers.Layer | str | None = None,
     steps: int = 100,
     rate: float = 0.05,
     jitter: int = 0,
@@ -41,7 +42,7 @@ def maximize(
         shape: (height, width, channels) of images.
         channels: the filters, or classes; one image each.
         low, high: the box, numbers or one for each channel of the images.
-        layer: whose output is meant; None: the logits.
+        layer: whose output is meant, or its name; None: the logits.
         jitter: images are shifted by up to so many pixels, by chance, before each step and back after it.
         smoothing: deviation in pixels of a Gaussian that every image is blurred with after each step; 0: not.
         seed: of the first images, which are noise about the middle of the box, and of jitter.
@@ -50,17 +51,23 @@ def maximize(
         the images (channels, height, width, channels of images), and K of each at the end.
 
     Raises:
-        InputError: the layer has no such channel, the score does not depend on the image, or the blur is wider than it.
+        InputError: the layer has no such channel or is called several times, the score does not depend on the image, the box is
+            none, or the blur is wider than the image.
     """
+    chosen = layer_of(model, layer) if isinstance(layer, str) else layer
+    if not len(channels) or min(channels) < 0:
+        raise InputError(f"channels: received {list(channels)}; allowed: one or more whole numbers, from 0")
     bottom, top = (np.broadcast_to(np.asarray(v, np.float32), shape).copy() for v in (low, high))
     if smoothing and round(3 * smoothing) > min(shape[:2]):
         most = min(shape[:2]) / 3
         raise InputError(f"smoothing: received {smoothing:g}; allowed: up to {most:.3g}, a third of the image's shorter side")
     span = top - bottom
+    if not (span > 0).all():
+        raise InputError(f"low and high: received {low} and {high}; allowed: low below high")
     rng = np.random.default_rng(seed)
     noise = rng.uniform(-0.05, 0.05, (len(channels), *shape)).astype(np.float32)
     shifts = rng.integers(-jitter, jitter + 1, (steps, 2)).tolist()
-    call = tf.function(lambda images, of: _climb(model, layer, images, of, max(channels)), autograph=False)
+    call = tf.function(lambda images, of: _climb(model, chosen, images, of, max(channels)), autograph=False)
     images, heights = [], []
     for start in range(0, len(channels), CHUNK):
         of = tf.constant(list(channels)[start : start + CHUNK], tf.int32)
@@ -86,9 +93,7 @@ def _climb(
         tape.watch(images)
         with tapped({layer: noting(seen)} if layer is not None else {}):
             outputs = model(images, training=False)
-        if layer is not None and not seen:
-            raise InputError(f"layer '{layer.name}' is not called by {model.name}")
-        values = logits_of(outputs) if layer is None else seen[-1]
+        values = logits_of(outputs) if layer is None else output_of(layer, seen)
         if len(values.shape) == 4:
             values = tf.reduce_mean(values, axis=(1, 2))
         if last >= values.shape[-1]:

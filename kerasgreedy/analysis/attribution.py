@@ -3,7 +3,8 @@
 All functions take any Keras 3 model whose first or only output is (n, classes), images as it takes them, and classes (n,).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
@@ -12,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from kerasgreedy.errors import InputError, did_you_mean
-from kerasgreedy.network.points import check_classes, logits_of
+from kerasgreedy.network.outputs import are_probabilities, as_images, check_classes, logits_of
 from kerasgreedy.network.taps import tapped
 
 if TYPE_CHECKING:
@@ -22,18 +23,13 @@ Maps: TypeAlias = "NDArray[Any]"
 BATCH = 64
 
 
-def layer_of(model: keras.Model, name: str | None = None) -> keras.layers.Layer:
-    """A layer, nested ones too, by its name; default: the last convolution.
+def layer_of(model: keras.Model, name: str) -> keras.layers.Layer:
+    """A layer, nested ones too, by its name.
 
     Raises:
         InputError: there is none, or there are several of that name.
     """
     layers = list(model._flatten_layers(include_self=False))
-    if name is None:
-        convolutions = [layer for layer in layers if isinstance(layer, CONVOLUTIONS)]
-        if not convolutions:
-            raise InputError(f"{model.name}: holds no convolution; name the layer whose maps are meant")
-        return convolutions[-1]
     found = [layer for layer in layers if layer.name == name]
     names = sorted({layer.name for layer in layers})
     if not found:
@@ -42,6 +38,26 @@ def layer_of(model: keras.Model, name: str | None = None) -> keras.layers.Layer:
     if len(found) > 1:
         raise InputError(f"layer: {len(found)} layers of {model.name} are called '{name}'; give the layer itself")
     return found[0]
+
+
+def last_convolution(model: keras.Model, images: "NDArray[Any]") -> keras.layers.Layer:
+    """The convolution that is called last, in nested and subclassed models too: the order of attributes says little.
+
+    Raises:
+        InputError: none is called.
+    """
+    called: list[keras.layers.Layer] = []
+
+    def look(layer: keras.layers.Layer, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        called.append(layer)
+        return call(*args, **kwargs)
+
+    inside = (layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, CONVOLUTIONS))
+    with tapped({layer: partial(look, layer) for layer in inside}):
+        model(as_images(images, 4)[:1], training=False)
+    if not called:
+        raise InputError(f"{model.name}: calls no convolution; name the layer whose maps are meant")
+    return called[-1]
 
 
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D, keras.layers.Conv2DTranspose)
@@ -54,15 +70,18 @@ def grad_cam(
 
     Args:
         images: (n, height, width, channels).
-        layer: whose maps A are meant; default: the last convolution.
+        layer: whose maps A are meant; default: the convolution that is called last.
 
     Returns:
         (n, height, width), brought to the size of the images by linear interpolation; 0 or more.
 
     Raises:
-        InputError: the layer gives no maps, or the score does not depend on them.
+        InputError: the layer gives no maps or is called several times, or the score does not depend on them.
     """
-    chosen = layer if isinstance(layer, keras.layers.Layer) else layer_of(model, layer)
+    if layer is None:
+        chosen = last_convolution(model, images)
+    else:
+        chosen = layer if isinstance(layer, keras.layers.Layer) else layer_of(model, layer)
 
     def run(x: tf.Tensor, of: tf.Tensor) -> tf.Tensor:
         seen: list[tf.Tensor] = []
@@ -76,17 +95,29 @@ def grad_cam(
 
             with tapped({chosen: look}):
                 score = _scores(model, x, of)
-        if not seen or len(seen[-1].shape) != 4:
-            shape = tuple(seen[-1].shape) if seen else "nothing: it is not called"
-            raise InputError(f"layer '{chosen.name}' gives {shape}; allowed: maps (n, height, width, channels)")
-        gradient = tape.gradient(score, seen[-1])
+        only = output_of(chosen, seen)
+        if len(only.shape) != 4:
+            raise InputError(f"layer '{chosen.name}' gives {tuple(only.shape)}; allowed: maps (n, height, width, channels)")
+        gradient = tape.gradient(score, only)
         if gradient is None:
             raise InputError(f"the score does not depend on layer '{chosen.name}'")
         weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
-        maps = tf.nn.relu(tf.reduce_sum(weights * seen[-1], axis=-1, keepdims=True))
+        maps = tf.nn.relu(tf.reduce_sum(weights * only, axis=-1, keepdims=True))
         return tf.image.resize(maps, x.shape[1:3])[..., 0]
 
     return _in_batches(model, run, images, classes)
+
+
+def output_of(layer: keras.layers.Layer, seen: Sequence[Any]) -> Any:
+    """What a layer gave while its calls were noted.
+
+    Raises:
+        InputError: it was called not once: the maps of one call would not say what the others do.
+    """
+    if len(seen) != 1:
+        times = f"is called {len(seen)} times by this model" if seen else "is not called by this model"
+        raise InputError(f"layer '{layer.name}' {times}; allowed: one that is called once")
+    return seen[0]
 
 
 def integrated_gradients(
@@ -103,6 +134,7 @@ def integrated_gradients(
     """
     if steps < 1:
         raise InputError(f"steps: received {steps}; allowed: 1 or more")
+    images = as_images(images, 4)
     base = np.broadcast_to(np.asarray(baseline, images.dtype), images.shape[1:])
 
     @tf.function(autograph=False)
@@ -127,15 +159,17 @@ def occlusion(
     """How much the score falls when a square is covered, mean over the squares that cover a pixel (Zeiler and Fergus 2014).
 
     Args:
-        size, stride: of the squares, in pixels; the last ones end at the border.
+        size, stride: of the squares, in pixels; the last ones end at the border. A larger stride would leave pixels uncovered.
         fill: what is put in the place of pixels.
 
     Returns:
         (n, height, width).
     """
+    images = as_images(images, 4)
     height, width = images.shape[1:3]
-    if not stride >= 1 or not 1 <= size <= min(height, width):
-        raise InputError(f"occlusion: received size {size}, stride {stride}; allowed: 1 to {min(height, width)}, and 1 or more")
+    if not 1 <= stride <= size <= min(height, width):
+        side = min(height, width)
+        raise InputError(f"occlusion: received size {size}, stride {stride}; allowed: size 1 to {side}, stride 1 to the size")
     whole = scores(model, images, classes)
     total, count = np.zeros(images.shape[:3]), np.zeros((height, width))
     for top in _starts(height, size, stride):
@@ -145,7 +179,7 @@ def occlusion(
             fall = whole - scores(model, covered, classes)
             total[:, top : top + size, left : left + size] += fall[:, None, None]
             count[top : top + size, left : left + size] += 1
-    return total / np.maximum(count, 1)
+    return total / count
 
 
 def _starts(length: int, size: int, stride: int) -> list[int]:
@@ -179,6 +213,7 @@ def curve(
     """
     if kind not in ("deletion", "insertion"):
         raise InputError(f"kind: received '{kind}'; allowed: deletion, insertion{did_you_mean(kind, ['deletion', 'insertion'])}")
+    images = as_images(images, 4)
     n, pixels = len(images), maps[0].size
     ranks = np.empty((n, pixels), np.int64)
     np.put_along_axis(ranks, np.argsort(-maps.reshape(n, -1), axis=1, kind="stable"), np.arange(pixels)[None], axis=1)
@@ -221,12 +256,12 @@ def scores(model: keras.Model, images: "NDArray[Any]", classes: ArrayLike) -> Ma
 
 
 def probabilities(model: keras.Model, images: "NDArray[Any]", classes: ArrayLike) -> Maps:
-    """The softmax probability of its class for each image, (n,)."""
-
-    def run(x: tf.Tensor, of: tf.Tensor) -> tf.Tensor:
-        return tf.gather(tf.nn.softmax(logits_of(model(x, training=False))), of, axis=1, batch_dims=1)
-
-    return _in_batches(model, run, images, classes)
+    """The probability of its class for each image, (n,): softmax of logits, or what a model gives that ends in one."""
+    rows = _in_batches(model, lambda x, of: logits_of(model(x, training=False)), images, classes)
+    if not are_probabilities(rows):
+        rows = np.exp(rows - rows.max(1, keepdims=True))
+        rows /= rows.sum(1, keepdims=True)
+    return rows[np.arange(len(rows)), np.asarray(classes)]
 
 
 def _scores(model: keras.Model, x: tf.Tensor, of: tf.Tensor) -> tf.Tensor:
@@ -236,6 +271,7 @@ def _scores(model: keras.Model, x: tf.Tensor, of: tf.Tensor) -> tf.Tensor:
 def _in_batches(
     model: keras.Model, run: Callable[..., tf.Tensor], images: "NDArray[Any]", classes: ArrayLike, graph: bool = True
 ) -> Maps:
+    images = as_images(images, 4)
     check_classes(model, classes, "classes")
     of = np.asarray(classes, np.int32)
     if of.shape != (len(images),):

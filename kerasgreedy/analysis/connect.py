@@ -1,15 +1,17 @@
 """`kerasgreedy connect`: how high the loss has to rise on the way from one trained network to another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 
 from kerasgreedy.analysis.analysis import Analysis, Desk, Table
-from kerasgreedy.analysis.landscape import pair
+from kerasgreedy.analysis.pairs import pair
 from kerasgreedy.analysis.path_finding import Memory, Path, Sight, bezier, string
 from kerasgreedy.analysis.subject import Subject
+from kerasgreedy.errors import InputError
 from kerasgreedy.network.points import Points
 from kerasgreedy.reports.path_loss_plot import draw_path_loss
 from kerasgreedy.spec.analysis_settings import Connect
@@ -30,9 +32,12 @@ class ConnectAnalysis(Analysis[Connect]):
         points = Points(first.model, sample.images, sample.labels, first.losses)
         fitted = points if points.has_batch_norm else None
         sight = Sight(points, fitted, settings.points)
-        memory = Memory(desk.ledger, desk.folder)
+        memory = Memory(desk.ledger, desk.folder, desk.makes)
         straight = memory.of("piece/0/1", lambda: sight.along(start, end))
-        level = settings.level if settings.level is not None else 2 * max(straight[0], straight[-1])
+        higher = max(straight[0], straight[-1])
+        level = settings.level if settings.level is not None else 2 * higher
+        if level < higher:
+            raise InputError(f"--level: received {level:g}; allowed: {higher:.4g} or more, the loss of the higher end")
         if settings.form == "string":
             path = string(sight, start, end, level, settings.beads, settings.steps, settings.learning_rate, memory, desk.say)
         else:
@@ -50,7 +55,7 @@ class ConnectAnalysis(Analysis[Connect]):
             "to": {"name": subjects[1].name, **subjects[1].facts},
             "part": settings.part,
             "examples": points.examples,
-            "statistics": "reestimated",
+            "statistics": "reestimated" if fitted else "none",
             "level": level,
             "ends": [straight[0], straight[-1]],
             "straight": [finite(loss) for loss in straight],
@@ -61,9 +66,7 @@ class ConnectAnalysis(Analysis[Connect]):
             "length": length[-1] / float(np.linalg.norm(np.asarray(end, np.float64) - start) or 1.0),
             "places": [place / (length[-1] or 1.0) for place in length],
             "losses": [[finite(loss) for loss in piece] for piece in path.losses],
-            "test": [
-                finite(memory.of(f"test/{len(path.beads)}/{i}", partial(test.loss, bead))) for i, bead in enumerate(path.beads)
-            ],
+            "test": [[finite(loss) for loss in memory.of(*piece)] for piece in _pieces(settings.form, path, test)],
         }
 
     def tables(self, found: dict[str, Any]) -> list[Table]:
@@ -79,6 +82,16 @@ class ConnectAnalysis(Analysis[Connect]):
     def figures(self, found: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         """Losses along the path."""
         return {"connect": lambda: draw_path_loss(found)}
+
+
+def _pieces(form: str, path: Path, sight: Sight) -> Iterator[tuple[str, Callable[[], list[float]]]]:
+    """Where losses of other images are kept, and how they are measured: at the places at which those of the path were."""
+    for number, (one, two) in enumerate(pairwise(path.beads)):
+        name = f"tested/{len(path.beads)}/{number}"
+        if form == "string":
+            yield name, partial(sight.along, one, two)
+        else:  # beads are places of the curve, and nothing was measured between them
+            yield name, partial(sight.at, [one, two])
 
 
 def _lengths(path: Path) -> list[float]:

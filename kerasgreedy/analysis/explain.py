@@ -24,7 +24,7 @@ from kerasgreedy.data.augment import whole_image
 from kerasgreedy.data.decode import read_image
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.build import Network
-from kerasgreedy.network.points import logits_of
+from kerasgreedy.network.outputs import logits_of
 from kerasgreedy.reports.attribution_plot import draw_maps, draw_removal
 from kerasgreedy.reports.tables import percent
 from kerasgreedy.spec.analysis_settings import Explain
@@ -52,9 +52,7 @@ class ExplainAnalysis(Analysis[Explain]):
     def measure(self, subjects: Sequence[Subject], desk: Desk) -> dict[str, Any]:
         """Figures of each map; the maps themselves go into `maps.npz`."""
         settings, subject = self.settings, subjects[0]
-        block = subject.parts.depth if settings.block is None else settings.block
-        if not 1 <= block <= subject.parts.depth:
-            raise InputError(f"--block: received {block}; allowed: 1 to {subject.parts.depth}, the depth of the head")
+        block = self._block(subject)
         images, labels, names = self._images(subject)
         answers = np.argmax(np.asarray(logits_of(subject.model(images, training=False))), axis=1)
         classes = (
@@ -64,9 +62,7 @@ class ExplainAnalysis(Analysis[Explain]):
         shuffled, blocks = _shuffled(subject, settings.seed)
         maps: dict[str, NDArray[Any]] = {}
         found: dict[str, Any] = {}
-        side = min(images.shape[1:3])
-        if settings.size is not None and settings.size > side:
-            raise InputError(f"--size: received {settings.size}; allowed: 1 to {side}, the side of the images")
+        self._square = self._covered(min(images.shape[1:3]))
         self._gap: float | None = None
         countdown = desk.countdown("methods", len(settings.methods))
         for method in settings.methods:
@@ -111,6 +107,29 @@ class ExplainAnalysis(Analysis[Explain]):
             "removal": lambda: draw_removal(found, WORDS),
         }
 
+    def _block(self, subject: Subject) -> int:
+        """Whose maps Grad-CAM reads: the one that was asked for, or the deepest that gives maps."""
+        depth, asked = subject.parts.depth, self.settings.block
+        blocks = subject.parts.network.architecture.blocks[:depth]
+        fits = [number for number, block in enumerate(blocks, start=1) if len(block.output_shape) == 3]
+        if asked is not None and asked not in fits:
+            there = f"one that gives maps ({', '.join(map(str, fits))})" if fits else "other --methods, since no block gives maps"
+            raise InputError(f"--block: received {asked}; allowed: {there}")
+        if not fits and "grad_cam" in self.settings.methods:
+            raise InputError("--methods: no block gives maps for grad_cam; allowed: integrated_gradients,occlusion")
+        return asked or (fits[-1] if fits else depth)
+
+    def _covered(self, side: int) -> tuple[int, int]:
+        """Size and stride of occluding squares, on images of that side."""
+        size = self.settings.size or max(1, side // 4)
+        stride = self.settings.stride or max(1, size // 2)
+        if size > side:
+            raise InputError(f"--size: received {size}; allowed: 1 to {side}, the side of the images")
+        if stride > size:
+            message = f"1 to the size of squares ({size}), or pixels between them are never covered"
+            raise InputError(f"--stride: received {stride}; allowed: {message}")
+        return size, stride
+
     def _images(self, subject: Subject) -> tuple["NDArray[np.float32]", list[int | None], list[str]]:
         """Images as the network takes them, their labels where they are known, and what they are called."""
         settings = self.settings
@@ -127,14 +146,11 @@ class ExplainAnalysis(Analysis[Explain]):
     def _maps(
         self, method: str, model: keras.Model, block: keras.layers.Layer, images: "NDArray[Any]", classes: "NDArray[Any]"
     ) -> "NDArray[np.float64]":
-        settings = self.settings
         if method == "grad_cam":
             return grad_cam(model, images, classes, block)
         if method == "integrated_gradients":
             return self._integrated(model, images, classes)
-        side = min(images.shape[1:3])
-        size = settings.size or max(1, side // 4)
-        return occlusion(model, images, classes, size, settings.stride or max(1, size // 2))
+        return occlusion(model, images, classes, *self._square)
 
     def _integrated(self, model: keras.Model, images: "NDArray[Any]", classes: "NDArray[Any]") -> "NDArray[np.float64]":
         """Sizes by pixel; steps are doubled until the sums are the rise of the logit to 1e-3 of the largest rise, or too many."""

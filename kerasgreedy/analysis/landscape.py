@@ -11,11 +11,13 @@ import numpy as np
 
 from kerasgreedy.analysis.analysis import Analysis, Desk, Ledger, Table
 from kerasgreedy.analysis.directions import filter_normalized, principal
+from kerasgreedy.analysis.pairs import pair
 from kerasgreedy.analysis.subject import Subject, kept_points
 from kerasgreedy.data.pipeline import Part
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.network.points import Points
+from kerasgreedy.reports.figures import NORM_WORDS
 from kerasgreedy.reports.landscape_plot import draw_lines, draw_planes, draw_surfaces
 from kerasgreedy.spec.analysis_settings import Landscape
 from kerasgreedy.strict_json import finite
@@ -47,8 +49,12 @@ def surface(
         did, known: told of so many points that were measured, or were there.
 
     Returns:
-        losses and accuracies, shaped as the axes; a loss that is not finite is nan.
+        losses and accuracies, shaped as the axes; both are nan where the loss is not finite.
+
+    Raises:
+        InputError: theta or a direction is not (size,).
     """
+    points.parameters.check(theta, *directions)
     ledger = Ledger() if ledger is None else ledger
     shape = tuple(len(axis) for axis in axes)
     names = {index: f"{key}/{'/'.join(map(str, index))}" for index in np.ndindex(shape)}
@@ -57,7 +63,9 @@ def surface(
     for some in _groups(open_, points.devices):
         at = [theta + sum(axes[i][j] * directions[i] for i, j in enumerate(index)) for index in some]
         values = points.evaluate(at, [fitted.statistics(point) for point in at] if fitted else None)
-        ledger.put({names[index]: [finite(loss), right] for index, (loss, right) in zip(some, values, strict=True)})
+        # Where logits are not finite, the first class has the largest: no accuracy.
+        pairs = [[finite(loss), right if math.isfinite(loss) else None] for loss, right in values]
+        ledger.put({names[index]: pair for index, pair in zip(some, pairs, strict=True)})
         did(len(some))
     found = np.array([[math.nan if value is None else value for value in ledger[name]] for name in names.values()])
     return found[:, 0].reshape(shape), found[:, 1].reshape(shape)
@@ -108,12 +116,13 @@ class LandscapeAnalysis(Analysis[Landscape]):
         # Curves are drawn of both sides of the data; of a surface one is enough.
         parts: list[Part] = [settings.part] if len(ways[0].axes) == 2 or settings.part == "test" else [settings.part, "test"]
         countdown = desk.countdown("points", len(parts) * sum(math.prod(map(len, way.axes)) for way in ways))
-        runs = []
+        runs, normed = [], False
         for number, way in enumerate(ways):
             fitted = self._points(way, "train", desk) if settings.statistics == "reestimated" else None
             sides: dict[str, Any] = {}
             for part in parts:
                 points = fitted if fitted and part == "train" else self._points(way, part, desk)
+                normed = normed or points.has_batch_norm
                 place = f"{number}/{way.digest}/{part}"
                 losses, right = surface(
                     points, way.theta, way.directions, way.axes, fitted, desk.ledger, place, countdown.did, countdown.known
@@ -126,7 +135,8 @@ class LandscapeAnalysis(Analysis[Landscape]):
                 }
             record: dict[str, Any] = {"name": way.subject.name, **way.subject.facts, **way.facts, "axes": way.axes}
             runs.append(record | sides)
-        return {"along": settings.along, "statistics": settings.statistics, "parts": parts, "seed": settings.seed, "runs": runs}
+        statistics = settings.statistics if normed else "none"
+        return {"along": settings.along, "statistics": statistics, "parts": parts, "seed": settings.seed, "runs": runs}
 
     def tables(self, found: dict[str, Any]) -> list[Table]:
         """Each network's centre or ends, and the largest loss."""
@@ -140,7 +150,7 @@ class LandscapeAnalysis(Analysis[Landscape]):
                 largest = f"{np.nanmax(losses):.4g}" if np.isfinite(losses).any() else "-"
                 rows.append([run["name"], part, f"{side['examples']:,}", start, ends, largest, str(side["not_finite"])])
         header = ["network", "images", "number", "loss at 0", "at 1", "largest", "not finite"]
-        return [Table("landscape", header, rows, f"loss along {found['along']}, batch norm {found['statistics']}")]
+        return [Table("landscape", header, rows, f"loss along {found['along']}; {NORM_WORDS[found['statistics']]}")]
 
     def figures(self, found: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         """Contours and surfaces, or curves."""
@@ -180,55 +190,14 @@ def _check_one_scale(subjects: Sequence[Subject]) -> None:
 def _between(subjects: Sequence[Subject], settings: Landscape) -> Way:
     first, theta, other = pair(subjects)
     reach = settings.reach
-    # Three even pieces, so that both ends are points of the line.
-    inner = max(1, round((settings.points - 1) / (1 + 2 * reach)))
+    # Three even pieces, so that both ends are points of the line; one at least between them.
+    inner = max(2, round((settings.points - 1) / (1 + 2 * reach)))
     outer = settings.points - 1 - inner
     before = np.linspace(-reach, 0, outer // 2 + 1)[:-1]
     behind = np.linspace(1, 1 + reach, outer - outer // 2 + 1)[1:]
     parts = [before, np.linspace(0, 1, inner + 1), behind]
     axis = np.concatenate(parts).tolist()
     return Way(first, theta, [other - theta], [axis], {"to": subjects[1].name})
-
-
-def pair(subjects: Sequence[Subject]) -> tuple[Subject, "NDArray[Any]", "NDArray[Any]"]:
-    """The first of two networks, and the weights of both.
-
-    Raises:
-        InputError: there are not two, or they have not the same weights.
-    """
-    if len(subjects) != 2:
-        raise InputError(f"a line between networks needs two, the first at 0 and the second at 1; received {len(subjects)}")
-    for what, one, two in zip(FUNCTION, *(_function(subject) for subject in subjects), strict=True):
-        if one != two:
-            raise InputError(
-                f"{subjects[0].name} and {subjects[1].name} differ in their {what}: the same weights would be other functions; "
-                "allowed: runs of the same spec on the same data, with the same objective, at the same depth"
-            )
-    own, others = (Parameters(subject.model) for subject in subjects)
-    shapes, other_shapes = ([tensor.shape for tensor in each.tensors] for each in (own, others))
-    if shapes != other_shapes:
-        raise InputError(
-            f"{subjects[0].name} and {subjects[1].name} have other weights ({own.size:,} in {len(shapes)} tensors, "
-            f"{others.size:,} in {len(other_shapes)}): there is no line between them; allowed: runs of the same spec, at the "
-            "same depth"
-        )
-    return subjects[0], own.read(), others.read()
-
-
-# What has to be the same for weights to mean the same.
-FUNCTION = ("layers", "objective", "data set", "depth")
-
-
-def _function(subject: Subject) -> tuple[Any, ...]:
-    if subject.run is None:
-        return (None,) * len(FUNCTION)
-    run = subject.run
-    arch = run.network.architecture
-    components = [*arch.blocks[: run.depth], arch.heads[run.depth - 1]]
-    layers = [(component.input_shape, component.output_shape, component.nodes) for component in components]
-    objective = run.network.objective(components[-1].name)
-    data = run.job.data
-    return layers, (objective.words, objective.settings), (data.dataset, data.fingerprint, data.class_names), run.depth
 
 
 def _path(subject: Subject, parameters: Parameters, settings: Landscape) -> Way:
@@ -239,7 +208,9 @@ def _path(subject: Subject, parameters: Parameters, settings: Landscape) -> Way:
     for coordinates in places.T:
         low, high = float(coordinates.min()), float(coordinates.max())
         margin = settings.reach * ((high - low) or 1.0)
-        axes.append(np.linspace(low - margin, high + margin, settings.points).tolist())
+        axis = np.linspace(low - margin, high + margin, settings.points)
+        axis[np.argmin(np.abs(axis))] = 0.0  # the network itself is one of the points
+        axes.append(axis.tolist())
     facts = {
         "directions": "principal, of the training path",
         "variance": shares,

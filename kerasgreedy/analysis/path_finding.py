@@ -1,7 +1,7 @@
 """Paths of low loss between two points in the space of weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -30,11 +30,14 @@ class Memory:
 
     Args:
         folder: None: nothing is kept.
+        makes: told of each file that is about to be written there, by its name.
     """
 
-    def __init__(self, ledger: Ledger | None = None, folder: FilePath | None = None):
+    def __init__(
+        self, ledger: Ledger | None = None, folder: FilePath | None = None, makes: Callable[[str], Any] = lambda name: None
+    ):
         self._ledger = Ledger() if ledger is None else ledger
-        self._folder = folder
+        self._folder, self._makes = folder, makes
 
     def of(self, key: str, found: Callable[[], Any]) -> Any:
         """Losses; what is not finite is infinite."""
@@ -50,24 +53,28 @@ class Memory:
         if stored is not None:
             return stored["theta"], _read(self._ledger[name])
         theta, loss = found()
-        self._ledger.begin()
-        if self._folder is not None:
-            write_arrays(self._folder, name, {"theta": theta})
+        self._write(name, {"theta": theta})
         self._ledger.put({name: finite(loss)})
         return theta, loss
 
     def bend(self) -> tuple["NDArray[Any]", "NDArray[Any]", int] | None:
         """Bend, velocity and steps done."""
-        stored = read_arrays(self._folder, "bend") if self._folder else None
+        stored = read_arrays(self._folder, "bend") if self._folder and "bend" in self._ledger else None
         if stored is None:
             return None
         return stored["theta"], stored["velocity"], int(stored["step"])
 
     def keep_bend(self, theta: "NDArray[Any]", velocity: "NDArray[Any]", step: int) -> None:
         """Replaces it."""
+        self._write("bend", {"theta": theta, "velocity": velocity, "step": np.array(step)})
+        if "bend" not in self._ledger:
+            self._ledger.put({"bend": None})
+
+    def _write(self, name: str, arrays: "Mapping[str, NDArray[Any]]") -> None:
         self._ledger.begin()
         if self._folder is not None:
-            write_arrays(self._folder, "bend", {"theta": theta, "velocity": velocity, "step": np.array(step)})
+            self._makes(f"{name}.npz")
+            write_arrays(self._folder, name, arrays)
 
 
 def _read(value: float | None) -> float:
@@ -97,7 +104,11 @@ class Sight:
     def along(self, start: "NDArray[Any]", end: "NDArray[Any]") -> list[float]:
         """On the straight piece between two points, evenly."""
         shares = np.linspace(0, 1, self.count)
-        return [self.loss(_between(start, end, share)) for share in shares]
+        return self.at([_between(start, end, share) for share in shares])
+
+    def at(self, places: Sequence["NDArray[Any]"]) -> list[float]:
+        """At some points."""
+        return [self.loss(theta) for theta in places]
 
     def gradient(self, theta: "NDArray[Any]", batches: slice = slice(None)) -> tuple[float, "NDArray[Any]"]:
         """Loss and gradient; where batch norm is re-estimated, by the statistics of each batch."""

@@ -12,6 +12,7 @@ from kerasgreedy.analysis.analysis import Analysis, Desk, Table
 from kerasgreedy.analysis.separability import answers, cnn_head, features, fit, linear_separability
 from kerasgreedy.analysis.subject import Sample, Subject
 from kerasgreedy.plan.preparation import Job
+from kerasgreedy.reports.figures import counted
 from kerasgreedy.reports.separability_plot import draw_separability
 from kerasgreedy.reports.tables import percent
 from kerasgreedy.spec.analysis_settings import Separability
@@ -68,10 +69,8 @@ class ProbeAnalysis(Analysis[Separability]):
                 cells = [percent(row[kind]["test"]) for row in run["depths"]]
                 late = "" if all(row[kind].get("converged", True) for row in run["depths"]) else "no"
                 rows.append([run["name"], kind, *cells, *[""] * (deepest - len(cells)), late])
-        some = found["runs"][0]
-        title = (
-            f"test accuracy in %, fitted on {some['train']:,} training images, {some['test']:,} test images; depth 0: the images"
-        )
+        train, test = (counted(found["runs"], part) for part in ("train", "test"))
+        title = f"test accuracy in %, fitted on {train} training images, {test} test images; depth 0: the images"
         return [Table("probe", ["run", "classifier", *map(str, range(deepest)), "converged"], rows, title)]
 
     def figures(self, found: dict[str, Any]) -> dict[str, Callable[[], Any]]:

@@ -23,8 +23,6 @@ from kerasgreedy.spec.analysis_settings import ANALYSES, AnalysisSettings
 from kerasgreedy.strict_json import as_json, read_json
 
 ABOUT, LEDGER = "analysis.json", "measured.jsonl"
-# All that an analysis writes into its folder.
-MADE = ("*.json", "*.jsonl", "*.csv", "*.png", "*.npz")
 
 
 @dataclass(frozen=True)
@@ -90,21 +88,57 @@ def analyse(
             identity = _identity(settings, subjects)
             _make_way(place, identity, overwrite)
             # Written with the first result: what fails before leaves nothing that would stand in the way.
-            ledger = Ledger(place / LEDGER, lambda: write_atomically(place / ABOUT, as_json(identity, indent=1).encode()))
-            desk = Desk(ledger, strategy, place, None if quiet else tell)
+            made = MadeFiles(place, identity)
+            ledger = Ledger(place / LEDGER, made.begin)
+            desk = Desk(ledger, strategy, place, None if quiet else tell, made.add)
             found = {"analysis": settings.name, "settings": settings.model_dump(mode="json"), **analysis.measure(subjects, desk)}
             ledger.begin()
-            return _written(analysis, found, place)
+            return _written(analysis, found, made)
     except OSError as error:
         raise WorkdirError(f"{place}: {writing_fault(error) or f'cannot be written ({error})'}") from None
 
 
+class MadeFiles:
+    """`analysis.json`: what results of a folder depend on, and which files of it were written here, so that no other is removed.
+
+    Args:
+        place: the folder.
+        identity: see `_identity`.
+    """
+
+    def __init__(self, place: Path, identity: dict[str, Any]):
+        self._place, self._identity = place, identity
+        self._names = made_before(place)
+
+    def begin(self) -> None:
+        """Writes it, before the first result."""
+        write_atomically(self._place / ABOUT, as_json({**self._identity, "files": self._names}, indent=1).encode())
+
+    def add(self, name: str) -> Path:
+        """The path of a file that is about to be written."""
+        if name not in self._names:
+            self._names.append(name)
+            self.begin()
+        return self._place / name
+
+
+def made_before(place: Path) -> list[str]:
+    """Names of the files that an analysis wrote into a folder."""
+    try:
+        names = read_json(place / ABOUT).get("files") if (place / ABOUT).is_file() else []
+    except (WorkdirError, AttributeError):
+        names = []
+    return [str(name) for name in names if Path(str(name)).name == name] if isinstance(names, list) else []
+
+
 def _named(subjects: list[Subject]) -> list[Subject]:
-    """With names that differ: whole paths where folders have the same name."""
-    names = [subject.name for subject in subjects]
-    if len(set(names)) == len(names):
-        return subjects
-    return [replace(subject, name=str(subject.run.folder.path)) if subject.run else subject for subject in subjects]
+    """With names that differ: as many last parts of the paths as it takes where folders have the same name."""
+    parts = [(subject.run.folder.path.parts if subject.run else (subject.name,)) for subject in subjects]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-count:]) for own in parts]
+        if len(set(names)) == len(names):
+            return [replace(subject, name=name) for subject, name in zip(subjects, names, strict=True)]
+    return subjects  # a run twice
 
 
 def _identity(settings: AnalysisSettings, subjects: Sequence[Subject]) -> dict[str, Any]:
@@ -150,9 +184,8 @@ def _make_way(place: Path, identity: dict[str, Any], overwrite: bool) -> None:
         raise WorkdirError(
             f"{place}: holds results of other {_other(there, identity, other)}; --out another folder, or --overwrite"
         )
-    made = [name for pattern in MADE for name in place.glob(pattern)]
-    for path in made:
-        path.unlink(missing_ok=True)
+    for name in (*made_before(place), LEDGER, ABOUT):
+        (place / name).unlink(missing_ok=True)
 
 
 def _other(there: dict[str, Any], identity: dict[str, Any], key: str) -> str:
@@ -164,14 +197,14 @@ def _other(there: dict[str, Any], identity: dict[str, Any], key: str) -> str:
     return "settings (" + ", ".join(f"{name} {old.get(name)}, received {new.get(name)}" for name in names) + ")"
 
 
-def _written(analysis: Analysis[Any], found: dict[str, Any], place: Path) -> Finding:
-    files = [place / f"{found['analysis']}.json"]
+def _written(analysis: Analysis[Any], found: dict[str, Any], made: MadeFiles) -> Finding:
+    files = [made.add(f"{found['analysis']}.json")]
     write_atomically(files[0], as_json(found, indent=1).encode())
     tables = analysis.tables(found)
     for table in tables:
-        files.append(place / f"{table.name}.csv")
+        files.append(made.add(f"{table.name}.csv"))
         write_csv(files[-1], [table.header, *table.rows])
     for name, draw in analysis.figures(found).items():
-        files.append(place / f"{name}.png")
+        files.append(made.add(f"{name}.png"))
         write_figure(files[-1], draw, overwrite=True)
     return Finding(found, tables, files)

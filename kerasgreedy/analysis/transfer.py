@@ -19,7 +19,7 @@ from kerasgreedy.data.loaders import open_data
 from kerasgreedy.errors import DataError, InputError, did_you_mean
 from kerasgreedy.network.build import Network
 from kerasgreedy.reports.countdown import Countdown
-from kerasgreedy.reports.separability_plot import draw_transfer
+from kerasgreedy.reports.separability_plot import draw_transfer, splits_text, whole_words
 from kerasgreedy.reports.tables import percent
 from kerasgreedy.spec.analysis_settings import Transfer
 from kerasgreedy.spec.recipe import Data
@@ -119,17 +119,20 @@ class TransferAnalysis(Analysis[Transfer]):
 
     def tables(self, found: dict[str, Any]) -> list[Table]:
         """Table 8's form."""
-        rows = [["raw pixels", "", _text(found["pixels"]), ""]]
+        every = found["splits"]
+        rows = [["raw pixels", "", _text(found["pixels"], every), ""]]
         for run in found["runs"]:
             rows += [
-                [run["name"], f"layer {row['depth']}", _text(row["trained"]), _text(row["untrained"])] for row in run["depths"]
+                [run["name"], f"layer {row['depth']}", *(_text(row[key], every) for key in ("trained", "untrained"))]
+                for row in run["depths"]
             ]
-            words = {"scratch": "network trained from scratch", "tuned": f"last {found['tuned_blocks']} block(s) tuned"}
-            rows += [[run["name"], words[key], _text(run[key]), ""] for key in words if key in run]
+            tuned = found["settings"]["tuned_splits"]
+            whole = [key for key in ("scratch", "tuned") if key in run]
+            rows += [[run["name"], whole_words(key, found), _text(run[key], tuned), ""] for key in whole]
         left_out = f" without {', '.join(found['leave_out'])}" if found["leave_out"] else ""
         title = (
             f"{found['dataset']}{left_out}, {found['classes']} classes: mean accuracy over classes in %, {found['per_class']} "
-            f"images a class train, {found['tested']:,} test, {found['splits']} splits"
+            f"images a class train, {found['tested']:,} test, {splits_text(found['splits'])}"
         )
         return [Table("transfer", ["network", "features", "accuracy", "with untrained weights"], rows, title)]
 
@@ -259,6 +262,7 @@ def _spread(scores: Sequence[float]) -> list[float]:
     return [float(np.mean(scores)), float(np.std(scores))]
 
 
-def _text(entry: Sequence[Any]) -> str:
+def _text(entry: Sequence[Any], splits: int) -> str:
+    """Mean and deviation; of one split there is none."""
     late = "" if len(entry) < 3 or entry[2] else " (not converged)"
-    return f"{percent(entry[0])} ± {percent(entry[1])}{late}"
+    return percent(entry[0]) + (f" ± {percent(entry[1])}" if splits > 1 else "") + late

@@ -9,11 +9,11 @@ import numpy as np
 
 from kerasgreedy.analysis.analysis import Analysis, Desk, Table
 from kerasgreedy.analysis.ascent import maximize
-from kerasgreedy.analysis.attribution import CONVOLUTIONS
+from kerasgreedy.analysis.attribution import CONVOLUTIONS, output_of
 from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.network.answers import count_answers, surest_mistakes
-from kerasgreedy.network.points import logits_of
+from kerasgreedy.network.outputs import logits_of
 from kerasgreedy.network.taps import noting, tapped
 from kerasgreedy.reports.pictures_plot import draw_confusion, draw_sheet
 from kerasgreedy.reports.tables import percent
@@ -121,7 +121,7 @@ class VisualizeAnalysis(Analysis[Visualize]):
         seen: list[Any] = []
         with tapped({layer: noting(seen)}):
             subject.model(sample.images, training=False)
-        maps = np.asarray(seen[-1])[0]
+        maps = np.asarray(output_of(layer, seen))[0]
         strength = np.abs(maps).mean((0, 1))
         order = np.argsort(-strength, kind="stable")[: self.settings.count]
         shown = np.moveaxis(maps[..., order], -1, 0)[..., None]

@@ -86,6 +86,16 @@ class Parameters:
         """The model's weights now, (size,)."""
         return np.concatenate([keras.ops.convert_to_numpy(v).reshape(-1) for v in self.model.trainable_variables])
 
+    def check(self, *vectors: "NDArray[Any]") -> None:
+        """Refuses vectors that are not (size,).
+
+        Raises:
+            InputError: one of them is.
+        """
+        odd = next((np.shape(vector) for vector in vectors if np.shape(vector) != (self.size,)), None)
+        if odd is not None:
+            raise InputError(f"received weights or a direction {odd}; allowed: ({self.size},), as of {self.model.name}")
+
     def split(self, theta: tf.Tensor) -> list[tf.Tensor]:
         """A vector as values of the variables, in their order."""
         parts = tf.split(theta, [tensor.stop - tensor.start for tensor in self.tensors])
@@ -124,8 +134,11 @@ def _owners(model: keras.Model) -> dict[int, keras.layers.Layer]:
 
 def _filter_axes(variable: keras.Variable, owner: keras.layers.Layer | None) -> tuple[int, ...]:
     rank = len(variable.shape)
-    if rank < 2 or isinstance(owner, NORMALIZING) or variable.name in ("bias", "beta", "gamma"):
+    if rank < 2 or isinstance(owner, (*NORMALIZING, keras.layers.PReLU)) or variable.name in ("bias", "beta", "gamma"):
         return ()
+    if isinstance(owner, keras.layers.EinsumDense):  # and with it attention, whose units are (head, key)
+        weights, given = owner.equation.split(",")[1].split("->")
+        return tuple(axis for axis, letter in enumerate(weights) if letter in given) if len(weights) == rank else ()
     own = getattr(owner, "filter_axes", None)  # of layers of our own
     if own is not None:
         return tuple(axis % rank for axis in own)

@@ -1,5 +1,6 @@
 """Loss, gradient and Hessian-vector products of a Keras model at any weights, which the model itself never gets to hold."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.errors import Diverged, InputError
+from kerasgreedy.network.outputs import as_images, check_classes, first_of, logits_of, refuse_probabilities
 from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.network.taps import tapped
 
@@ -20,9 +22,9 @@ Losses: TypeAlias = Callable[[Any, tf.Tensor], tf.Tensor]
 PIXELS, LEAST, MOST = 512 * 1024, 16, 1000
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Of logits (n, classes), by example."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(labels, tf.int32), logits=logits)
+def cross_entropy(outputs: Any, labels: tf.Tensor) -> tf.Tensor:
+    """Of logits (n, classes), the first or only output, by example."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(labels, tf.int32), logits=logits_of(outputs))
 
 
 def usual_batch(images: "NDArray[Any]") -> int:
@@ -34,13 +36,17 @@ class Points:
     """A sample of examples, on which a model is evaluated at points theta of `Parameters`; mean losses over the sample.
 
     The model is called in inference mode with values in the place of its variables (`stateless_call`), so that they stay. Batch
-    norm takes its moving statistics, or those of a point that `statistics` gives.
+    norm takes its moving statistics, or those of a point that `statistics` gives. Losses are those of the data: what regularizers
+    of layers add (`model.losses`) is left out.
 
     Args:
         images, labels: (n, ...) and (n,); kept in memory, as float of the weights' type.
-        losses: default: cross entropy of logits.
+        losses: default: cross entropy of logits; a model that ends in a softmax is refused then.
         batch_size: default: `usual_batch`.
         strategy: each of its devices evaluates points of its own; results do not depend on how many there are.
+
+    Raises:
+        InputError: images and labels are no such arrays, or the model is none whose loss this is.
     """
 
     def __init__(
@@ -52,11 +58,13 @@ class Points:
         batch_size: int | None = None,
         strategy: tf.distribute.Strategy | None = None,
     ):
+        images = as_images(images)
         if len(images) != len(labels) or not len(labels):
             raise InputError(f"received {len(images)} images and {len(labels)} labels; allowed: as many of both, one or more")
         self.parameters = Parameters(model)
         if losses is cross_entropy:
             check_classes(model, labels, "labels")
+            refuse_probabilities(model, images[:LEAST])
         self.examples = len(labels)
         self._model, self._losses = model, losses
         self._strategy = strategy or tf.distribute.get_strategy()
@@ -150,15 +158,16 @@ class Points:
         if not self._trained_norms:
             return [keras.ops.convert_to_numpy(value) for value in self._frozen(None)]
         theta = tf.constant(theta, self.parameters.dtype)
-        sums: Any = None
+        sums: dict[int, Any] = {}
         for images, labels in self._batches:
             n = len(labels)
-            seen = [(m.numpy().astype(np.float64), v.numpy().astype(np.float64)) for m, v in self._observe(theta, images)]
-            own = [(n * m, n * (v + m * m)) for m, v in seen]
-            sums = own if sums is None else [(a + c, b + d) for (a, b), (c, d) in zip(sums, own, strict=True)]
+            for number, seen in self._observe(theta, images).items():
+                m, v = (value.numpy().astype(np.float64) for value in seen)
+                first, second = sums.get(number, (0.0, 0.0))
+                sums[number] = first + n * m, second + n * (v + m * m)
         values = self._frozen(None)
-        for layer, (first, second) in zip(self._trained_norms, sums, strict=True):
-            mean = first / self.examples
+        for number, (first, second) in sums.items():  # one that is never called keeps its own
+            layer, mean = self._trained_norms[number], first / self.examples
             values[self._places[id(layer.moving_mean)]] = mean.astype(self.parameters.dtype)
             variance = np.maximum(second / self.examples - mean * mean, 0.0)
             values[self._places[id(layer.moving_variance)]] = variance.astype(self.parameters.dtype)
@@ -175,21 +184,27 @@ class Points:
             lambda context: tf.convert_to_tensor(values[context.replica_id_in_sync_group])
         )
 
+    def _outputs(self, theta: tf.Tensor, frozen: Sequence[Any], images: tf.Tensor) -> Any:
+        """What the model gives in inference mode, with these values in the place of its variables."""
+        takes = "training" in inspect.signature(self._model.call).parameters  # a subclassed one may not
+        mode = {"training": False} if takes else {}
+        return self._model.stateless_call(self.parameters.split(theta), frozen, images, **mode)[0]
+
     def _everywhere(self, theta: Any, frozen: Any, images: tf.Tensor, labels: tf.Tensor) -> Any:
         sums = self._strategy.run(self._sums, args=(theta, frozen, images, labels))
         return self._strategy.experimental_local_results(sums)
 
     def _sums(self, theta: tf.Tensor, frozen: Sequence[Any], images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tapped(dict.fromkeys(self._norms, _fused)):
-            outputs, _ = self._model.stateless_call(self.parameters.split(theta), frozen, images, training=False)
-        right = tf.equal(tf.argmax(logits_of(outputs), axis=-1), tf.cast(labels, tf.int64))
+            outputs = self._outputs(theta, frozen, images)
+        right = tf.equal(tf.argmax(first_of(outputs), axis=-1), tf.cast(labels, tf.int64))
         losses = tf.cast(self._losses(outputs, labels), tf.float64)
         return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float64))])
 
     def _gradient(self, theta: tf.Tensor, images: tf.Tensor, labels: tf.Tensor, by_batch: bool) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape, tapped(dict.fromkeys(self._trained_norms if by_batch else (), _by_batch)):
             tape.watch(theta)
-            outputs, _ = self._model.stateless_call(self.parameters.split(theta), self._frozen(None), images, training=False)
+            outputs = self._outputs(theta, self._frozen(None), images)
             loss = tf.reduce_sum(self._losses(outputs, labels))
         return loss, tape.gradient(loss, theta)
 
@@ -201,22 +216,26 @@ class Points:
         product = outer.gradient(along, theta)
         return tf.zeros_like(theta) if product is None else product
 
-    def _seen(self, theta: tf.Tensor, images: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """(mean, variance) of what each batch norm that trains is given, when each normalises by this batch."""
+    def _seen(self, theta: tf.Tensor, images: tf.Tensor) -> dict[int, tuple[tf.Tensor, tf.Tensor]]:
+        """Number of a batch norm that trains -> (mean, variance) of what it is given, when each normalises by this batch."""
+        numbers = {id(layer): number for number, layer in enumerate(self._trained_norms)}
         seen: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+        twice: list[str] = []
 
         def look(call: Callable[..., Any], inputs: Any, training: Any = None, mask: Any = None) -> Any:
             layer = call.__self__  # type: ignore[attr-defined]
-            if id(layer) in seen:
-                message = f"batch norm '{layer.name}' is called more than once: its statistics cannot be re-estimated"
-                raise InputError(f"{message}; allowed: moving ones")
+            if numbers[id(layer)] in seen:
+                twice.append(layer.name)  # raised here, it would come wrapped by Keras
             axes = [axis for axis in range(len(inputs.shape)) if axis != layer.axis % len(inputs.shape)]
-            seen[id(layer)] = tf.nn.moments(tf.cast(inputs, self.parameters.dtype), axes)
+            seen[numbers[id(layer)]] = tf.nn.moments(tf.cast(inputs, self.parameters.dtype), axes)
             return call(inputs, training=True, mask=mask)
 
         with tapped(dict.fromkeys(self._trained_norms, look)):
-            self._model.stateless_call(self.parameters.split(theta), self._frozen(None), images, training=False)
-        return [seen[id(layer)] for layer in self._trained_norms]
+            self._outputs(theta, self._frozen(None), images)
+        if twice:
+            message = f"batch norm '{twice[0]}' is called more than once: its statistics cannot be re-estimated"
+            raise InputError(f"{message}; allowed: moving ones")
+        return seen
 
 
 def _by_batch(call: Callable[..., Any], inputs: Any, training: Any = None, mask: Any = None) -> Any:
@@ -234,25 +253,3 @@ def _fused(call: Callable[..., Any], inputs: Any, training: Any = None, mask: An
         return call(inputs, training=False, mask=mask)
     arguments = {"scale": layer.gamma, "offset": layer.beta, "mean": layer.moving_mean, "variance": layer.moving_variance}
     return tf.raw_ops.FusedBatchNormV3(x=inputs, **arguments, epsilon=layer.epsilon, is_training=False).y
-
-
-def logits_of(outputs: Any) -> tf.Tensor:
-    """The first, or only, output of a model."""
-    return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
-
-
-def check_classes(model: keras.Model, classes: Any, what: str) -> None:
-    """Refuses numbers that name no output of a model; TensorFlow would give nan, or the fault of an operation.
-
-    Raises:
-        InputError: they are no whole numbers (n,), or some are out of range.
-    """
-    numbers = np.asarray(classes)
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise InputError(f"{what}: received {numbers.dtype} {numbers.shape}; allowed: whole numbers (n,), a class for each image")
-    try:
-        most = logits_of(model.output).shape[-1]
-    except (AttributeError, ValueError):  # subclassed: not known before it is called
-        return
-    if numbers.size and not (numbers.min() >= 0 and numbers.max() < most):
-        raise InputError(f"{what}: received {numbers.min()} to {numbers.max()}; allowed: 0 to {most - 1}")

@@ -2,15 +2,20 @@
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kerasgreedy.errors import printable
 from kerasgreedy.pictures import MADE_BY, plain_matplotlib, write_picture
 
-# What captions call a part of the data.
+# What captions call a part of the data, and what stands for statistics of batch norm.
 PART_WORDS = {"train": "training", "validation": "validation", "test": "test"}
+NORM_WORDS = {
+    "moving": "batch norm: moving averages of training",
+    "reestimated": "batch norm: re-estimated at each point",
+    "none": "no batch norm",
+}
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -52,6 +57,18 @@ def _show_texts(figure: Any) -> None:
         names = axis.get_major_formatter()
         if isinstance(names, FixedFormatter):
             names.seq = [printable(name) for name in names.seq]
+
+
+def counted(runs: Sequence[Mapping[str, Any]], key: str = "examples") -> str:
+    """How many images runs were looked at with: `1,000`, or `90 to 1,000` where they differ."""
+    counts = sorted({int(run[key]) for run in runs})
+    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+
+
+def short(name: str, most: int = 32) -> str:
+    """A name for a legend or an axis: of a longer one both ends."""
+    half = (most - 3) // 2
+    return name if len(name) <= most else f"{name[:half]}...{name[-half:]}"
 
 
 def whole_numbers(axis: Any, low: float, high: float) -> None:

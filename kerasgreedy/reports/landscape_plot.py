@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasgreedy.reports.figures import PART_WORDS, new_figure, plain_numbers
+from kerasgreedy.reports.figures import NORM_WORDS, PART_WORDS, counted, legend_below, new_figure, plain_numbers, short
 from kerasgreedy.reports.tables import percent
 
 COLUMNS = 3
@@ -19,9 +19,10 @@ STYLES = ("-", "--")
 def caption(found: dict[str, Any], part: str | None = None) -> str:
     """What was looked at, in a line."""
     parts = [part] if part else found["parts"]
-    images = " and ".join(f"{found['runs'][0][each]['examples']:,} {PART_WORDS[each]} images" for each in parts)
-    statistics = "moving averages of training" if found["statistics"] == "moving" else "re-estimated at each point"
-    return f"{images}; batch norm: {statistics}" + ("" if found["along"] in ("between", "path") else f"; seed {found['seed']}")
+    counts = {each: counted([run[each] for run in found["runs"]]) for each in parts}
+    images = " and ".join(f"{count} {PART_WORDS[each]} images" for each, count in counts.items())
+    seed = "" if found["along"] in ("between", "path") else f"; seed {found['seed']}"
+    return f"{images}; {NORM_WORDS[found['statistics']]}{seed}"
 
 
 def draw_lines(found: dict[str, Any]) -> Any:
@@ -46,9 +47,9 @@ def draw_lines(found: dict[str, Any]) -> Any:
     above.set_ylabel("loss")
     below.set_ylabel("accuracy, %")
     below.set_ylim(0, 100)
-    ends = f"0: {found['runs'][0]['name']}   1: {found['runs'][0].get('to', '')}"
+    ends = f"0: {short(found['runs'][0]['name'], 40)}\n1: {short(found['runs'][0].get('to', ''), 40)}"
     below.set_xlabel(ends if found["along"] == "between" else "along a filter-normalised direction")
-    above.legend(fontsize=8, loc="best")
+    legend_below(figure, above, 1 if found["along"] == "between" else 2)
     figure.suptitle(caption(found), fontsize=9)
     return figure
 
@@ -100,7 +101,7 @@ def draw_surfaces(found: dict[str, Any]) -> Any:
     wide = _is_wide(surfaces)
     heights = [np.log10(np.maximum(losses, 1e-12)) if wide else losses for losses in surfaces]
     finite = np.concatenate([height[np.isfinite(height)] for height in heights])
-    low, high = float(finite.min()), float(finite.max())
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     for index, (run, height) in enumerate(zip(runs, heights, strict=True)):
         axes = figure.add_subplot(rows, columns, index + 1, projection="3d")
         across, up = np.meshgrid(*run["axes"], indexing="ij")
@@ -119,7 +120,7 @@ def draw_surfaces(found: dict[str, Any]) -> Any:
 
 
 def _name(run: dict[str, Any], found: dict[str, Any]) -> str:
-    name = f"{run['name']} to {run['to']}" if "to" in run else str(run["name"])
+    name = f"{short(run['name'], 24)} to {short(run['to'], 24)}" if "to" in run else short(run["name"])
     return f"{name}\ntest error {percent(run['test_error'])} %" if "test_error" in run and len(run["axes"]) == 2 else name
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasgreedy.reports.figures import PART_WORDS, new_figure, plain_numbers
+from kerasgreedy.reports.figures import NORM_WORDS, PART_WORDS, new_figure, plain_numbers, short
 
 
 def draw_path_loss(found: dict[str, Any]) -> Any:
@@ -12,26 +12,36 @@ def draw_path_loss(found: dict[str, Any]) -> Any:
     figure = new_figure(6.4, 4.2)
     axes = figure.subplots()
     straight = np.array(found["straight"], float)
-    axes.plot(np.linspace(0, 1, len(straight)), straight, "--", color="C1", label="straight line")
-    ways, losses = [], []
-    for piece, start, end in zip(found["losses"], found["places"], found["places"][1:], strict=False):
-        ways += np.linspace(start, end, len(piece)).tolist()
-        losses += piece
+    ways, losses = _whole(found, "losses")
     words = "string of beads" if found["form"] == "string" else "curve"
     axes.plot(ways, np.array(losses, float), "-", color="C0", label=f"{words}, {PART_WORDS[found['part']]} images")
     if found["form"] == "string":
         beads = [found["losses"][0][0], *(piece[-1] for piece in found["losses"])]
         axes.plot(found["places"], np.array(beads, float), "o", color="C0", markersize=4)
-    axes.plot(found["places"], np.array(found["test"], float), "s:", color="C2", markersize=3, label="on test images")
+    axes.plot(*_whole(found, "test"), "-.", color="C2", linewidth=1.2, label=f"{words}, test images")
+    # On top: the path may be that line.
+    axes.plot(np.linspace(0, 1, len(straight)), straight, "--", color="C1", label="straight line")
     axes.axhline(found["level"], color="0.4", linestyle=":", linewidth=1, label="level")
-    finite = np.array([v for v in [*straight, *losses] if v is not None and np.isfinite(v)])
+    measured = np.concatenate([straight, losses, _whole(found, "test")[1]])
+    finite = measured[np.isfinite(measured)]
     if finite.size and finite.min() > 0 and finite.max() > 20 * finite.min():
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
-    axes.set_xlabel(f"share of the way from {found['from']['name']} to {found['to']['name']}")
+    ends = f"{short(found['from']['name'], 40)} (0)\nto {short(found['to']['name'], 40)} (1)"
+    axes.set_xlabel(f"share of the way from {ends}")
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     images = f"{found['examples']:,} {PART_WORDS[found['part']]} images"
-    figure.suptitle(f"{images}; batch norm: re-estimated at each point", fontsize=9)
+    figure.suptitle(f"{images}; {NORM_WORDS[found['statistics']]}", fontsize=9)
     return figure
+
+
+def _whole(found: dict[str, Any], key: str) -> tuple[list[float], Any]:
+    """Shares of the way and losses there, of all pieces."""
+    ways: list[float] = []
+    losses: list[Any] = []
+    for piece, start, end in zip(found[key], found["places"], found["places"][1:], strict=False):
+        ways += np.linspace(start, end, len(piece)).tolist()
+        losses += piece
+    return ways, np.array(losses, float)

@@ -29,7 +29,6 @@ class AnalysisSettings(Named):
     acts_with: ClassVar[ActsWith] = {}
 
     depth: Annotated[int, Field(ge=1)] | None = Field(None, description="of the head, from 1; default: the deepest trained one")
-    seed: Seed = Field(0, description="of what is drawn at random here")
 
     @model_validator(mode="after")
     def _all_act(self) -> "AnalysisSettings":
@@ -45,7 +44,13 @@ class AnalysisSettings(Named):
         return self
 
 
-class OfLoss(AnalysisSettings):
+class Drawn(AnalysisSettings):
+    """What analyses take that draw something at random."""
+
+    seed: Seed = Field(0, description="of what is drawn at random here")
+
+
+class OfLoss(Drawn):
     """What analyses of the loss take."""
 
     part: Part = Field("train", description="of the data set that images are from")
@@ -78,7 +83,7 @@ class Landscape(OfLoss):
     batch_norm: BatchNorm | None = Field(
         None,
         description="statistics: `moving`, as trained, or `reestimated` on training images at each point. Default: reestimated "
-        "for `between`, else moving",
+        "for `between` and `path`, else moving",
     )
 
     @model_validator(mode="after")
@@ -103,7 +108,7 @@ class Landscape(OfLoss):
     @property
     def statistics(self) -> BatchNorm:
         """As asked for, or the default."""
-        return self.batch_norm or ("reestimated" if self.along == "between" else "moving")
+        return self.batch_norm or ("reestimated" if self.along in ("between", "path") else "moving")
 
 
 class Curvature(OfLoss):
@@ -161,7 +166,7 @@ class Connect(OfLoss):
     points: Annotated[int, Field(ge=3, le=201)] = Field(11, description="at which each piece of the path is measured")
 
 
-class Separability(AnalysisSettings):
+class Separability(Drawn):
     """Measure at every depth how well classes can be told apart: by a linear classifier, and by small CNNs.
 
     Linear separability and CNN-p separability of the greedy paper, section 4.2. Fitted on training images, measured on test
@@ -189,7 +194,7 @@ class Separability(AnalysisSettings):
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.05, description="of the CNN; falls to 0 by a cosine")
 
 
-class Transfer(AnalysisSettings):
+class Transfer(Drawn):
     """Measure at every depth what the features are worth for another data set with few labels.
 
     Greedy paper, section C.3 and Table 8: so many images a class train a multinomial logistic regression (SAGA) on principal
@@ -226,7 +231,7 @@ class Transfer(AnalysisSettings):
         return self
 
 
-class Explain(AnalysisSettings):
+class Explain(Drawn):
     """Show which pixels answers rest on, and check that the maps mean something.
 
     Grad-CAM, integrated gradients and occlusion; each with deletion and insertion curves beside random maps, and with its
@@ -250,7 +255,9 @@ class Explain(AnalysisSettings):
         ["grad_cam", "integrated_gradients", "occlusion"], min_length=1, description="of maps"
     )
     class_: str | None = Field(None, description="name or number of the class that is explained; default: each image's answer")
-    block: Annotated[int, Field(ge=1)] | None = Field(None, description="whose maps Grad-CAM reads; default: the head's own")
+    block: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="whose maps Grad-CAM reads; default: the deepest that gives maps"
+    )
     steps: Annotated[int, Field(ge=1, le=10_000)] = Field(
         128, description="of integrated gradients, at first: doubled until they are complete to 1e-3"
     )
@@ -262,13 +269,10 @@ class Explain(AnalysisSettings):
         stray = sorted({"part", "examples"} & self.model_fields_set) if self.images else []
         if stray:
             raise faults("explain", [fault("acts without image files only; leave it out", getattr(self, stray[0]), (stray[0],))])
-        if self.size and self.stride and self.stride > self.size:
-            message = f"received {self.stride}; allowed: 1 to the size ({self.size}), or pixels between squares are never covered"
-            raise faults("explain", [fault(message, self.stride, ("stride",))])
         return self
 
 
-class Visualize(AnalysisSettings):
+class Visualize(Drawn):
     """Show filters, what they look for and see, and what the network confuses."""
 
     acts_with: ClassVar[ActsWith] = {

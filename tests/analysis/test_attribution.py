@@ -12,6 +12,7 @@ from kerasgreedy.analysis.attribution import (
     curve,
     grad_cam,
     integrated_gradients,
+    last_convolution,
     layer_of,
     occlusion,
     probabilities,
@@ -210,7 +211,7 @@ def test_image_files_and_other_classes(two_runs, tmp_path, call, monkeypatch):
     assert code == 0 and found["images"][0]["name"] == "photo.png" and found["images"][0]["class"] == "3" and found["block"] == 2
     for more, message in (
         ("--class 12", "--class: received '12'"),
-        ("--methods grad_cam --block 4", "--block: received 4; allowed: 1 to 3"),
+        ("--methods grad_cam --block 4", "--block: received 4; allowed: one that gives maps (1, 2, 3)"),
         ("missing.png", "missing.png"),
     ):
         code, _, err = call(f"explain {two_runs[0]} {more} --out there --overwrite")
@@ -272,5 +273,5 @@ def test_models_of_keras_applications(make):
     assert eigenvalues(points, theta, steps=2).steps == 2
     assert grad_cam(model, images, labels).shape == occlusion(model, images, labels, 16, 16).shape == (8, 32, 32)
     assert integrated_gradients(model, images[:1], labels[:1], steps=2).shape == (1, 32, 32, 3)
-    pictures, heights = maximize(model, (32, 32, 3), [0, 1], -1, 1, layer_of(model), steps=2)
+    pictures, heights = maximize(model, (32, 32, 3), [0, 1], -1, 1, last_convolution(model, images), steps=2)
     assert pictures.shape == (2, 32, 32, 3) and np.isfinite(heights).all()

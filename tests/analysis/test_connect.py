@@ -10,7 +10,7 @@ from PIL import Image
 
 from kerasgreedy.analysis.analysis import Ledger
 from kerasgreedy.analysis.connect import ConnectAnalysis
-from kerasgreedy.analysis.landscape import pair
+from kerasgreedy.analysis.pairs import pair
 from kerasgreedy.analysis.path_finding import Memory, Sight, bezier, descend, string
 from kerasgreedy.analysis.running import analyse
 from kerasgreedy.analysis.subject import Subject, run_subject
@@ -116,10 +116,10 @@ def test_killed_and_begun_again_is_the_same(tmp_path, form):
 
 @pytest.mark.slow
 def test_a_way_between_two_runs(two_runs, tmp_path):
-    found = analyse(Connect(examples=100, level=0.9, points=5, steps=100), two_runs, tmp_path / "out", quiet=True)
+    found = analyse(Connect(examples=100, level=1.0, points=5, steps=100), two_runs, tmp_path / "out", quiet=True)
     figures = found.figures
-    assert figures["statistics"] == "reestimated" and figures["straight_height"] > 0.9
-    assert figures["connected"] == (figures["height"] <= 0.9)
+    assert figures["statistics"] == "reestimated" and figures["straight_height"] > 1.0
+    assert figures["connected"] == (figures["height"] <= 1.0)
     one, theta, other = pair([run_subject(run) for run in two_runs])
     sample = one.sample("train", 100)
     points = Points(one.model, sample.images, sample.labels, one.losses)
@@ -127,10 +127,10 @@ def test_a_way_between_two_runs(two_runs, tmp_path):
         assert points.evaluate([weights], [points.statistics(weights)])[0][0] == pytest.approx(loss, rel=1e-5)
     middle = points.evaluate([(theta + other) / 2], [points.statistics((theta + other) / 2)])[0][0]
     assert figures["straight"][2] == pytest.approx(middle, rel=1e-4)
-    assert len(figures["test"]) == figures["beads"] == len(figures["places"]) and figures["length"] >= 1 - 1e-9
+    assert len(figures["test"]) + 1 == figures["beads"] == len(figures["places"]) and figures["length"] >= 1 - 1e-9
     assert [file.name for file in found.files] == ["connect.json", "connect.csv", "connect.png"]
     assert np.array(Image.open(found.files[-1])).std() > 5
-    again = analyse(Connect(examples=100, level=0.9, points=5, steps=100), two_runs, tmp_path / "out", quiet=True)
+    again = analyse(Connect(examples=100, level=1.0, points=5, steps=100), two_runs, tmp_path / "out", quiet=True)
     assert again.figures == figures
 
 
