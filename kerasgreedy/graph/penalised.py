@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from kerasgreedy.graph.architecture import Architecture
 from kerasgreedy.graph.chains import find_chains
-from kerasgreedy.graph.coupling import find_coupling
 from kerasgreedy.graph.kinds import has_kernel
+from kerasgreedy.graph.makers import Maker, makers
 from kerasgreedy.graph.tree import Node, leaves
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.regularizers import Limit, matches
@@ -39,21 +39,12 @@ def scale_layers(arch: Architecture, among: Collection[str]) -> dict[str, str]:
     return found
 
 
-def entering(arch: Architecture, keys: Collection[str]) -> dict[str, tuple[int, int, tuple[tuple[tuple[str, int], ...], ...]]]:
+def entering(arch: Architecture, keys: Collection[str]) -> dict[str, tuple[int, int, tuple[tuple[Maker, ...], ...]]]:
     """Of each of some layers: places of the map that it gives, its groups, and which filters of these layers make what enters."""
-    coupling = find_coupling(arch)
-    makers: dict[int, list[tuple[str, int]]] = {}
-    for (component, layer), labels in coupling.outputs.items():
-        key = f"{component}/{layer}"
-        if key in keys:
-            for index, label in enumerate(labels):
-                makers.setdefault(label, []).append((key, index))
-    found = {}
+    made, found = makers(arch, keys), {}
     for key in keys:
-        component, _, layer = key.partition("/")
         node = arch.node(key)
         places = node.output_shape[0] * node.output_shape[1] if len(node.output_shape) == 3 else 1
         groups = node.layer.groups if isinstance(node.layer, L.Conv) else 1
-        made = tuple(tuple(makers.get(label, ())) for label in coupling.inputs[component, layer])
-        found[key] = places, groups, made
+        found[key] = places, groups, made[key]
     return found

@@ -33,6 +33,24 @@ class Rewriting:
     removed: frozenset[int] = frozenset()
 
 
+@dataclass(frozen=True)
+class Reduced:
+    """A network without the bodies and the filters that are gone.
+
+    Attributes:
+        rewritings: that led to it.
+        spec, arch: what it is.
+        gone: of its layers; see `Thresholded`.
+        origins: layer -> what it was called before; those that are missing are called the same.
+    """
+
+    rewritings: list[Rewriting]
+    spec: ModelSpec
+    arch: Architecture
+    gone: Gone
+    origins: dict[Place, Place]
+
+
 def steps(
     spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str], split: Collection[Place] | None
 ) -> list[Rewriting]:
@@ -43,8 +61,56 @@ def steps(
         split: layers, as they are called when bodies and filters are gone, whose kernels of different sides become branches; the
             others keep the largest side; None: all become branches.
     """
+    left = _reduced(spec, found, groups, touches)
+    done, spec, gone = list(left.rewritings), left.spec, left.gone
+    edits: dict[Place, Cut | None] = {}
+    for component in left.arch.components.values():
+        for sequence in sequences(component.nodes):
+            for index, node in enumerate(sequence):
+                place = (component.name, node.name)
+                if component.name in touches and _does_nothing(node):
+                    edits[place] = None
+                elif place in gone:
+                    branches = split is None or place in split
+                    if (edit := _cut(node, sequence[:index], gone[place], groups, branches)) is not None:
+                        edits[place] = edit
+    if edits:
+        done.append(Rewriting(spec, restructured(spec, edits)[0], edits=edits))
+    return done
+
+
+def held(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> dict[Place, int]:
+    """Layers in which zeros stay, and how many filters each has then, all of their whole side.
+
+    Convolutions in groups are not taken apart, and where margins of a map would differ no kernel is cropped.
+    """
+    left = _reduced(spec, found, groups, touches)
+    result = {}
+    for component in left.arch.components.values():
+        for sequence in sequences(component.nodes):
+            for index, node in enumerate(sequence):
+                place = (component.name, node.name)
+                gone = left.gone.get(place, [])
+                if isinstance(node.layer, L.Conv) and any(gone) and not _can_be_cut(node, sequence[:index], gone, groups):
+                    whole = group_count(node.layer.kernel_size, groups)
+                    alive = [count for count in gone if node.layer.groups > 1 or count < whole]
+                    result[left.origins.get(place, place)] = len(alive)
+    return result
+
+
+def _can_be_cut(node: Node, before: Sequence[Node], gone: Sequence[int], groups: Groups) -> bool:
+    """Whether the kernels of a convolution can be cropped as far as zeros go, in one map."""
+    layer = node.layer
+    assert isinstance(layer, L.Conv)
+    side = layer.kernel_size
+    small = {count for count in gone if 0 < count < group_count(side, groups)}
+    return layer.groups == 1 and all(map_holds(node, before, Part(*cut(side, count, groups), ())) for count in small)
+
+
+def _reduced(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> Reduced:
     done: list[Rewriting] = []
     gone: Gone = found.gone
+    origins: dict[Place, Place] = {}
     if found.bodies:
         changed, sources = restructured(spec, dict.fromkeys(found.bodies))
         done.append(Rewriting(spec, changed, edits=dict.fromkeys(found.bodies)))
@@ -63,20 +129,7 @@ def steps(
         gone = {place: [gone[place][i] for i in kept(coupling.outputs[place], removed)] for place in gone}
         spec = done[-1].after
         arch = architecture(spec)
-    edits: dict[Place, Cut | None] = {}
-    for component in arch.components.values():
-        for sequence in sequences(component.nodes):
-            for index, node in enumerate(sequence):
-                place = (component.name, node.name)
-                if component.name in touches and _does_nothing(node):
-                    edits[place] = None
-                elif place in gone:
-                    branches = split is None or place in split
-                    if (edit := _cut(node, sequence[:index], gone[place], groups, branches)) is not None:
-                        edits[place] = edit
-    if edits:
-        done.append(Rewriting(spec, restructured(spec, edits)[0], edits=edits))
-    return done
+    return Reduced(done, spec, arch, gone, origins)
 
 
 def _does_nothing(node: Node) -> bool:
@@ -160,9 +213,7 @@ def _cut(node: Node, before: Sequence[Node], gone: Sequence[int], groups: Groups
     alive = [index for index, count in enumerate(gone) if count < whole]
     if not alive:
         return None
-    if isinstance(layer, L.Conv) and not all(
-        map_holds(node, before, Part(*cut(side, gone[index], groups), ())) for index in alive if gone[index]
-    ):
+    if isinstance(layer, L.Conv) and not _can_be_cut(node, before, gone, groups):
         gone = [count if count == whole else 0 for count in gone]  # zeros stay
     sizes = sorted({gone[index] for index in alive}) if split else [min(gone[index] for index in alive)]
     parts = []

@@ -1,12 +1,15 @@
 """Removals as stages of a plan: of weak filters, in rounds, and of what a structured penalty has made small. No TensorFlow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kerasgreedy.plan.actions import PruneAction
 from kerasgreedy.plan.removals import foresee, removal_targets
+from kerasgreedy.plan.stages import phases_of
 from kerasgreedy.plan.threshold_plan import threshold_action
 from kerasgreedy.spec.pruning_settings import FineTune
+from kerasgreedy.spec.regularizers import Limit
 
 if TYPE_CHECKING:
     from kerasgreedy.plan.compile import Compiler
@@ -66,7 +69,7 @@ def add_threshold(plan: "Compiler", at: Removal) -> None:
         plan.arch,
         plan.done[len(plan.stages)] if plan.is_done("threshold") else None,
         settings,
-        settings.measure(plan.recipe.training),
+        settings.measure(_trained_by(plan)),
         name=f"threshold{mark}",
         among=among,
         touches=at.touches,
@@ -76,6 +79,12 @@ def add_threshold(plan: "Compiler", at: Removal) -> None:
     )
     plan.stages.append(action)
     _add_tuning(plan, at, "threshold", settings.fine_tune, mark)
+
+
+def _trained_by(plan: "Compiler") -> Sequence[Limit]:
+    """The regularizers of the phase that a removal follows, which need not be those of the recipe's training."""
+    phases = phases_of(plan.stages)
+    return (phases[-1].training if phases else plan.recipe.training).regularizers
 
 
 def _add_tuning(plan: "Compiler", at: Removal, section: str, settings: FineTune | None, mark: str) -> None:

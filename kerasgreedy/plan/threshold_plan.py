@@ -49,6 +49,11 @@ class ThresholdAction(Action):
         return max(depth for depth, head in enumerate(arch.heads, start=1) if head.name in self.heads)
 
     @property
+    def of_one_block(self) -> bool:
+        """Whether others follow for other blocks."""
+        return self.name != self.kind
+
+    @property
     def what(self) -> str:
         amount = next(f"{key} {value:g}" for key in ("tau", "accuracy_drop", "multiply_adds")
                       if (value := getattr(self.settings, key)) is not None)  # fmt: skip
@@ -75,6 +80,7 @@ class ThresholdEntry(ActionEntry):
         bodies: residuals that have lost their body.
         emptied: layers that kept one filter only because they would have been empty.
         split: layers that became branches, as they are called now.
+        held: layers in which zeros stay.
         zero_share: of the weights of these layers, those in groups whose norm was exactly zero before.
         validation: scores before and after; None without validation data.
     """
@@ -86,13 +92,16 @@ class ThresholdEntry(ActionEntry):
     bodies: list[str]
     emptied: list[str]
     split: list[str]
+    held: list[str]
     zero_share: float
     validation: dict[str, Any] | None
 
     def as_dict(self) -> dict[str, Any]:
         """Its entry, with lines for people."""
         before, after = (sum(sizes[side] for sizes in self.filters.values()) for side in (0, 1))
-        if self.tau < 0:
+        if self.tau < 0 and self.target:
+            news = ["nothing goes: there are no more multiply-adds than were asked for"]
+        elif self.tau < 0:
             news = ["nothing goes: what is zero already would cost more accuracy than threshold.accuracy_drop allows"]
         else:
             news = [f"tau {self.tau:.4g}: {after:,} kernels of {before:,} stay"]
@@ -104,12 +113,15 @@ class ThresholdEntry(ActionEntry):
             news.append("their sides: " + ", ".join(f"{count:,} of {side}x{side}" for side, count in sorted(counts.items())))
         if self.target:
             less = 1 - self.target[1] / self.target[0]
-            rest = f": {100 * less:.0f} % less, for nothing that goes at one go comes nearer" if less > 0.01 else ""
+            rest = f": {100 * less:.0f} % less, no threshold around comes nearer" if less > 0.01 and self.tau >= 0 else ""
             news.append(f"asked for {self.target[0]:,} multiply-adds, left {self.target[1]:,}{rest}")
         if self.bodies:
             news.append(f"without a body now: {', '.join(self.bodies)}")
         if self.emptied:
             news.append(f"would be empty, and kept the strongest filter: {', '.join(self.emptied)}")
+        if self.held:
+            why = "convolutions in groups, or kernels that do not fit their map when cropped"
+            news.append(f"zeros stay, and may grow again, in {', '.join(self.held)}: {why}")
         if self.split:
             news.append(f"branches by side, measured or asked for: {', '.join(self.split)}")
         return {**super().as_dict(), "news": news}

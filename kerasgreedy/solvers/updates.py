@@ -14,7 +14,7 @@ from kerasgreedy.nn.penalties import Penalty
 from kerasgreedy.nn.structured import Entering, RelaxedCost
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.runs.state import Extra
-from kerasgreedy.spec.regularizers import PENALTIES, Limit
+from kerasgreedy.spec.regularizers import L1, PENALTIES, GroupLasso, Limit, NestedGroupLasso
 
 Gradients: TypeAlias = list[tf.Tensor]
 
@@ -113,14 +113,26 @@ class Decay(Update):
 
 
 class Regularized(Update):
-    """A penalty on kernels: its subgradient before the optimiser, or its proximal map at the learning rate after it."""
+    """A penalty on kernels: its subgradient before the optimiser, or its proximal map after it.
+
+    Momentum adds up gradients to 1 / (1 - momentum) of one, and the map comes after that: it is taken at so many times the
+    learning rate. So a point at rest is one where the gradient of the loss and a subgradient of weight * penalty cancel, as
+    without momentum.
+    """
 
     def __init__(self, penalty: Penalty, setting: Setting, kernels: Mapping[str, keras.Variable]):
         self._penalty, self._setting, self._kernels = penalty, setting, kernels
+        self._gain = 1.0 / (1.0 - getattr(setting.phase.training.optimizer, "momentum", 0.0))
         # What is penalised is a kernel times these, filter by filter.
         self._scales = setting.scales(kernels) if penalty.settings.acts_on == "scaled_kernel" else {}
         with setting.strategy.scope():
             self._due = tf.Variable(True, trainable=False)  # of a map that is taken after some steps only
+
+    @property
+    def reach(self) -> int:
+        """How much of a kernel one term of the penalty is of, from entries up."""
+        kinds = (L1, NestedGroupLasso, GroupLasso)
+        return next((place for place, kind in enumerate(kinds) if isinstance(self._penalty.settings, kind)), len(kinds))
 
     def on_gradients(self, gradients: Gradients, variables: Sequence[keras.Variable]) -> Gradients:
         if self._penalty.is_proximal:
@@ -138,7 +150,7 @@ class Regularized(Update):
     def on_variables(self, rate: tf.Tensor) -> None:
         if self._penalty.is_proximal:
             for kernel in self._kernels.values():
-                self._setting.strategy.extended.update(kernel.value, self._shrink, args=(rate,))
+                self._setting.strategy.extended.update(kernel.value, self._shrink, args=(rate * self._gain,))
 
     def _shrink(self, kernel: Any, rate: tf.Tensor) -> Any:
         value, every = tf.convert_to_tensor(kernel), self._penalty.every
@@ -234,7 +246,10 @@ def updates_of(setting: Setting, *others: Update | None) -> list[Update]:
     updates: list[Update] = []
     if training.optimizer.coupled_decay:
         updates.append(Decay(setting))
-    updates += [Regularized(penalty, setting, kernels) for penalty, kernels in penalties_of(setting)]
+    # Maps of several penalties on a kernel are that of their sum in this order: entries, nested groups, whole filters.
+    regularized = [Regularized(penalty, setting, kernels) for penalty, kernels in penalties_of(setting)]
+    regularized.sort(key=lambda each: each.reach)
+    updates += regularized
     updates += [OnSides(settings, setting) for settings in training.regularizers if settings.of_batches]
     if training.clip_norm:
         updates.append(Clip(setting, training.clip_norm))

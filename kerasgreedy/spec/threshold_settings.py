@@ -1,9 +1,11 @@
 """Settings of the removal of what a structured penalty has made small."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from kerasgreedy.errors import PlanError
 from kerasgreedy.spec.pruning_settings import FineTune, share_or
 from kerasgreedy.spec.regularizers import Complexity, GroupLasso, Limit, NestedGroupLasso, Norm, OfFilters, On, Which
 from kerasgreedy.spec.strict import Count, Strict, fault, faults
@@ -35,7 +37,11 @@ class KernelThreshold(Strict):
     multiply_adds: Annotated[int | float, share_or("multiply-adds")] | None = Field(
         None, description="the smallest tau that leaves at most this share, or number, of multiply-adds; as of `prune`"
     )
-    of: Which | None = Field(None, description="which layers, as of a regularizer; default: those of the one that trained")
+    of: Which | None = Field(
+        None,
+        description="which layers, as of a regularizer; default: those of the one that trained; where several did, and differ in "
+        "this or in what follows, it has to be said",
+    )
     groups: KernelGroups | None = Field(
         None, description="what has a norm: the `kernel`, or its nested `half_rings` or `rings`; default: as the regularizer"
     )
@@ -76,20 +82,35 @@ class KernelThreshold(Strict):
         own = self.fine_tune.over(training)
         return own if self.fine_tune.regularizers is not None else own.model_copy(update={"regularizers": []})
 
-    def measure(self, training: Training) -> "Measure":
-        """What norms are taken of, where settings left out follow the first regularizer of filters that trained."""
-        trained = next((each for each in training.regularizers if isinstance(each, OfFilters | Complexity)), None)
+    def measure(self, trained: Sequence[Limit]) -> "Measure":
+        """What norms are taken of, where settings left out follow the regularizer of filters that trained.
+
+        Raises:
+            PlanError: there were several, which say different things.
+        """
+        ways = [each for each in trained if isinstance(each, OfFilters | Complexity)]
         inherited: dict[str, Any] = {"of": "hidden", "groups": "kernel", "norm": "l2", "on": "kernel"}
-        if trained is not None:
-            inherited |= {"of": trained.of, "norm": trained.norm, "on": trained.acts_on}
-            inherited["groups"] = trained.groups if isinstance(trained, NestedGroupLasso | Complexity) else "kernel"
-            if inherited["of"] == "all":  # logits stay
-                inherited["of"] = "hidden"
         own = {key: value for key in inherited if (value := getattr(self, key)) is not None}
+        for key in inherited:
+            values = list({str(value): value for value in (_inherited(way, key) for way in ways)}.values())
+            if len(values) > 1 and key not in own and not (key == "groups" and own.get("on") == "scale"):
+                said = " and ".join(f"'{value}'" if isinstance(value, str) else str(value) for value in values)
+                message = f"the regularizers that trained say {said}, and one threshold is about one of them; say threshold.{key}"
+                raise PlanError(("threshold", key), message)
+            inherited[key] = values[0] if values else inherited[key]
         chosen = {**inherited, **own}
         if chosen["on"] == "scale" and self.groups is None:  # a scale has no places
             chosen["groups"] = "kernel"
         return Measure(**chosen)
+
+
+def _inherited(way: OfFilters | Complexity, key: str) -> Any:
+    if key == "groups":
+        return way.groups if isinstance(way, NestedGroupLasso | Complexity) else "kernel"
+    if key == "on":
+        return way.acts_on
+    value = getattr(way, key)
+    return "hidden" if value == "all" else value  # logits stay
 
 
 class Measure(Limit):

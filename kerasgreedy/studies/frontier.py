@@ -57,6 +57,9 @@ def frontier(
     with runs.opened():
         _same_study(study, runs, job)
         for seed in study.seeds:
+            for name in plain_specs(study, place):
+                _check_epochs(study, recipe, runs, f"{name}_seed_{seed}")
+        for seed in study.seeds:
             before: Path | None = None
             for alpha in study.alphas:
                 before = _one_alpha(study, recipe, runs, alpha, seed, before) or before
@@ -76,6 +79,11 @@ def _checked(study: Frontier) -> Recipe:
         )
     if recipe.value.threshold is None:
         raise InputError("frontier: the recipe has no 'threshold', so nothing would be removed; give one, such as {tau: 0}")
+    if any(changes.regularizers is not None for changes in recipe.value.phases.values()):
+        raise InputError(
+            "frontier: the recipe's 'phases' have regularizers, which training.regularizers, whose weight is swept, would not "
+            "change; allowed: those of training alone"
+        )
     if recipe.value.strategy not in STRATEGIES:
         message = (
             f"received strategy '{recipe.value.strategy}'; a network is trained on as a whole; allowed: {', '.join(STRATEGIES)}"
@@ -132,13 +140,6 @@ def _one_plain(study: Frontier, recipe: Recipe, runs: StudyFolder, name: str, sp
         first = runs.path / run_name(study.alphas[0], seed) / "trained"
         _write_narrower(first, float(name.removeprefix("narrower_")), Path(spec))
     epochs = study.plain_epochs or planned_epochs(study, recipe)
-    if (runs.path / own / "results.json").is_file():
-        had = read_json(runs.path / own / "results.json")["epochs"]
-        if had != epochs:
-            message = (
-                f"{runs.path / own}: was trained for {had} epochs, and this sweep asks for {epochs}; say --plain-epochs {had}"
-            )
-            raise WorkdirError(message + ", or take another folder")
     sets = [
         *(each.text for each in split_overrides(study.overrides)[1]),  # those of the spec are in what was trained
         "recipe.training.regularizers=[]",
@@ -147,6 +148,16 @@ def _one_plain(study: Frontier, recipe: Recipe, runs: StudyFolder, name: str, sp
         f"recipe.training.epochs={epochs}",
     ]
     runs.train(own, spec, study.recipe, sets)
+
+
+def _check_epochs(study: Frontier, recipe: Recipe, runs: StudyFolder, name: str) -> None:
+    """Refuses, before anything is trained, a plain network that has had other epochs than this sweep would give it."""
+    epochs = study.plain_epochs or planned_epochs(study, recipe)
+    if runs.is_done(name):
+        had = read_json(runs.path / name / "results.json")["epochs"]
+        if had != epochs:
+            message = f"{runs.path / name}: was trained for {had} epochs, and this sweep asks for {epochs}"
+            raise WorkdirError(f"{message}; say --plain-epochs {had}, or take another folder")
 
 
 def _write_narrower(trained: Path, share: float, path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.coupling import Place
-from kerasgreedy.graph.shrink_steps import Rewriting, mixed, steps
+from kerasgreedy.graph.shrink_steps import Rewriting, held, mixed, steps
 from kerasgreedy.graph.thresholding import Thresholded, pattern, sides
 from kerasgreedy.kernel_groups import group_count, side_left
 from kerasgreedy.network.evaluation import Evaluator
@@ -20,6 +20,8 @@ from kerasgreedy.train.performing import Doing, Outcome, sizes, validation_score
 # Thresholds that are reported before one is chosen, and halvings of the interval in which the largest allowed one lies.
 SWEEP, HALVINGS = 12, 5
 NOTHING = -1.0  # below every norm
+# A budget is met so nearly, or as many thresholds on both sides are tried as well.
+NEAR, AROUND = 0.01, 200
 
 
 def threshold(action: ThresholdAction, doing: Doing) -> Outcome:
@@ -38,6 +40,7 @@ class _Thresholding:
         self.all_norms = np.unique([norm for filters in self.norms.values() for filter_ in filters for norm in filter_])
         self._evaluator = Evaluator(self.network, [self.depth], doing.strategy)
         self._looked: dict[float, float] = {}
+        self._costs: dict[int, int] = {}
 
     def outcome(self) -> Outcome:
         action = self.action
@@ -62,6 +65,7 @@ class _Thresholding:
             bodies=["/".join(place) for place in found.bodies],
             emptied=["/".join(place) for place in found.emptied],
             split=["/".join(place) for place in split],
+            held=["/".join(place) for place in self._held(found)],
             zero_share=self._zero_share(),
             validation={"before": before, "after": after} if before else None,
         )
@@ -75,9 +79,10 @@ class _Thresholding:
     def _steps(self, found: Thresholded, split: list[Place]) -> list[Rewriting]:
         return steps(self.spec, found, self.groups, self.action.touches, split)
 
-    def _cost(self, found: Thresholded) -> int:
+    def _cost(self, found: Thresholded, padded: bool | None = None) -> int:
         """Multiply-adds of what a budget counts; with kernels of different sides as the settings say, or as branches."""
-        split = [] if self.action.sizes == "padded" else list(mixed(self.spec, found, self.groups, self.action.touches))
+        padded = self.action.sizes == "padded" if padded is None else padded
+        split = [] if padded else list(mixed(self.spec, found, self.groups, self.action.touches))
         return self._left(self._steps(found, split))
 
     def _left(self, rewritings: list[Rewriting]) -> int:
@@ -107,9 +112,11 @@ class _Thresholding:
         return low
 
     def _for_budget(self, budget: float) -> float:
-        """The smallest norm that is a threshold within the budget."""
+        """The threshold that leaves most within the budget, of equal ones the smallest."""
         begun = counted_cost(self.arch, self.action.counted)
         limit = budget if isinstance(budget, int) else begun * budget
+        if begun <= limit and self.action.of_one_block and isinstance(budget, int):
+            return NOTHING  # the same number for every block: some have less from the start
         if begun <= limit:
             raise AmountError("multiply_adds", f"received {budget:,}; there are {begun:,} already; allowed: fewer", "threshold")
         least = self._cost(self._pattern(float(self.all_norms[-1])))
@@ -120,11 +127,26 @@ class _Thresholding:
             )
             message += f"not regularised stays; nearest: {least:,} multiply-adds, {share:g} of {begun:,}"
             raise AmountError("multiply_adds", message, "threshold")
+        return self._within(limit)
+
+    def _within(self, limit: float) -> float:
+        """The threshold that leaves most within a number of multiply-adds that the largest one is within."""
         low, high = 0, len(self.all_norms) - 1
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._cost(self._pattern(float(self.all_norms[middle]))) <= limit else (middle + 1, high)
-        return float(self.all_norms[low])
+            low, high = (low, middle) if self._at(middle) <= limit else (middle + 1, high)
+        if self._at(low) >= (1 - NEAR) * limit:
+            return float(self.all_norms[low])
+        # Costs need not fall with every threshold: multiples of `round_to`, and kernels that cannot be cropped, come and go.
+        around = range(max(0, low - AROUND), min(len(self.all_norms), low + AROUND))
+        within = [place for place in around if self._at(place) <= limit]
+        return float(self.all_norms[max(within, key=lambda place: (self._at(place), -place))])
+
+    def _at(self, place: int) -> int:
+        """Multiply-adds that the threshold at a place among all norms leaves."""
+        if place not in self._costs:
+            self._costs[place] = self._cost(self._pattern(float(self.all_norms[place])))
+        return self._costs[place]
 
     def _target(self, rewritings: list[Rewriting]) -> tuple[int, int] | None:
         budget = self.action.settings.multiply_adds
@@ -152,6 +174,7 @@ class _Thresholding:
             "sides": left,
             "bodies": len(found.bodies),
             "multiply_adds": self._cost(found),
+            "multiply_adds_padded": self._cost(found, padded=True),
             "accuracy": self._accuracy(tau) if len(self._doing.pipeline.parts["validation"]) else None,
         }
 
@@ -182,15 +205,22 @@ class _Thresholding:
                 chosen.append(place)
         return chosen
 
+    def _held(self, found: Thresholded) -> dict[Place, int]:
+        return held(self.spec, found, self.groups, self.action.touches)
+
     def _filters(self, found: Thresholded) -> dict[str, list[int]]:
-        whole = self._whole(found)
-        return {"/".join(place): [len(gone), sum(count < whole[place] for count in gone)] for place, gone in found.gone.items()}
+        whole, stay = self._whole(found), self._held(found)
+        left = {place: sum(count < whole[place] for count in gone) for place, gone in found.gone.items()} | stay
+        return {"/".join(place): [len(gone), left[place]] for place, gone in found.gone.items()}
 
     def _sides(self, found: Thresholded) -> dict[str, dict[str, int]]:
-        side, whole = sides(self.arch, found.gone), self._whole(found)
+        side, whole, stay = sides(self.arch, found.gone), self._whole(found), self._held(found)
         result: dict[str, dict[str, int]] = {}
         for place, gone in found.gone.items():
             own = result.setdefault("/".join(place), {})
+            if place in stay:
+                own[str(side[place])] = stay[place]
+                continue
             for count in sorted(count for count in gone if count < whole[place]):
                 key = str(side_left(side[place], count, self.groups))
                 own[key] = own.get(key, 0) + 1

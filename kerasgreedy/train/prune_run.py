@@ -9,6 +9,8 @@ import yaml
 
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.errors import InputError
+from kerasgreedy.plan.preparation import Job
+from kerasgreedy.plan.stages import phases_of
 from kerasgreedy.runs.open_run import open_job
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.sparsity import from_tfmot
@@ -157,6 +159,8 @@ def smaller_run(
              "training.init": "fresh", "cache.store": "auto", "prefix_precision": None, "phases": {}}  # fmt: skip
     texts["data"] = job.recipe.data.model_dump(mode="json", exclude_none=True)  # as the run went on with it
     texts["threshold" if section == "prune" else "prune"] = None
+    if section == "threshold":
+        texts["training.regularizers"] = _trained_by(job)  # phases of their own are taken back, and with them theirs
     for key, value in settings.items():
         texts[f"{section}.{key}"] = value
     spec = folder.network_spec
@@ -166,6 +170,15 @@ def smaller_run(
     ]
     place = out or here.with_name(f"{here.name}-{'pruned' if section == 'prune' else 'thresholded'}")
     return train_spec(spec, folder.path / "recipe.yaml", [*base, *overrides], place, data, strategy, quiet, devices)
+
+
+def _trained_by(job: Job) -> list[dict[str, Any]]:
+    """The regularizers of a run's phases; those that differ in their weight alone once."""
+    found = {}
+    for phase in phases_of(job.phases):
+        for each in phase.training.regularizers:
+            found[each.model_copy(update={"weight": 1.0}).model_dump_json()] = each.model_dump(mode="json")
+    return list(found.values())
 
 
 def _yaml(value: Any) -> str:

@@ -126,6 +126,7 @@ def test_bad_alphas(text):
         ({"overrides": ("threshold=null",)}, "the recipe has no 'threshold'"),
         ({"overrides": ("strategy=greedy",)}, "received strategy 'greedy'"),
         ({"spec": "resnet20_cifr"}, "resnet20_cifar"),
+        ({"overrides": ("phases={end_to_end: {regularizers: []}}",)}, "'phases' have regularizers"),
     ],
 )
 def test_bad_input(study, tmp_path, more, message):
@@ -157,7 +158,8 @@ def test_nothing_of_another_study_is_taken(study, tmp_path):
     assert [net["epochs"] for net in two["nets"]] == [3, 4] and two["plain"][0]["epochs"] == 1
     assert two["nets"][0] == one[0]
     with pytest.raises(WorkdirError, match="say --plain-epochs 1"):
-        frontier(study(references=()), tmp_path / "F", quiet=True)
+        frontier(study(alphas=(0.1, 3.0, 5.0), references=()), tmp_path / "F", quiet=True)
+    assert not (tmp_path / "F/alpha_5.0_seed_0").exists()  # before it trains anything
     recipe = tmp_path / "r.yaml"
     recipe.write_text(recipe.read_text().replace("learning_rate: 0.1", "learning_rate: 0.2"))
     with pytest.raises(WorkdirError, match="contents of spec and recipe"):

@@ -126,6 +126,18 @@ def test_a_finished_run_and_the_command(documents, tmp_path, monkeypatch, capsys
     assert results["phases"][0]["filters"]["block_1/conv_1"][1] % 2 == 0
 
 
+def test_a_number_of_multiply_adds_for_every_block_leaves_those_that_have_less(documents, tmp_path):
+    """The first block is under it from the start, the second one is not: no reason to end the run."""
+    spec = tmp_path / "two.yaml"
+    spec.write_text("name: t\nblocks: [{conv: 4}, {conv: 8}]\nauxiliary_head: {layers: [{global_avg_pool: true}]}\n")
+    sets = ["strategy=greedy", "training.epochs=1", "threshold={multiply_adds: 8000, groups: kernel}"]
+    run = train_spec(spec, documents[1], sets, tmp_path / "run", quiet=True)
+    one, two = entry_of(run, "threshold_block_1"), entry_of(run, "threshold_block_2")
+    assert one["tau"] < 0 and one["filters"] == {"block_1/conv_1": [4, 4]}
+    assert one["news"][0] == "nothing goes: there are no more multiply-adds than were asked for"
+    assert two["tau"] >= 0 and two["target"][1] <= 8000 < two["multiply_adds"][0]
+
+
 def test_nothing_goes_where_what_is_zero_costs_too_much(documents, tmp_path, monkeypatch):
     monkeypatch.setattr(performing_threshold._Thresholding, "_accuracy", lambda self, tau: 0.0)
     run = train_spec(*documents, ["training.epochs=1", "threshold={accuracy_drop: 0.01}"], tmp_path / "run", quiet=True)
