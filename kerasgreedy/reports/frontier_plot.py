@@ -1,14 +1,18 @@
 """A frontier of architectures as pictures, from the contents of `frontier.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kerasgreedy.kernel_groups import Groups, group_count, levels
 from kerasgreedy.reports.costs import count
 from kerasgreedy.reports.figures import new_figure, write_figure
 
 GROUPS: tuple[Groups, ...] = ("half_rings", "rings")
+# Layers and kernels in one picture.
+ROWS, COLUMNS = 8, 16
 
 
 def envelope(nets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -100,18 +104,53 @@ def draw_sides(nets: Sequence[dict[str, Any]]) -> Any:
 
 
 def draw_correlations(nets: Sequence[dict[str, Any]]) -> Any:
-    """Mean |correlation| of pairs of kernels, over all layers, against alpha."""
-    figure = new_figure(6, 4)
+    """Mean |correlation| of pairs of kernels, over all layers, along the training of each sequence of alphas."""
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     for seed in sorted({net["seed"] for net in nets}):
-        own = [net for net in nets if net["seed"] == seed and net["correlations"]]
-        heights = [sum(net["correlations"].values()) / len(net["correlations"]) for net in own]
-        axes.plot([net["alpha"] for net in own], heights, "o-", label=f"seed {seed}")
-    axes.set_xscale("log")
-    axes.set_xlabel("alpha")
-    axes.set_ylabel("mean |correlation| of pairs of kernels in a layer")
+        own = [net for net in nets if net["seed"] == seed]
+        heights = [value for net in own for value in net["correlations"]]
+        axes.plot(range(1, len(heights) + 1), np.array(heights, float), ".-", label=f"seed {seed}")
+        ends = np.cumsum([len(net["correlations"]) for net in own])
+        for net, end in zip(own, ends, strict=True) if seed == nets[0]["seed"] else ():
+            axes.axvline(end + 0.5, color="0.8", linewidth=0.8, zorder=0)
+            place = (end + 0.5, 1.0)
+            text = f"{net['alpha']:g} "
+            axes.annotate(text, place, xycoords=axes.get_xaxis_transform(), rotation=90, fontsize=7, ha="right", va="top")
+    axes.set_xlabel("epoch of the sequence (grey: where an alpha ends)")
+    axes.set_ylabel("mean |correlation| of pairs of kernels")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    return figure
+
+
+def draw_kernels(kernels: Mapping[str, np.ndarray], title: str) -> Any:
+    """Kernels of some layers, mean over input channels: a row for each layer, the strongest first; what is zero is white.
+
+    Args:
+        kernels: layer -> (side, side, channels, filters).
+    """
+    chosen = list(kernels)[:: -(-len(kernels) // ROWS)]
+    columns = min(COLUMNS, max(kernels[layer].shape[-1] for layer in chosen))
+    figure = new_figure(1.6 + 0.5 * columns, 0.8 + 0.62 * len(chosen))
+    rows = figure.subplots(len(chosen), columns, squeeze=False)
+    for row, layer in zip(rows, chosen, strict=True):
+        kernel = kernels[layer].astype(np.float64)
+        norms = np.sqrt(np.square(kernel).sum((0, 1, 2)))
+        for axes, index in zip(row, np.argsort(-norms, kind="stable"), strict=False):
+            zero = np.abs(kernel[..., index]).max(-1) == 0
+            shown = np.ma.masked_array(kernel[..., index].mean(-1), zero)
+            most = float(np.abs(shown).max()) if not zero.all() else 1.0
+            axes.imshow(shown, cmap="PuOr", vmin=-most or -1.0, vmax=most or 1.0)
+        for axes in row:
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_color("0.8")
+        for axes in row[len(norms) :]:
+            axes.axis("off")
+        words = f"{layer}\n{np.count_nonzero(norms)} of {len(norms)}"
+        row[0].set_ylabel(words, fontsize=7, rotation=0, ha="right", va="center")
+    figure.suptitle(title, fontsize=9)
     return figure
 
 

@@ -7,6 +7,7 @@ from kerasgreedy.graph.penalised import entering, penalised
 from kerasgreedy.graph.thresholding import sides
 from kerasgreedy.kernel_groups import group_count, side_left
 from kerasgreedy.network.build import Network
+from kerasgreedy.network.correlation import mean_correlation
 from kerasgreedy.network.shrinking import norms_of
 from kerasgreedy.plan.stages import Phase
 from kerasgreedy.spec.regularizers import Complexity, GroupLasso, NestedGroupLasso
@@ -18,8 +19,8 @@ def sparsity_of(phase: Phase, network: Network) -> dict[str, Any]:
 
     Returns:
         `component/layer` -> `kernels` that are not zero, `of` so many; `sides`, side -> how many of these; `norm`, the sum of the
-        norms of whole kernels; `multiply_adds` by eq. (10) of the paper, of the channels that anything makes. Empty where no such
-        penalty acts.
+        norms of whole kernels; `correlation`, see `mean_correlation`; `multiply_adds` by eq. (10) of the paper, of the channels
+        that anything makes. Empty where no such penalty acts.
     """
     left: dict[str, list[int]] = {}
     norms: dict[str, float] = {}
@@ -52,12 +53,14 @@ def _figures(network: Network, left: Mapping[str, Sequence[int]], norms: Mapping
     result = {}
     for key, (area, split, made_by) in entering(network.architecture, list(left)).items():
         alive = [each for each in left[key] if each]
+        kernel = network.arrays(key.partition("/")[0])[f"{key}/kernel"]
         channels = sum(not made or any(left[layer][index] for layer, index in made) for made in made_by)
         result[key] = {
             "kernels": len(alive),
             "of": len(left[key]),
             "sides": {str(each): alive.count(each) for each in sorted(set(alive))},
             "norm": norms[key],
+            "correlation": mean_correlation(kernel),
             "multiply_adds": area * channels * sum(each**2 for each in alive) // split,
         }
     return result

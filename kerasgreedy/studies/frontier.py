@@ -14,8 +14,11 @@ from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.files import user_path, write_atomically
 from kerasgreedy.graph.coupling import find_coupling
 from kerasgreedy.graph.rewriting import without
+from kerasgreedy.graph.tree import leaves
 from kerasgreedy.plan.amounts import Ranking, selectable
 from kerasgreedy.plan.preparation import Job, prepare
+from kerasgreedy.reports.figures import write_figure
+from kerasgreedy.reports.frontier_plot import draw_kernels
 from kerasgreedy.runs.open_run import open_job
 from kerasgreedy.runs.workdir import Workdir
 from kerasgreedy.spec.load import dump, load
@@ -26,6 +29,7 @@ from kerasgreedy.strict_json import as_json, read_json
 from kerasgreedy.studies.frontier_range import Frontier, plain_specs, planned_epochs, run_name
 from kerasgreedy.studies.frontier_table import write_table
 from kerasgreedy.studies.study_folder import STUDY, StudyFolder
+from kerasgreedy.train.entry_points import load_network
 from kerasgreedy.train.prune_run import smaller_run
 
 STRATEGIES = ("end_to_end", "deep_supervision", "decoupled")
@@ -130,7 +134,22 @@ def _one_alpha(study: Frontier, recipe: Recipe, runs: StudyFolder, alpha: float,
         f"{name}/net",
         lambda place: smaller_run(trained, "threshold", settings, 0, "all", [], place, None, None, runs.quiet, None, False, None),
     )
+    if not (trained.parent / "kernels.png").exists():
+        _draw_kernels(trained, f"{name}: learnt kernels, each by its own scale; white is zero")
     return trained
+
+
+def _draw_kernels(run: Path, title: str) -> None:
+    """A picture of the kernels of a run's convolutions, beside it."""
+    network, kernels = load_network(run), {}
+    for block in network.architecture.blocks:
+        arrays = network.arrays(block.name)
+        for key in (f"{block.name}/{node.name}" for node in leaves(block.nodes)):
+            kernel = arrays.get(f"{key}/kernel")
+            if kernel is not None and kernel.ndim == 4 and kernel.shape[0] > 1:
+                kernels[key] = kernel
+    if kernels:
+        write_figure(run.parent / "kernels.png", lambda: draw_kernels(kernels, title))
 
 
 def _one_plain(study: Frontier, recipe: Recipe, runs: StudyFolder, name: str, spec: str, seed: int) -> None:

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from kerasgreedy.files import write_atomically
 from kerasgreedy.reports.frontier_plot import plot_frontier
-from kerasgreedy.reports.run_files import last_validation
+from kerasgreedy.reports.run_files import last_validation, read_metrics
 from kerasgreedy.spec.load import load_recipe
 from kerasgreedy.strict_json import as_json, read_json
 from kerasgreedy.studies.frontier_range import Frontier, plain_specs, run_name
-from kerasgreedy.studies.kernels import kernel_correlations
 
 TABLE = "frontier.json"
 
@@ -45,7 +45,6 @@ def _net(own: Path) -> dict[str, Any]:
     kept = {key: entry[key] for key in ("tau", "filters", "sides", "bodies", "emptied", "zero_share")}
     latency = {batch: {key: found[key] for key in ("ratio", "ratio_low", "ratio_high")}
                for batch, found in net["pruned"]["after"]["latency"].items() if "ratio" in found}  # fmt: skip
-    correlations = kernel_correlations(own / "trained")
     return {
         "run": f"{own.name}/net",
         "epochs": _epochs(net, own / "net"),
@@ -53,8 +52,18 @@ def _net(own: Path) -> dict[str, Any]:
         **whole,
         **kept,
         "latency": latency,
-        "correlations": correlations,
+        "correlations": _correlations(own / "trained"),
     }
+
+
+def _correlations(run: Path) -> list[float | None]:
+    """By epoch, the mean over layers of how alike their kernels are."""
+    found: list[float | None] = []
+    for record in read_metrics(run):
+        if record["split"] == "train":
+            values = [each["correlation"] for each in record.get("sparsity", {}).values() if each.get("correlation") is not None]
+            found.append(fmean(values) if values else None)
+    return found
 
 
 def _figures(results: dict[str, Any]) -> dict[str, Any]:

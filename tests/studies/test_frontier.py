@@ -9,11 +9,11 @@ from conftest import stop_at
 
 from kerasgreedy.errors import InputError, KerasgreedyError, Stopped, WorkdirError
 from kerasgreedy.graph.architecture import architecture
+from kerasgreedy.network.correlation import mean_correlation
 from kerasgreedy.reports import frontier_plot
 from kerasgreedy.spec.load import load_spec
 from kerasgreedy.studies.frontier import frontier
 from kerasgreedy.studies.frontier_range import Frontier, alphas_of
-from kerasgreedy.studies.kernels import mean_correlation
 from kerasgreedy.train.entry_points import load_network
 
 SPEC = """
@@ -82,10 +82,10 @@ def test_runs_and_figures_and_the_same_after_three_stops(study, tmp_path, monkey
 def test_pictures_hold_the_figures():
     nets = [
         {"alpha": 0.1, "seed": 0, "multiply_adds": 400, "top1": 0.9, "validation": 0.8, "filters": {"a/b": [4, 4], "a/c": [6, 6]},
-         "sides": {"a/b": {"3": 4}, "a/c": {"3": 6}}, "correlations": {"a/b": 0.2, "a/c": 0.4}},
+         "sides": {"a/b": {"3": 4}, "a/c": {"3": 6}}, "correlations": [0.5, 0.3]},
         {"alpha": 1.0, "seed": 0, "multiply_adds": 200, "top1": 0.7, "validation": 0.85,
          "filters": {"a/b": [4, 2], "a/c": [6, 5]}, "sides": {"a/b": {"3": 1, "1": 1}, "a/c": {"1": 5}},
-         "correlations": {"a/b": 0.1}},
+         "correlations": [None, 0.1]},
     ]  # fmt: skip
     assert [net["alpha"] for net in frontier_plot.envelope(nets)] == [1.0]  # by validation data
     drawn = frontier_plot.draw_frontier(nets, [{"name": "narrower 0.5", "multiply_adds": 100, "top1": 0.6}]).axes[0]
@@ -93,11 +93,29 @@ def test_pictures_hold_the_figures():
     sides = frontier_plot.draw_sides(nets).axes
     assert [list(line.get_ydata()) for line in sides[1].lines] == [[0, 0], [1, 5]]
     heights = frontier_plot.draw_correlations(nets).axes[0].lines[0].get_ydata()
-    np.testing.assert_allclose(heights, [0.3, 0.1])
+    np.testing.assert_allclose(heights, [0.5, 0.3, np.nan, 0.1])
     bands = frontier_plot.draw_widths(nets).axes[0].collections
     assert bands[1].get_paths()[0].vertices[:, 1].max() == 2.5
     titles = [axis.get_title() for axis in frontier_plot.draw_groups(5).axes]
     assert [title for title in titles if title] == ["G1: 9", "G2: 16", "G3: 21", "G4: 24", "G5: 25", "G1: 16", "G2: 24", "G3: 25"]
+
+
+def test_kernels_are_drawn_by_their_strength_and_zeros_are_white():
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 4))
+    kernel[..., 1] = 0
+    kernel[0, :, :, 2] = 0
+    kernel[..., 3] *= 9
+    figure = frontier_plot.draw_kernels({"a/b": kernel, "a/c": kernel[..., :2]}, "t")
+    shown = [[axes.images[0].get_array() for axes in figure.axes[row : row + 4] if axes.images] for row in (0, 4)]
+    assert [len(each) for each in shown] == [4, 2]
+    np.testing.assert_allclose(shown[0][0], kernel[..., 3].mean(-1))
+    assert [int(each.mask.sum()) for each in shown[0]] == [0, 0, 3, 9] or [int(each.mask.sum()) for each in shown[0]] == [
+        0,
+        3,
+        0,
+        9,
+    ]
+    assert figure.axes[0].get_ylabel() == "a/b\n3 of 4" and figure.axes[4].get_ylabel() == "a/c\n1 of 2"
 
 
 def test_mean_correlation_by_numpy():
