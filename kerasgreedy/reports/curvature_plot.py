@@ -66,6 +66,7 @@ def draw_convexity(found: dict[str, Any]) -> Any:
         axes.set_xlabel("first direction", fontsize=8)
         axes.set_ylabel("second direction", fontsize=8)
         axes.tick_params(labelsize=8)
+        axes.locator_params(nbins=5)
     for axes in panels.flat[len(runs) :]:
         axes.axis("off")
     figure.colorbar(drawn, ax=panels, shrink=0.85, label="|smallest| / largest eigenvalue" + (", at most 1" if clipped else ""))
