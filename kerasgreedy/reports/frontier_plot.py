@@ -125,11 +125,14 @@ def draw_correlations(nets: Sequence[dict[str, Any]]) -> Any:
 
 
 def draw_kernels(kernels: Mapping[str, np.ndarray], title: str) -> Any:
-    """Kernels of some layers, mean over input channels: a row for each layer, the strongest first; what is zero is white.
+    """Kernels of some layers, mean over input channels: a row for each layer, the strongest first; what is zero is grey.
 
     Args:
         kernels: layer -> (side, side, channels, filters).
     """
+    import matplotlib
+
+    colours = matplotlib.colormaps["PuOr"].with_extremes(bad="0.55")
     chosen = list(kernels)[:: -(-len(kernels) // ROWS)]
     columns = min(COLUMNS, max(kernels[layer].shape[-1] for layer in chosen))
     figure = new_figure(1.6 + 0.5 * columns, 0.8 + 0.62 * len(chosen))
@@ -141,7 +144,7 @@ def draw_kernels(kernels: Mapping[str, np.ndarray], title: str) -> Any:
             zero = np.abs(kernel[..., index]).max(-1) == 0
             shown = np.ma.masked_array(kernel[..., index].mean(-1), zero)
             most = float(np.abs(shown).max()) if not zero.all() else 1.0
-            axes.imshow(shown, cmap="PuOr", vmin=-most or -1.0, vmax=most or 1.0)
+            axes.imshow(shown, cmap=colours, vmin=-most or -1.0, vmax=most or 1.0)
         for axes in row:
             axes.set_xticks([])
             axes.set_yticks([])

@@ -135,7 +135,7 @@ def _one_alpha(study: Frontier, recipe: Recipe, runs: StudyFolder, alpha: float,
         lambda place: smaller_run(trained, "threshold", settings, 0, "all", [], place, None, None, runs.quiet, None, False, None),
     )
     if not (trained.parent / "kernels.png").exists():
-        _draw_kernels(trained, f"{name}: learnt kernels, each by its own scale; white is zero")
+        _draw_kernels(trained, f"{name}: learnt kernels, each by its own scale; grey is zero")
     return trained
 
 

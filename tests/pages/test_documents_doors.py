@@ -85,9 +85,10 @@ def test_page_sparsity(page):
     assert "narrower 0.5" in swept.out and swept.out.count("alpha ") == 4
     page.says("`frontier.json` has the figures", "`widths.png` each layer's kernels", "`thresholds/<name>.json` holds all norms")
     table = json.loads(Path("runs/frontier/frontier.json").read_text())
-    assert [net["alpha"] for net in table["nets"]] == pytest.approx([1e-3, 0.004642, 0.02154, 0.1], rel=1e-3)
+    assert [net["alpha"] for net in table["nets"]] == pytest.approx([1e-4, 0.0004642, 0.002154, 0.01], rel=1e-3)
     drawn = {path.name for path in Path("runs/frontier").glob("*.png")}
     assert drawn == {"frontier.png", "widths.png", "sides.png", "correlations.png", "groups.png"}
+    assert len(list(Path("runs/frontier").glob("alpha_*/kernels.png"))) == 4
     assert len(json.loads(Path("runs/less/thresholds/threshold.json").read_text())["sweep"]) == 12
     page.says("5x5 have 9, 16, 21, 24, 25 places")
     assert group_places(5, "half_rings") == [9, 16, 21, 24, 25]

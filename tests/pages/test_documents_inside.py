@@ -34,4 +34,4 @@ def test_page_see_inside(page):
     assert names["losses"].shape == (3, 3) and np.isfinite(names["losses"]).all()
     assert names["maps"].shape == names["falls"].shape == (16, 32, 32) and names["pictures"].shape == (2, 32, 32, 3)
     assert names["ends"].largest >= names["ends"].smallest
-    page.says("`Points` refuses weights in 16 bits and models that are not built")
+    page.says("`Points` refuses weights in 16 bits, too, and models that are not built")

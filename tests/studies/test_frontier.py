@@ -100,7 +100,7 @@ def test_pictures_hold_the_figures():
     assert [title for title in titles if title] == ["G1: 9", "G2: 16", "G3: 21", "G4: 24", "G5: 25", "G1: 16", "G2: 24", "G3: 25"]
 
 
-def test_kernels_are_drawn_by_their_strength_and_zeros_are_white():
+def test_kernels_are_drawn_by_their_strength_and_zeros_are_masked():
     kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 4))
     kernel[..., 1] = 0
     kernel[0, :, :, 2] = 0
