@@ -1,13 +1,15 @@
 """`kerasgreedy explain`: which pixels answers rest on, and whether the maps mean something."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import keras
 import numpy as np
 
-from kerasgreedy.analysis.analysis import Analysis, Desk, Table
+from kerasgreedy.analysis.analysis import Analysis, Desk, Table, read_arrays
 from kerasgreedy.analysis.attribution import (
     curve,
     grad_cam,
@@ -26,6 +28,7 @@ from kerasgreedy.errors import InputError
 from kerasgreedy.network.build import Network
 from kerasgreedy.network.outputs import logits_of
 from kerasgreedy.reports.attribution_plot import draw_maps, draw_removal
+from kerasgreedy.reports.countdown import Countdown
 from kerasgreedy.reports.tables import percent
 from kerasgreedy.spec.analysis_settings import Explain
 
@@ -40,6 +43,8 @@ WORDS = {
 }
 
 
+# A network, and the block of it that Grad-CAM reads.
+Looked: TypeAlias = tuple[keras.Model, keras.layers.Layer]
 # Integrated gradients: what sums may miss of the rise of a logit, and steps at most.
 COMPLETE, MOST_STEPS = 1e-3, 4096
 
@@ -63,18 +68,12 @@ class ExplainAnalysis(Analysis[Explain]):
         maps: dict[str, NDArray[Any]] = {}
         found: dict[str, Any] = {}
         self._square = self._covered(min(images.shape[1:3]))
-        self._gap: float | None = None
+        trained = subject.model, subject.parts.network.blocks[block - 1]
+        digest = hashlib.sha256(images.tobytes() + classes.tobytes()).hexdigest()[:16]  # files may have changed meanwhile
         countdown = desk.countdown("methods", len(settings.methods))
         for method in settings.methods:
-            maps[method] = self._maps(method, subject.model, subject.parts.network.blocks[block - 1], images, classes)
-            again = self._maps(method, shuffled, blocks[block - 1], images, classes)
-            found[method] = {
-                **self._checked(subject.model, images, classes, maps[method]),
-                "shuffled": rank_correlation(maps[method], again),
-            }
-            if method == "integrated_gradients":
-                found[method] |= {"completeness_gap": self._gap, "steps": self._steps}
-            countdown.did()
+            made = partial(self._method, method, trained, (shuffled, blocks[block - 1]), images, classes)
+            maps[method], found[method] = _kept(desk, countdown, f"map_{method}_{digest}", made)
         found["random"] = self._checked(subject.model, images, classes, random_maps(images, settings.seed))
         self._pixels = subject.pixels(images)
         self._shown = maps
@@ -143,16 +142,27 @@ class ExplainAnalysis(Analysis[Explain]):
         pipeline = subject.parts.pipeline
         return (images - pipeline.mean) / pipeline.deviation, [None] * len(images), [Path(file).name for file in settings.images]
 
+    def _method(
+        self, method: str, trained: Looked, shuffled: Looked, images: "NDArray[Any]", classes: "NDArray[Any]"
+    ) -> tuple["NDArray[np.float64]", dict[str, Any]]:
+        """Maps, and the checks of them."""
+        maps, facts = self._maps(method, trained, images, classes)
+        again, _ = self._maps(method, shuffled, images, classes)
+        return maps, {**self._checked(trained[0], images, classes, maps), "shuffled": rank_correlation(maps, again), **facts}
+
     def _maps(
-        self, method: str, model: keras.Model, block: keras.layers.Layer, images: "NDArray[Any]", classes: "NDArray[Any]"
-    ) -> "NDArray[np.float64]":
+        self, method: str, looked: Looked, images: "NDArray[Any]", classes: "NDArray[Any]"
+    ) -> tuple["NDArray[np.float64]", dict[str, Any]]:
+        model, block = looked
         if method == "grad_cam":
-            return grad_cam(model, images, classes, block)
+            return grad_cam(model, images, classes, block), {}
         if method == "integrated_gradients":
             return self._integrated(model, images, classes)
-        return occlusion(model, images, classes, *self._square)
+        return occlusion(model, images, classes, *self._square), {}
 
-    def _integrated(self, model: keras.Model, images: "NDArray[Any]", classes: "NDArray[Any]") -> "NDArray[np.float64]":
+    def _integrated(
+        self, model: keras.Model, images: "NDArray[Any]", classes: "NDArray[Any]"
+    ) -> tuple["NDArray[np.float64]", dict[str, Any]]:
         """Sizes by pixel; steps are doubled until the sums are the rise of the logit to 1e-3 of the largest rise, or too many."""
         rise = scores(model, images, classes) - scores(model, np.zeros_like(images), classes)
         steps = self.settings.steps
@@ -162,9 +172,7 @@ class ExplainAnalysis(Analysis[Explain]):
             if gap <= COMPLETE or 2 * steps > MOST_STEPS:
                 break
             steps *= 2
-        if self._gap is None:
-            self._gap, self._steps = gap, steps
-        return np.abs(signed).sum(-1)
+        return np.abs(signed).sum(-1), {"completeness_gap": gap, "steps": steps}
 
     def _checked(
         self, model: keras.Model, images: "NDArray[Any]", classes: "NDArray[Any]", maps: "NDArray[np.float64]"
@@ -175,6 +183,21 @@ class ExplainAnalysis(Analysis[Explain]):
             each = curve(model, images, classes, maps, kind)
             found[kind], found[f"{kind}_curve"] = each.mean(1).tolist(), each.mean(0).tolist()
         return found
+
+
+def _kept(
+    desk: Desk, countdown: Countdown, name: str, make: Callable[[], tuple["NDArray[np.float64]", dict[str, Any]]]
+) -> tuple["NDArray[np.float64]", dict[str, Any]]:
+    """Maps and figures that are there of these images, or that are made now and kept, as `<name>.npz` and in the ledger."""
+    stored = read_arrays(desk.folder, name) if desk.folder and name in desk.ledger else None
+    if stored is not None:
+        countdown.known(1)
+        return stored["maps"], desk.ledger[name]
+    maps, figures = make()
+    desk.keep(name, {"maps": maps})
+    desk.ledger.put({name: figures})
+    countdown.did()
+    return maps, figures
 
 
 def _shuffled(subject: Subject, seed: int) -> tuple[keras.Model, list[keras.Model]]:

@@ -5,7 +5,9 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from kerasgreedy.analysis.explain import ExplainAnalysis
 from kerasgreedy.analysis.landscape import LandscapeAnalysis
 from kerasgreedy.analysis.pairs import pair
 from kerasgreedy.analysis.running import analyse
@@ -183,6 +185,32 @@ def test_a_single_split_has_no_deviation():
 def test_explain_refuses_what_it_cannot_show(trained, tmp_path, settings, message):
     with pytest.raises(InputError, match=message):
         analyse(settings, [trained("dense", "dense_0")], tmp_path / "out", quiet=True)
+
+
+def test_explain_goes_on_where_it_was(two_runs, tmp_path, monkeypatch):
+    """A method that is done is not done again, and maps of other contents of an image file are not taken for it."""
+    file = tmp_path / "image.png"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3).save(file)
+    settings = Explain(images=[str(file)], methods=["grad_cam", "occlusion"])
+    whole = analyse(settings, two_runs[:1], tmp_path / "whole", quiet=True).figures
+    done, original = [], ExplainAnalysis._method
+
+    def method(self, name, *rest):
+        done.append(name)
+        if len(done) == stops:
+            raise KeyboardInterrupt
+        return original(self, name, *rest)
+
+    monkeypatch.setattr(ExplainAnalysis, "_method", method)
+    stops = 2
+    with pytest.raises(KeyboardInterrupt):
+        analyse(settings, two_runs[:1], tmp_path / "out", quiet=True)
+    stops = 0
+    assert analyse(settings, two_runs[:1], tmp_path / "out", quiet=True).figures == whole
+    assert done == ["grad_cam", "occlusion", "occlusion"]
+    Image.fromarray(np.full((8, 8), 90, np.uint8)).save(file)
+    other = analyse(settings, two_runs[:1], tmp_path / "out", quiet=True).figures
+    assert len(done) == 5 and other["methods"]["occlusion"] != whole["methods"]["occlusion"]
 
 
 def test_nothing_is_drawn_by_weights():
