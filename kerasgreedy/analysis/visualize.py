@@ -77,7 +77,7 @@ class VisualizeAnalysis(Analysis[Visualize]):
         kernel = keras.ops.convert_to_numpy(layer.kernel)
         kernel = kernel.reshape(*kernel.shape[:2], -1, kernel.shape[-1])
         norms = np.sqrt(np.square(kernel, dtype=np.float64).sum((0, 1, 2)))
-        order = np.argsort(-norms, kind="stable")[: self.settings.count]
+        order = np.argsort(-norms, kind="stable")[: self.settings.most]
         shown = np.moveaxis(kernel[..., order], -1, 0)
         shown = shown if shown.shape[-1] == 3 else shown.mean(-1, keepdims=True)
         largest = np.abs(shown).max((1, 2, 3), keepdims=True)
@@ -89,14 +89,14 @@ class VisualizeAnalysis(Analysis[Visualize]):
         """Images that the filters of a layer answer to most (convex paper, eq. 4)."""
         place, layer = self._layer(subject)
         units = int(layer.output.shape[-1])
-        chosen = list(range(min(self.settings.count, units)))
+        chosen = list(range(min(self.settings.most, units)))
         images, heights = self._climbed(subject, chosen, layer)
         title = f"{subject.name}, {place}: images that maximise the mean of a channel, within the range of pixels"
         return _sheet(title, [str(unit) for unit in chosen], {"mean of the channel": heights}) | {"pixels": _range(images)}
 
     def _classes(self, subject: Subject) -> dict[str, Any]:
         """Images that the logit of each class answers to most."""
-        chosen = list(range(min(self.settings.count, len(subject.classes))))
+        chosen = list(range(min(self.settings.most, len(subject.classes))))
         images, heights = self._climbed(subject, chosen, None)
         title = f"{subject.name}, head {subject.parts.depth}: images that maximise the logit of a class"
         return _sheet(title, [subject.classes[c] for c in chosen], {"logit": heights}) | {"pixels": _range(images)}
@@ -123,7 +123,7 @@ class VisualizeAnalysis(Analysis[Visualize]):
             subject.model(sample.images, training=False)
         maps = np.asarray(output_of(layer, seen))[0]
         strength = np.abs(maps).mean((0, 1))
-        order = np.argsort(-strength, kind="stable")[: self.settings.count]
+        order = np.argsort(-strength, kind="stable")[: self.settings.most]
         shown = np.moveaxis(maps[..., order], -1, 0)[..., None]
         low, high = shown.min((1, 2, 3), keepdims=True), shown.max((1, 2, 3), keepdims=True)
         self._pictures = (shown - low) / np.where(high > low, high - low, 1)
@@ -139,7 +139,7 @@ class VisualizeAnalysis(Analysis[Visualize]):
         sure = np.exp(logits - logits.max(1, keepdims=True))
         sure /= sure.sum(1, keepdims=True)
         given, labels, names = sure.argmax(1), sample.labels, list(subject.classes)
-        worst = surest_mistakes(sure, labels, self.settings.count)
+        worst = surest_mistakes(sure, labels, self.settings.most)
         self._pictures = subject.pixels(sample.images[worst])
         wrong = int((given != labels).sum())
         texts = [f"{names[given[i]]} {100 * sure[i, given[i]]:.0f} %\nis {names[labels[i]]}" for i in worst]

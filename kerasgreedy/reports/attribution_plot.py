@@ -35,7 +35,9 @@ def draw_maps(found: dict[str, Any], pixels: "NDArray[Any]", maps: Mapping[str, 
     for axes in panels.flat:
         axes.set_axis_off()
     more = f" (first {count} of {len(pixels)} images)" if len(pixels) > count else ""
+    words = "each map from 0 (dark) to its largest (yellow): sizes of integrated gradients; falls of the logit, no rises"
     figure.suptitle(f"{found['name']}, head {found['depth']}, Grad-CAM at block {found['block']}{more}", fontsize=9)
+    figure.supxlabel(words, fontsize=7)
     return figure
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasgreedy.reports.figures import new_figure
+from kerasgreedy.reports.figures import legend_below, new_figure, short
 
 
 def draw_weights(found: dict[str, Any]) -> Any:
@@ -24,17 +24,20 @@ def draw_weights(found: dict[str, Any]) -> Any:
                 norms.append(np.nan)
             places.append(place)
             norms.append(entry["norm"])
-        left.plot(places, norms, label=run["name"], **style)
+        left.plot(places, norms, label=short(run["name"]), **style)
         density = np.array(run["histogram"]) / (run["weights"] * width)
         right.stairs(np.where(density > 0, density, np.nan), edges, **style)
-    left.set_xlabel("epoch")
+    left.set_xlabel("epoch, of all phases one after the other")
     left.set_ylabel("norm of the trained weights")
     left.locator_params(axis="x", integer=True)
-    left.legend(fontsize=8)
+    legend_below(figure, left)
     right.set_yscale("log")
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.set_xlabel("weight")
     right.set_ylabel("density")
     for axes in (left, right):
         axes.grid(alpha=0.3)
+    figure.suptitle(
+        "left: all weights that the phase trains; right: kernels of convolutions and dense layers at the end", fontsize=9
+    )
     return figure

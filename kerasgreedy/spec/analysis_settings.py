@@ -290,7 +290,9 @@ class Visualize(Drawn):
         "logits do; `activations`, its channels for an image; `confusion`, what is taken for what, and the surest mistakes",
     )
     layer: str | None = Field(None, description="`component/layer`, as block_1/conv_1; default: the first convolution")
-    count: Annotated[int, Field(ge=1, le=256)] = Field(64, description="pictures, at most")
+    count: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        None, description="pictures, at most; default: 16 of `confusion`, whose mistakes have words under them, else 64"
+    )
     part: Part = Field("test", description="of the data set")
     examples: Count = Field(10_000, description="images that answers are counted on")
     image: Annotated[int, Field(ge=0)] = Field(0, description="number of the image of `activations`, from 0")
@@ -300,6 +302,11 @@ class Visualize(Drawn):
     smoothing: Annotated[float, Field(ge=0, le=16)] = Field(
         0.0, description="deviation of a blur after each step, in pixels; 0: none"
     )
+
+    @property
+    def most(self) -> int:
+        """Pictures, as asked for, or the default."""
+        return self.count or (16 if self.what == "confusion" else 64)
 
 
 class WeightSizes(AnalysisSettings):

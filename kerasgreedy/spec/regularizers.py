@@ -71,9 +71,22 @@ class OfFilters(Regularizer):
         "sqrt(g) l2 (eq. 29); `linf`, the largest absolute value",
     )
 
+    on: On = "kernel"
+
     @classmethod
     def applies(cls, layer: Strict) -> bool:
         return _of(layer) != "rows"  # whose matrices have no filters of their own
+
+    @property
+    def acts_on(self) -> On:  # type: ignore[override]
+        return self.on
+
+    @model_validator(mode="after")
+    def _of_one_variable(self) -> "OfFilters":
+        if self.on == "scaled_kernel" and self.form == "proximal":
+            message = "a product of two variables has no proximal map; allowed with on: scaled_kernel: subgradient"
+            raise faults(type(self).__name__, [fault(message, self.form, ("form",))])
+        return self
 
 
 class GroupLasso(OfFilters):
@@ -93,17 +106,6 @@ class GroupLasso(OfFilters):
         "(subgradient only); that `scale` alone. Under batch norm the size of a kernel says nothing",
     )
 
-    @property
-    def acts_on(self) -> On:  # type: ignore[override]
-        return self.on
-
-    @model_validator(mode="after")
-    def _of_one_variable(self) -> "GroupLasso":
-        if self.on == "scaled_kernel" and self.form == "proximal":
-            message = "a product of two variables has no proximal map; allowed with on: scaled_kernel: subgradient"
-            raise faults("GroupLasso", [fault(message, self.form, ("form",))])
-        return self
-
 
 class NestedGroupLasso(OfFilters):
     """Sum over filters of the norms of nested groups of a kernel's places, from the outermost in: kernels shrink, then vanish.
@@ -119,6 +121,7 @@ class NestedGroupLasso(OfFilters):
         description="`half_rings`: a side shrinks by one at a time, top left first; `rings`: by two, and stays centred",
     )
     squared: bool = Field(False, description="the sum of a filter is squared; `proximal` finds its map by halving")
+    on: Literal["kernel", "scaled_kernel"] = Field("kernel", description="as of `group_lasso`; a scale alone has no places")
 
 
 class Complexity(Regularizer):

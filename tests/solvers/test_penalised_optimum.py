@@ -11,6 +11,7 @@ from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.makers import makers
 from kerasgreedy.graph.penalised import entering
 from kerasgreedy.graph.tree import leaves
+from kerasgreedy.kernel_groups import levels
 from kerasgreedy.network.build import build_network
 from kerasgreedy.nn.structured import Entering, RelaxedCost
 from kerasgreedy.plan.compile import compile_plan
@@ -156,3 +157,38 @@ def test_figures_of_penalties_that_share_a_network():
         found = sparsity_of(compile_plan(spec, recipe_of(TINY_RECIPE, *sets).value)[0], network)["sparsity"]
         assert found["block_1/conv_1"]["kernels"] == 1 and found["block_2/conv_1"]["kernels"] == 4
         assert found["block_2/conv_1"]["multiply_adds"] == 64 * 1 * 4 * 9
+
+
+@pytest.mark.parametrize("penalty", ["group_lasso", "nested_group_lasso"])
+def test_kernels_times_their_scales_by_differences(penalty):
+    """One step moves both by -rate times the derivative of weight * Omega(kernel * scale), (30), taken in float64."""
+    text = f"name: b\nblocks: [{{conv: 3, batch_norm: true}}]\n{POOLED}"
+    regularizer = f"{{name: {penalty}, weight: 0.2, form: subgradient, 'on': scaled_kernel, of: hidden}}"
+    images = np.random.default_rng(0).normal(size=(16, 8, 8, 1)).astype(np.float32)
+    labels, after = np.arange(16, dtype=np.int32) % 10, []
+    for more in (f"[{regularizer}]", "[]"):
+        network, _, step = setup(
+            "end_to_end", spec=text, more=(f"training.regularizers={more}",), settings=Sgd(momentum=0.0), rate=0.5
+        )
+        arrays = network.arrays("block_1")
+        gamma = next(key for key in arrays if key.endswith("gamma"))
+        arrays[gamma] = np.array([0.5, -1.5, 2.0], np.float32)
+        network.load_arrays("block_1", arrays)
+        step(tf.constant(images), tf.constant(labels))
+        after.append(network.arrays("block_1"))
+    nested = penalty.startswith("nested")
+    masks = [np.array(levels(3, "half_rings")) <= number for number in (1, 2, 3)] if nested else [np.ones((3, 3), bool)]
+
+    def omega(kernel, scale):
+        product = kernel * scale
+        return 0.2 * sum(np.sqrt(np.square(product[mask]).sum((0, 1))).sum() for mask in masks)
+
+    for key in ("block_1/conv_1/kernel", gamma):
+        moved = (after[0][key].astype(np.float64) - after[1][key]).reshape(-1)
+        for index in range(moved.size):
+            ends = []
+            for sign in (1, -1):
+                values = {name: arrays[name].astype(np.float64).copy() for name in ("block_1/conv_1/kernel", gamma)}
+                values[key].reshape(-1)[index] += sign * 1e-6
+                ends.append(omega(values["block_1/conv_1/kernel"], values[gamma]))
+            assert moved[index] == pytest.approx(-0.5 * (ends[0] - ends[1]) / 2e-6, abs=2e-5), (key, index)
