@@ -39,7 +39,7 @@ def study(tmp_path):
     (tmp_path / "s.yaml").write_text(SPEC)
     (tmp_path / "r.yaml").write_text(RECIPE)
     return lambda **more: Frontier(**{
-        "spec": str(tmp_path / "s.yaml"), "recipe": str(tmp_path / "r.yaml"), "alphas": (0.1, 3.0), "warm_epochs": 1,
+        "spec": str(tmp_path / "s.yaml"), "recipe": str(tmp_path / "r.yaml"), "alphas": (0.01, 0.3), "warm_epochs": 1,
         "narrower": (0.5,), "references": ("square_mnist",), **more,
     })  # fmt: skip
 
@@ -54,10 +54,10 @@ def test_runs_and_figures_and_the_same_after_three_stops(study, tmp_path, monkey
     table = frontier(study(), tmp_path / "whole", quiet=True)
     one, two = table["nets"]
     assert (one["epochs"], two["epochs"], table["plain"][0]["epochs"]) == (3, 4, 4)
-    whole = architecture(load_spec(tmp_path / "whole/alpha_0.1_seed_0/trained/spec.yaml").value)
+    whole = architecture(load_spec(tmp_path / "whole/alpha_0.01_seed_0/trained/spec.yaml").value)
     assert two["multiply_adds"] < one["multiply_adds"] == one["whole_multiply_adds"] == whole.multiply_adds
-    recipe = (tmp_path / "whole/alpha_3.0_seed_0/trained/recipe.yaml").read_text()
-    assert "weight: 3.0" in recipe and "alpha_0.1_seed_0/trained" in recipe and "epochs: 1" in recipe
+    recipe = (tmp_path / "whole/alpha_0.3_seed_0/trained/recipe.yaml").read_text()
+    assert "weight: 0.3" in recipe and "alpha_0.01_seed_0/trained" in recipe and "epochs: 1" in recipe
     kept = architecture(load_spec(tmp_path / "whole" / two["run"] / "pruned_spec.yaml").value)
     assert kept.multiply_adds == two["multiply_adds"] and kept.parameters == two["parameters"]
     assert [net["name"] for net in table["plain"]] == ["narrower 0.5", "square_mnist"]
@@ -161,18 +161,18 @@ def test_folders_of_others(study, tmp_path):
 @pytest.mark.slow
 def test_nothing_of_another_study_is_taken(study, tmp_path):
     """Other documents, alphas that do not go on behind the last, plain nets of another length; more alphas behind are welcome."""
-    first = study(alphas=(0.1,), narrower=(), references=())
+    first = study(alphas=(0.01,), narrower=(), references=())
     one = frontier(first, tmp_path / "F", quiet=True)["nets"]
     assert [net["epochs"] for net in one] == [3]
-    for alphas in ((0.05, 0.1), (0.2,)):
+    for alphas in ((0.005, 0.01), (0.02,)):
         with pytest.raises(WorkdirError, match="larger ones behind them"):
             frontier(study(alphas=alphas, narrower=(), references=()), tmp_path / "F", quiet=True)
     two = frontier(study(narrower=(0.5,), references=(), plain_epochs=1), tmp_path / "F", quiet=True)
     assert [net["epochs"] for net in two["nets"]] == [3, 4] and two["plain"][0]["epochs"] == 1
     assert two["nets"][0] == one[0]
     with pytest.raises(WorkdirError, match="say --plain-epochs 1"):
-        frontier(study(alphas=(0.1, 3.0, 5.0), references=()), tmp_path / "F", quiet=True)
-    assert not (tmp_path / "F/alpha_5.0_seed_0").exists()  # before it trains anything
+        frontier(study(alphas=(0.01, 0.3, 0.5), references=()), tmp_path / "F", quiet=True)
+    assert not (tmp_path / "F/alpha_0.5_seed_0").exists()  # before it trains anything
     recipe = tmp_path / "r.yaml"
     recipe.write_text(recipe.read_text().replace("learning_rate: 0.1", "learning_rate: 0.2"))
     with pytest.raises(WorkdirError, match="contents of spec and recipe"):
@@ -184,5 +184,5 @@ def test_an_alpha_that_diverges_is_left_out(study, tmp_path):
     fast = ("training.optimizer.learning_rate=1e30",)
     table = frontier(study(overrides=fast, narrower=(), references=()), tmp_path / "F", told.append, quiet=True)
     assert table["nets"] == []
-    for alpha in (0.1, 3.0):
+    for alpha in (0.01, 0.3):
         assert any(f"alpha_{alpha}_seed_0/trained diverged, and is left out" in line for line in told)
