@@ -112,6 +112,10 @@ class Desk:
             self.makes(f"{name}.npz")
             write_arrays(self.folder, name, arrays)
 
+    def stored(self, name: str) -> "dict[str, NDArray[Any]] | None":
+        """What `keep` stored, if the ledger has an entry of that name, which says that it is of these results."""
+        return read_arrays(self.folder, name) if self.folder is not None and name in self.ledger else None
+
     def measured(self, key: str, countdown: Countdown, measure: Callable[[], Any]) -> Any:
         """One piece of work: what the ledger has under the key, or what is measured now and goes there; plain data."""
         known = key in self.ledger

@@ -4,7 +4,6 @@ All functions take any Keras 3 model whose first or only output is (n, classes),
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
@@ -48,12 +47,12 @@ def last_convolution(model: keras.Model, images: "NDArray[Any]") -> keras.layers
     """
     called: list[keras.layers.Layer] = []
 
-    def look(layer: keras.layers.Layer, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        called.append(layer)
+    def look(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        called.append(call.__self__)  # type: ignore[attr-defined]
         return call(*args, **kwargs)
 
-    inside = (layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, CONVOLUTIONS))
-    with tapped({layer: partial(look, layer) for layer in inside}):
+    inside = [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, CONVOLUTIONS)]
+    with tapped(dict.fromkeys(inside, look)):
         model(as_images(images, 4)[:1], training=False)
     if not called:
         raise InputError(f"{model.name}: calls no convolution; name the layer whose maps are meant")

@@ -32,7 +32,7 @@ class ConnectAnalysis(Analysis[Connect]):
         points = Points(first.model, sample.images, sample.labels, first.losses)
         fitted = points if points.has_batch_norm else None
         sight = Sight(points, fitted, settings.points)
-        memory = Memory(desk.ledger, desk.folder, desk.makes)
+        memory = Memory(desk)
         straight = memory.of("piece/0/1", lambda: sight.along(start, end))
         higher = max(straight[0], straight[-1])
         level = settings.level if settings.level is not None else 2 * higher

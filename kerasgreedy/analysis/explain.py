@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import keras
 import numpy as np
 
-from kerasgreedy.analysis.analysis import Analysis, Desk, Table, read_arrays
+from kerasgreedy.analysis.analysis import Analysis, Desk, Table
 from kerasgreedy.analysis.attribution import (
     curve,
     grad_cam,
@@ -189,7 +189,7 @@ def _kept(
     desk: Desk, countdown: Countdown, name: str, make: Callable[[], tuple["NDArray[np.float64]", dict[str, Any]]]
 ) -> tuple["NDArray[np.float64]", dict[str, Any]]:
     """Maps and figures that are there of these images, or that are made now and kept, as `<name>.npz` and in the ledger."""
-    stored = read_arrays(desk.folder, name) if desk.folder and name in desk.ledger else None
+    stored = desk.stored(name)
     if stored is not None:
         countdown.known(1)
         return stored["maps"], desk.ledger[name]

@@ -64,8 +64,8 @@ def surface(
         at = [theta + sum(axes[i][j] * directions[i] for i, j in enumerate(index)) for index in some]
         values = points.evaluate(at, [fitted.statistics(point) for point in at] if fitted else None)
         # Where logits are not finite, the first class has the largest: no accuracy.
-        pairs = [[finite(loss), right if math.isfinite(loss) else None] for loss, right in values]
-        ledger.put({names[index]: pair for index, pair in zip(some, pairs, strict=True)})
+        both = [[finite(loss), right if math.isfinite(loss) else None] for loss, right in values]
+        ledger.put({names[index]: each for index, each in zip(some, both, strict=True)})
         did(len(some))
     found = np.array([[math.nan if value is None else value for value in ledger[name]] for name in names.values()])
     return found[:, 0].reshape(shape), found[:, 1].reshape(shape)

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# What has to be the same for weights to mean the same.
+FUNCTION = ("layers", "objective", "data set", "depth")
+# How far normalisations may lie apart, as a share of the deviation: two seeds hold out other images for validation.
+NEAR = 0.05
+
+
 def pair(subjects: Sequence[Subject]) -> tuple[Subject, "NDArray[Any]", "NDArray[Any]"]:
     """The first of two networks, and the weights of both.
 
@@ -39,12 +45,6 @@ def pair(subjects: Sequence[Subject]) -> tuple[Subject, "NDArray[Any]", "NDArray
             "same depth"
         )
     return subjects[0], own.read(), others.read()
-
-
-# What has to be the same for weights to mean the same.
-FUNCTION = ("layers", "objective", "data set", "depth")
-# How far normalisations may lie apart, as a share of the deviation: two seeds hold out other images for validation.
-NEAR = 0.05
 
 
 def _function(subject: Subject) -> tuple[Any, ...]:

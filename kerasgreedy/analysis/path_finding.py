@@ -1,16 +1,16 @@
 """Paths of low loss between two points in the space of weights."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tensorflow as tf
 
-from kerasgreedy.analysis.analysis import Ledger, read_arrays, write_arrays
+from kerasgreedy.analysis.analysis import Desk, Ledger
 from kerasgreedy.errors import Diverged
 from kerasgreedy.network.points import Points
 from kerasgreedy.strict_json import finite
@@ -26,18 +26,15 @@ KEPT = 20
 
 
 class Memory:
-    """What was found of a path before: losses in a ledger, points in files of a folder.
+    """What was found of a path before: losses in the ledger of a desk, points in its files.
 
     Args:
-        folder: None: nothing is kept.
-        makes: told of each file that is about to be written there, by its name.
+        desk: None: nothing is kept.
     """
 
-    def __init__(
-        self, ledger: Ledger | None = None, folder: FilePath | None = None, makes: Callable[[str], Any] = lambda name: None
-    ):
-        self._ledger = Ledger() if ledger is None else ledger
-        self._folder, self._makes = folder, makes
+    def __init__(self, desk: Desk | None = None):
+        self._desk = desk or Desk(Ledger(), tf.distribute.get_strategy())
+        self._ledger = self._desk.ledger
 
     def of(self, key: str, found: Callable[[], Any]) -> Any:
         """Losses; what is not finite is infinite."""
@@ -49,32 +46,26 @@ class Memory:
 
     def point(self, name: str, found: Callable[[], tuple["NDArray[Any]", float]]) -> tuple["NDArray[Any]", float]:
         """A point and its loss."""
-        stored = read_arrays(self._folder, name) if self._folder and name in self._ledger else None
+        stored = self._desk.stored(name)
         if stored is not None:
             return stored["theta"], _read(self._ledger[name])
         theta, loss = found()
-        self._write(name, {"theta": theta})
+        self._desk.keep(name, {"theta": theta})
         self._ledger.put({name: finite(loss)})
         return theta, loss
 
     def bend(self) -> tuple["NDArray[Any]", "NDArray[Any]", int] | None:
         """Bend, velocity and steps done."""
-        stored = read_arrays(self._folder, "bend") if self._folder and "bend" in self._ledger else None
+        stored = self._desk.stored("bend")
         if stored is None:
             return None
         return stored["theta"], stored["velocity"], int(stored["step"])
 
     def keep_bend(self, theta: "NDArray[Any]", velocity: "NDArray[Any]", step: int) -> None:
         """Replaces it."""
-        self._write("bend", {"theta": theta, "velocity": velocity, "step": np.array(step)})
+        self._desk.keep("bend", {"theta": theta, "velocity": velocity, "step": np.array(step)})
         if "bend" not in self._ledger:
             self._ledger.put({"bend": None})
-
-    def _write(self, name: str, arrays: "Mapping[str, NDArray[Any]]") -> None:
-        self._ledger.begin()
-        if self._folder is not None:
-            self._makes(f"{name}.npz")
-            write_arrays(self._folder, name, arrays)
 
 
 def _read(value: float | None) -> float:

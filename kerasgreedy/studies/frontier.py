@@ -26,7 +26,7 @@ from kerasgreedy.spec.overrides import split_overrides
 from kerasgreedy.spec.recipe import Recipe
 from kerasgreedy.spec.regularizers import Regularizer
 from kerasgreedy.strict_json import as_json, read_json
-from kerasgreedy.studies.frontier_range import Frontier, plain_specs, planned_epochs, run_name
+from kerasgreedy.studies.frontier_range import Frontier, plain_epochs, plain_specs, run_name
 from kerasgreedy.studies.frontier_table import write_table
 from kerasgreedy.studies.study_folder import STUDY, StudyFolder
 from kerasgreedy.train.entry_points import load_network
@@ -158,7 +158,7 @@ def _one_plain(study: Frontier, recipe: Recipe, runs: StudyFolder, name: str, sp
     if name.startswith("narrower_") and not Path(spec).is_file():
         first = runs.path / run_name(study.alphas[0], seed) / "trained"
         _write_narrower(first, float(name.removeprefix("narrower_")), Path(spec))
-    epochs = study.plain_epochs or planned_epochs(study, recipe)
+    epochs = plain_epochs(study, recipe)
     sets = [
         *(each.text for each in split_overrides(study.overrides)[1]),  # those of the spec are in what was trained
         "recipe.training.regularizers=[]",
@@ -171,7 +171,7 @@ def _one_plain(study: Frontier, recipe: Recipe, runs: StudyFolder, name: str, sp
 
 def _check_epochs(study: Frontier, recipe: Recipe, runs: StudyFolder, name: str) -> None:
     """Refuses, before anything is trained, a plain network that has had other epochs than this sweep would give it."""
-    epochs = study.plain_epochs or planned_epochs(study, recipe)
+    epochs = plain_epochs(study, recipe)
     if runs.is_done(name):
         had = read_json(runs.path / name / "results.json")["epochs"]
         if had != epochs:

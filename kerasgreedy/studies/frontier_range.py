@@ -69,8 +69,10 @@ def plain_specs(study: Frontier, place: Path) -> dict[str, str]:
     return found | {f"reference_{Path(spec).stem}": spec for spec in study.references}
 
 
-def planned_epochs(study: Frontier, recipe: Recipe) -> int:
-    """How many epochs the net of the last alpha is trained for, those of the alphas before it included."""
+def plain_epochs(study: Frontier, recipe: Recipe) -> int:
+    """Of plain networks: as asked for, or those that the net of the last alpha has had, with the alphas before it."""
+    if study.plain_epochs:
+        return study.plain_epochs
     first, later = recipe.training.epochs, study.warm_epochs or recipe.training.epochs
     tuned = recipe.threshold.tuning(recipe.training).epochs if recipe.threshold and recipe.threshold.fine_tune else 0
     return first + (len(study.alphas) - 1) * later + tuned

@@ -48,6 +48,7 @@ class _Thresholding:
         sweep = [self._row(tau) for tau in self._sweep()]
         tau = self._tau(before)
         found = self._pattern(tau)
+        left = self._sides(found)
         split = self._split(found)
         rewritings = self._steps(found, split)
         with (
@@ -60,8 +61,8 @@ class _Thresholding:
             **sizes(action, self.network, changed, self.depth),
             tau=tau,
             target=self._target(rewritings),
-            filters=self._filters(found),
-            sides=self._sides(found),
+            filters={"/".join(place): [len(gone), sum(left["/".join(place)].values())] for place, gone in found.gone.items()},
+            sides=left,
             bodies=["/".join(place) for place in found.bodies],
             emptied=["/".join(place) for place in found.emptied],
             split=["/".join(place) for place in split],
@@ -167,10 +168,9 @@ class _Thresholding:
         for own in self._sides(found).values():
             for side, count in own.items():
                 left[side] = left.get(side, 0) + count
-        filters = self._filters(found).values()
         return {
             "tau": tau,
-            "kernels": sum(after for _, after in filters),
+            "kernels": sum(left.values()),
             "sides": left,
             "bodies": len(found.bodies),
             "multiply_adds": self._cost(found),
@@ -208,13 +208,10 @@ class _Thresholding:
     def _held(self, found: Thresholded) -> dict[Place, int]:
         return held(self.spec, found, self.groups, self.action.touches)
 
-    def _filters(self, found: Thresholded) -> dict[str, list[int]]:
-        whole, stay = self._whole(found), self._held(found)
-        left = {place: sum(count < whole[place] for count in gone) for place, gone in found.gone.items()} | stay
-        return {"/".join(place): [len(gone), left[place]] for place, gone in found.gone.items()}
-
     def _sides(self, found: Thresholded) -> dict[str, dict[str, int]]:
-        side, whole, stay = sides(self.arch, found.gone), self._whole(found), self._held(found)
+        """Layer -> side -> filters that stay."""
+        side, stay = sides(self.arch, found.gone), self._held(found)
+        whole = {place: group_count(side[place], self.groups) for place in found.gone}
         result: dict[str, dict[str, int]] = {}
         for place, gone in found.gone.items():
             own = result.setdefault("/".join(place), {})
@@ -225,10 +222,6 @@ class _Thresholding:
                 key = str(side_left(side[place], count, self.groups))
                 own[key] = own.get(key, 0) + 1
         return result
-
-    def _whole(self, found: Thresholded) -> dict[Place, int]:
-        side = sides(self.arch, found.gone)
-        return {place: group_count(side[place], self.groups) for place in found.gone}
 
     def _zero_share(self) -> float:
         """Of the places of kernels, weighted by their channels, those in groups of norm 0."""

@@ -72,7 +72,9 @@ class Reporter:
         for line in entry.get("news", []):
             self.say(f"  {line}")
         if entry["action"] in ("prune", "threshold") and entry["parameters"][0] == entry["parameters"][1]:
-            self.warn("  no filter was removed: the amount is reached already, tau is below every norm, or accuracy_drop allows no step")
+            self.warn(
+                "  no filter was removed: the amount is reached already, tau is below every norm, or accuracy_drop allows no step"
+            )
 
     def images_done(self, name: str, what: str, done: int, total: int) -> None:
         """In a phase or action, so many images have been seen by something that trains nothing."""

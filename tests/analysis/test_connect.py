@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerasgreedy.analysis.analysis import Ledger
+from kerasgreedy.analysis.analysis import Desk, Ledger
 from kerasgreedy.analysis.connect import ConnectAnalysis
 from kerasgreedy.analysis.pairs import pair
 from kerasgreedy.analysis.path_finding import Memory, Sight, bezier, descend, string
@@ -100,7 +100,7 @@ def test_killed_and_begun_again_is_the_same(tmp_path, form):
                 raise Killed
 
         folder.mkdir(exist_ok=True)
-        memory = Memory(Ledger(folder / "ledger.jsonl"), folder)
+        memory = Memory(Desk(Ledger(folder / "ledger.jsonl"), tf.distribute.get_strategy(), folder))
         if form == "string":
             return string(product_net(2), start, end, 0.02, rate=0.1, memory=memory, did=did)
         return bezier(product_net(2), start, end, 0.2, 400, 0.05, memory=memory, did=did)
