@@ -319,6 +319,13 @@ class WeightSizes(AnalysisSettings):
     )
 
 
+class Identities(Drawn):
+    """Show how near the kernels of each convolution are to passing one channel on as it is (structured sparsity, eq. 24)."""
+
+    name: Literal["identities"] = "identities"
+    draws: Count = Field(1000, description="random kernels of the same shape, drawn from a normal distribution, to compare with")
+
+
 ANALYSES = Door(
     "analyses",
     [
@@ -326,6 +333,7 @@ ANALYSES = Door(
         Choice("kerasgreedy.analysis.curvature:CurvatureAnalysis", Curvature),
         Choice("kerasgreedy.analysis.connect:ConnectAnalysis", Connect),
         Choice("kerasgreedy.analysis.weights:WeightsAnalysis", WeightSizes),
+        Choice("kerasgreedy.analysis.identities:IdentitiesAnalysis", Identities),
         Choice("kerasgreedy.analysis.probe:ProbeAnalysis", Separability),
         Choice("kerasgreedy.analysis.transfer:TransferAnalysis", Transfer),
         Choice("kerasgreedy.analysis.explain:ExplainAnalysis", Explain),

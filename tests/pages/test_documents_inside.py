@@ -21,7 +21,7 @@ def test_page_see_inside(page):
     }  # fmt: skip
     answers = page.commands("kerasgreedy train layers5_64", more)
     page.says("into `analyses/<name>` of the first run folder")
-    for name in ("probe", "transfer", "visualize", "explain", "landscape", "weights", "curvature", "connect"):
+    for name in ("probe", "transfer", "visualize", "explain", "landscape", "weights", "curvature", "connect", "identities"):
         folder = Path("runs/one/analyses") / name
         assert json.loads((folder / f"{name}.json").read_text())["analysis"] == name and list(folder.glob("*.png"))
     page.says("`removal.png`")
