@@ -81,8 +81,9 @@ class IdentitiesAnalysis(Analysis[Identities]):
 
 
 def identity_shares(kernel: "NDArray[np.float64]") -> "tuple[NDArray[np.float64], NDArray[np.int64]]":
-    """How much of each filter is the kernel I_r' of (24), whatever its factor: the largest positive k[centre, r'], squared, over the
-    sum of all squares.
+    """How much of each filter is the kernel I_r' of (24), whatever its factor.
+
+    The largest positive k[centre, r'], squared, over the sum of all squares.
 
     Of even sides the centre is the place that `same` padding leaves where it is.
 
