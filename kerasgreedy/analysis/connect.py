@@ -14,7 +14,7 @@ from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.points import Points
 from kerasgreedy.reports.path_loss_plot import draw_path_loss
-from kerasgreedy.spec.analysis_settings import Connect
+from kerasgreedy.spec.analyses_of_loss import Connect
 from kerasgreedy.strict_json import finite
 
 

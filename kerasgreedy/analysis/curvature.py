@@ -16,7 +16,7 @@ from kerasgreedy.errors import Diverged
 from kerasgreedy.network.points import Points, usual_batch
 from kerasgreedy.reports.countdown import Countdown
 from kerasgreedy.reports.curvature_plot import draw_convexity, draw_eigenvalues
-from kerasgreedy.spec.analysis_settings import Curvature
+from kerasgreedy.spec.analyses_of_loss import Curvature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -30,7 +30,7 @@ from kerasgreedy.network.outputs import logits_of
 from kerasgreedy.reports.attribution_plot import draw_maps, draw_removal
 from kerasgreedy.reports.countdown import Countdown
 from kerasgreedy.reports.tables import percent
-from kerasgreedy.spec.analysis_settings import Explain
+from kerasgreedy.spec.analyses_of_layers import Explain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.reports.identities_plot import draw_identities
-from kerasgreedy.spec.analysis_settings import Identities
+from kerasgreedy.spec.analyses_of_layers import Identities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

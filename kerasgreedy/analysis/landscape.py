@@ -19,7 +19,7 @@ from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.network.points import Points
 from kerasgreedy.reports.figures import NORM_WORDS
 from kerasgreedy.reports.landscape_plot import draw_lines, draw_planes, draw_surfaces
-from kerasgreedy.spec.analysis_settings import Landscape
+from kerasgreedy.spec.analyses_of_loss import Landscape
 from kerasgreedy.strict_json import finite
 
 if TYPE_CHECKING:

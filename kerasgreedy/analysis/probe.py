@@ -15,7 +15,7 @@ from kerasgreedy.plan.preparation import Job
 from kerasgreedy.reports.figures import counted
 from kerasgreedy.reports.separability_plot import draw_separability
 from kerasgreedy.reports.tables import percent
-from kerasgreedy.spec.analysis_settings import Separability
+from kerasgreedy.spec.analyses_of_layers import Separability
 
 
 def _but_for_the_seed(job: Job) -> str:

@@ -19,7 +19,8 @@ from kerasgreedy.files import user_path, write_atomically, write_csv, writing_fa
 from kerasgreedy.reports.figures import write_figure
 from kerasgreedy.runs.devices import own_devices
 from kerasgreedy.runs.holding import held, out_of_memory_said
-from kerasgreedy.spec.analysis_settings import ANALYSES, AnalysisSettings
+from kerasgreedy.spec.analyses import ANALYSES
+from kerasgreedy.spec.analysis_settings import AnalysisSettings
 from kerasgreedy.strict_json import as_json, read_json
 
 ABOUT, LEDGER = "analysis.json", "measured.jsonl"
@@ -54,7 +55,7 @@ def analyse(
     What was measured before a kill is not measured again: the same call goes on.
 
     Args:
-        settings: what is asked, a class of `spec.analysis_settings`.
+        settings: what is asked, a class of `spec.analyses`.
         workdirs: run folders.
         out: folder for the results; default: `analyses/<name>` in the first run folder.
         devices: see `open_devices`.

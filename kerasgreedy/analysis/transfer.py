@@ -21,7 +21,7 @@ from kerasgreedy.network.build import Network
 from kerasgreedy.reports.countdown import Countdown
 from kerasgreedy.reports.separability_plot import draw_transfer, splits_text, whole_words
 from kerasgreedy.reports.tables import percent
-from kerasgreedy.spec.analysis_settings import Transfer
+from kerasgreedy.spec.analyses_of_layers import Transfer
 from kerasgreedy.spec.recipe import Data
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from kerasgreedy.network.outputs import logits_of
 from kerasgreedy.network.taps import noting, tapped
 from kerasgreedy.reports.pictures_plot import draw_confusion, draw_sheet
 from kerasgreedy.reports.tables import percent
-from kerasgreedy.spec.analysis_settings import Visualize
+from kerasgreedy.spec.analyses_of_layers import Visualize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.reports.run_files import read_metrics
 from kerasgreedy.reports.weights_plot import draw_weights
-from kerasgreedy.spec.analysis_settings import WeightSizes
+from kerasgreedy.spec.analyses_of_layers import WeightSizes
 
 # Shares of weights are given below the first and above the others of these sizes.
 SMALL, LARGE = 0.001, (0.1, 0.5)

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from kerasgreedy.cli import output
 from kerasgreedy.cli.options import DevicesOption, Json, Quiet, quiet_tensorflow
 from kerasgreedy.errors import InputError
-from kerasgreedy.spec.analysis_settings import ANALYSES, AnalysisSettings
+from kerasgreedy.spec.analyses import ANALYSES
+from kerasgreedy.spec.analysis_settings import AnalysisSettings
 from kerasgreedy.spec.strict import as_details, message_of
 
 Workdirs = Annotated[list[Path], typer.Argument(metavar="WORKDIR...", help="Run folders.")]

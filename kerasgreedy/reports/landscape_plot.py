@@ -82,6 +82,7 @@ def draw_planes(found: dict[str, Any]) -> Any:
         axes.set_title(_name(run, found), fontsize=9)
         axes.tick_params(labelsize=8)
         axes.locator_params(nbins=5)
+        axes.set_box_aspect(1)
     for axes in panels.flat[len(runs) :]:
         axes.axis("off")
     bar = figure.colorbar(drawn, ax=panels, shrink=0.85, label="loss")

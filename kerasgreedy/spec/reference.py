@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from kerasgreedy.spec import analysis_settings as A
 from kerasgreedy.spec import augmentation as X
 from kerasgreedy.spec import block_defaults as B
 from kerasgreedy.spec import dsd as D
@@ -24,6 +23,7 @@ from kerasgreedy.spec import solver_settings as V
 from kerasgreedy.spec import sparsity as S
 from kerasgreedy.spec import threshold_settings as H
 from kerasgreedy.spec import training as T
+from kerasgreedy.spec.analyses import ANALYSES
 from kerasgreedy.spec.reference_text import ANALYSES_INTRO, RECIPE_INTRO, SPEC_INTRO
 
 SPEC_SECTIONS: dict[type[BaseModel], str] = {
@@ -97,7 +97,7 @@ def pages() -> dict[str, str]:
 def _analyses() -> str:
     """A section for each command that an analysis is."""
     parts = [ANALYSES_INTRO]
-    for cls in A.ANALYSES.classes:
+    for cls in ANALYSES.classes:
         name = str(cls.model_fields["name"].default)
         schema = cls.model_json_schema()
         rows = ["| option | value | default | meaning |", "| --- | --- | --- | --- |"]

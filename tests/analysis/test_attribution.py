@@ -27,7 +27,7 @@ from kerasgreedy.analysis.running import analyse
 from kerasgreedy.analysis.subject import run_subject
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.points import Points
-from kerasgreedy.spec.analysis_settings import Explain, Visualize
+from kerasgreedy.spec.analyses_of_layers import Explain, Visualize
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(3, 6, 6, 2)).astype(np.float32)

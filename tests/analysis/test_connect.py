@@ -16,7 +16,7 @@ from kerasgreedy.analysis.running import analyse
 from kerasgreedy.analysis.subject import Subject, run_subject
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.points import Points
-from kerasgreedy.spec.analysis_settings import Connect
+from kerasgreedy.spec.analyses_of_loss import Connect
 
 
 def product_net(width):

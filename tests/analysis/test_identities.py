@@ -8,7 +8,7 @@ from kerasgreedy.analysis.identities import IdentitiesAnalysis, identity_shares
 from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.errors import InputError
 from kerasgreedy.reports.figures import write_figure
-from kerasgreedy.spec.analysis_settings import Identities
+from kerasgreedy.spec.analyses_of_layers import Identities
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5])

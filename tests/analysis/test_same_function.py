@@ -18,7 +18,8 @@ from kerasgreedy.reports.figures import counted, short
 from kerasgreedy.reports.landscape_plot import caption, draw_lines
 from kerasgreedy.reports.path_loss_plot import draw_path_loss
 from kerasgreedy.reports.separability_plot import draw_transfer
-from kerasgreedy.spec.analysis_settings import Connect, Explain, Landscape, WeightSizes
+from kerasgreedy.spec.analyses_of_layers import Explain, WeightSizes
+from kerasgreedy.spec.analyses_of_loss import Connect, Landscape
 from kerasgreedy.train.entry_points import train_spec
 
 GATES = "name: g\nblocks: [{conv: 3}]\nfinal_head: {layers: [{gated_conv: 4, kernel_size: 3, class_separable: true}]}\n"
@@ -157,7 +158,7 @@ def test_curvature_that_has_not_converged_looks_like_it():
 
 def test_a_single_split_has_no_deviation():
     from kerasgreedy.analysis.transfer import TransferAnalysis
-    from kerasgreedy.spec.analysis_settings import Transfer
+    from kerasgreedy.spec.analyses_of_layers import Transfer
 
     run = {"name": "r", "depths": [{"depth": 1, "trained": [0.5, 0.1, True], "untrained": [0.3, 0.1, True]}]}
     run |= {"scratch": [0.4, 0.0], "tuned": [0.6, 0.0]}

@@ -13,7 +13,7 @@ from kerasgreedy.analysis.separability import answers, cnn_head, few_shot, fit, 
 from kerasgreedy.analysis.subject import run_subject
 from kerasgreedy.errors import InputError
 from kerasgreedy.graph.rules import adaptive_windows
-from kerasgreedy.spec.analysis_settings import Separability, Transfer
+from kerasgreedy.spec.analyses_of_layers import Separability, Transfer
 
 
 def pooled(maps, side=2):
