@@ -19,7 +19,7 @@ from kerasgreedy.files import user_path, write_atomically, write_csv, writing_fa
 from kerasgreedy.reports.figures import write_figure
 from kerasgreedy.runs.devices import own_devices
 from kerasgreedy.runs.holding import held, out_of_memory_said
-from kerasgreedy.spec.analyses import ANALYSES
+from kerasgreedy.spec.analysis_door import ANALYSES
 from kerasgreedy.spec.analysis_settings import AnalysisSettings
 from kerasgreedy.strict_json import as_json, read_json
 
@@ -55,7 +55,7 @@ def analyse(
     What was measured before a kill is not measured again: the same call goes on.
 
     Args:
-        settings: what is asked, a class of `spec.analyses`.
+        settings: what is asked, a class of `spec.analysis_door`.
         workdirs: run folders.
         out: folder for the results; default: `analyses/<name>` in the first run folder.
         devices: see `open_devices`.

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from kerasgreedy.cli import output
 from kerasgreedy.cli.options import DevicesOption, Json, Quiet, quiet_tensorflow
 from kerasgreedy.errors import InputError
-from kerasgreedy.spec.analyses import ANALYSES
+from kerasgreedy.spec.analysis_door import ANALYSES
 from kerasgreedy.spec.analysis_settings import AnalysisSettings
 from kerasgreedy.spec.strict import as_details, message_of
 

@@ -9,16 +9,12 @@ items of the same layers are one group.
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.kinds import kind_of
+from kerasgreedy.graph.architecture import Architecture
+from kerasgreedy.graph.channel_walk import ChannelWalk, Place
 from kerasgreedy.graph.rules import ZERO
-from kerasgreedy.graph.tree import Node, fold
+from kerasgreedy.graph.tree import Node
 from kerasgreedy.spec import layers as L
-
-# A primitive layer of the network: (component, layer), as in `("block_1", "conv_1")`.
-Place: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -98,13 +94,11 @@ def find_coupling(arch: Architecture) -> Coupling:
     tracer = _Tracer()
     labels = tracer.fresh(arch.input_shape[-1])
     tracer.fixed.update(labels)
-    for block, head in zip(arch.blocks, arch.heads, strict=True):
-        labels = tracer.component(block, labels)
-        tracer.fixed.update(tracer.component(head, labels))  # the logits
+    tracer.through(arch, labels)
     return tracer.result()
 
 
-class _Tracer:
+class _Tracer(ChannelWalk):
     """Labels in a union-find forest."""
 
     def __init__(self) -> None:
@@ -114,7 +108,6 @@ class _Tracer:
         self._outputs: dict[Place, list[int]] = {}
         self._producers: list[Place] = []
         self._with_groups: list[Place] = []
-        self._component = ""
 
     def fresh(self, count: int) -> list[int]:
         start = len(self._parents)
@@ -125,9 +118,8 @@ class _Tracer:
         self.fixed.update(label for label in labels if label != ZERO)
         return labels
 
-    def component(self, component: Component, labels: list[int]) -> list[int]:
-        self._component = component.name
-        return self._sequence(component.nodes, labels)
+    def logits(self, labels: list[int]) -> None:
+        self.fixed.update(labels)
 
     def _root(self, label: int) -> int:
         while label >= 0 and self._parents[label] != label:
@@ -143,22 +135,14 @@ class _Tracer:
         self._parents[second] = first
         return first
 
-    def _sequence(self, nodes: Sequence[Node], labels: list[int]) -> list[int]:
-        return fold(nodes, labels, self._leaf, self._join)
-
-    def _join(self, node: Node, parts: list[list[int]]) -> list[int]:
-        if isinstance(node.layer, L.Branches):
-            return [label for part in parts for label in part]
-        return [self._same(one, two) for one, two in zip(*parts, strict=True)]
-
-    def _leaf(self, node: Node, labels: list[int]) -> list[int]:
-        place = (self._component, node.name)
-        self._inputs[place] = labels
-        self._outputs[place] = kind_of(node.layer).channels(self, node, labels)
+    def leaf(self, node: Node, entering: list[int]) -> list[int]:
+        place = self.place(node)
+        self._inputs[place] = entering
+        self._outputs[place] = super().leaf(node, entering)
         return self._outputs[place]
 
     def produced(self, node: Node, entering: list[int]) -> list[int]:
-        place = (self._component, node.name)
+        place = self.place(node)
         self._producers.append(place)
         out = self.fresh(node.output_shape[-1])
         if isinstance(node.layer, L.Conv) and node.layer.groups > 1:

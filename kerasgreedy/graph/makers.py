@@ -2,11 +2,10 @@
 
 from collections.abc import Collection, Sequence
 
-from kerasgreedy.graph.architecture import Architecture, Component
-from kerasgreedy.graph.kinds import kind_of
+from kerasgreedy.graph.architecture import Architecture
+from kerasgreedy.graph.channel_walk import ChannelWalk
 from kerasgreedy.graph.rules import ZERO
-from kerasgreedy.graph.tree import Node, fold
-from kerasgreedy.spec import layers as L
+from kerasgreedy.graph.tree import Node
 
 # (layer, filter), and what makes a channel that is there whatever these do.
 Maker = tuple[str, int]
@@ -26,18 +25,15 @@ def makers(arch: Architecture, keys: Collection[str]) -> dict[str, tuple[tuple[M
         keys: `component/layer`.
     """
     found = _Makers(keys)
-    labels = found.always(arch.input_shape[-1])
-    for block, head in zip(arch.blocks, arch.heads, strict=True):
-        labels = found.component(block, labels)
-        found.component(head, labels)
+    found.through(arch, found.always(arch.input_shape[-1]))
     return {key: found.of(entering) for key, entering in found.entering.items()}
 
 
-class _Makers:
-    """Labels that are numbers of sets of filters; see `graph.rules.Labels`."""
+class _Makers(ChannelWalk):
+    """Labels that are numbers of sets of filters."""
 
     def __init__(self, keys: Collection[str]):
-        self._keys, self._component = keys, ""
+        self._keys = keys
         self._sets: list[frozenset[Maker]] = []
         self.entering: dict[str, list[int]] = {}
 
@@ -52,20 +48,8 @@ class _Makers:
         made = [self._sets[label] for label in labels if label != ZERO]
         return tuple(() if ALWAYS in own else tuple(sorted(own)) for own in made if own)
 
-    def component(self, component: Component, labels: list[int]) -> list[int]:
-        self._component = component.name
-        return fold(component.nodes, labels, self._leaf, self._join)
-
-    def _leaf(self, node: Node, labels: list[int]) -> list[int]:
-        return kind_of(node.layer).channels(self, node, labels)
-
-    def _join(self, node: Node, parts: list[list[int]]) -> list[int]:
-        if isinstance(node.layer, L.Branches):
-            return [label for part in parts for label in part]
-        return [self.all_same(labels) for labels in zip(*parts, strict=True)]
-
     def produced(self, node: Node, entering: list[int]) -> list[int]:
-        key, count = f"{self._component}/{node.name}", node.output_shape[-1]
+        key, count = "/".join(self.place(node)), node.output_shape[-1]
         self.entering[key] = entering
         return [self._new(frozenset({(key, i)})) for i in range(count)] if key in self._keys else self.always(count)
 

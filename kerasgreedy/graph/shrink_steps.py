@@ -3,14 +3,14 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from kerasgreedy.graph.architecture import Architecture, Component, architecture
+from kerasgreedy.graph.architecture import Architecture, architecture
+from kerasgreedy.graph.channel_walk import ChannelWalk
 from kerasgreedy.graph.coupling import Coupling, Place, find_coupling, kept
-from kerasgreedy.graph.kinds import kind_of
 from kerasgreedy.graph.restructuring import Cut, Edits, Part, map_holds, restructured
 from kerasgreedy.graph.rewriting import without
 from kerasgreedy.graph.rules import ZERO
 from kerasgreedy.graph.thresholding import NOT_ZERO, Gone, Thresholded, makes_something, removable, sides
-from kerasgreedy.graph.tree import Node, fold, leaves, sequences
+from kerasgreedy.graph.tree import Node, leaves, sequences
 from kerasgreedy.kernel_groups import Groups, cut, group_count
 from kerasgreedy.spec import layers as L
 from kerasgreedy.spec.model import ModelSpec
@@ -138,8 +138,18 @@ def _does_nothing(node: Node) -> bool:
     return isinstance(layer, L.PlaceChannels) and layer.at == list(range(layer.place_channels))
 
 
-class _Zeros:
-    """Follows which channels are zero whatever the images: 1 where something makes them, else 0; see `graph.rules.Labels`."""
+class _Zeros(ChannelWalk):
+    """Follows which channels are zero whatever the images: 1 where something makes them, else 0.
+
+    Attributes:
+        seen: labels of `coupling` that channels were met under.
+        alive: those of them that are not zero somewhere, or belong to what is not touched.
+    """
+
+    def __init__(self, coupling: Coupling, touches: Collection[str]):
+        self._coupling, self._touches = coupling, touches
+        self.seen: set[int] = set()
+        self.alive: set[int] = set()
 
     def produced(self, node: Node, entering: list[int]) -> list[int]:
         return [1] * node.output_shape[-1]
@@ -154,6 +164,13 @@ class _Zeros:
         return max(labels)
 
     def leaf(self, node: Node, entering: list[int]) -> list[int]:
+        leaving, place = self._made(node, entering), self.place(node)
+        for labels, own in ((self._coupling.inputs[place], entering), (self._coupling.outputs[place], leaving)):
+            self.seen.update(labels)
+            self.alive.update(label for label, flag in zip(labels, own, strict=True) if flag or place[0] not in self._touches)
+        return leaving
+
+    def _made(self, node: Node, entering: list[int]) -> list[int]:
         if isinstance(node.layer, L.PlaceChannels):
             leaving = [0] * node.layer.place_channels
             for flag, place in zip(entering, node.layer.at, strict=True):
@@ -161,37 +178,14 @@ class _Zeros:
             return leaving
         if isinstance(node.layer, NOT_ZERO) or makes_something(node):
             return [1] * node.output_shape[-1]
-        return [max(flag, 0) for flag in kind_of(node.layer).channels(self, node, entering)]
+        return [max(flag, 0) for flag in super().leaf(node, entering)]
 
 
 def _empty(arch: Architecture, coupling: Coupling, touches: Collection[str]) -> frozenset[int]:
     """The labels of channels that are zero wherever they are: places that `place_channels` leaves, and nothing else fills."""
-    zeros = _Zeros()
-    alive: set[int] = set()
-    seen: set[int] = set()
-
-    def component_of(component: Component, flags: list[int]) -> list[int]:
-        def leaf(node: Node, entering: list[int]) -> list[int]:
-            leaving, place = zeros.leaf(node, entering), (component.name, node.name)
-            for labels, own in ((coupling.inputs[place], entering), (coupling.outputs[place], leaving)):
-                seen.update(labels)
-                for label, flag in zip(labels, own, strict=True):
-                    if flag or component.name not in touches:
-                        alive.add(label)
-            return leaving
-
-        def join(node: Node, parts: list[list[int]]) -> list[int]:
-            if isinstance(node.layer, L.Branches):
-                return [flag for part in parts for flag in part]
-            return [max(flags) for flags in zip(*parts, strict=True)]
-
-        return fold(component.nodes, flags, leaf, join)
-
-    flags = [1] * arch.input_shape[-1]
-    for block, head in zip(arch.blocks, arch.heads, strict=True):
-        flags = component_of(block, flags)
-        component_of(head, flags)
-    return frozenset(seen - alive - {ZERO})
+    zeros = _Zeros(coupling, touches)
+    zeros.through(arch, [1] * arch.input_shape[-1])
+    return frozenset(zeros.seen - zeros.alive - {ZERO})
 
 
 def mixed(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> dict[Place, tuple[Node, Cut]]:

@@ -23,7 +23,7 @@ from kerasgreedy.spec import solver_settings as V
 from kerasgreedy.spec import sparsity as S
 from kerasgreedy.spec import threshold_settings as H
 from kerasgreedy.spec import training as T
-from kerasgreedy.spec.analyses import ANALYSES
+from kerasgreedy.spec.analysis_door import ANALYSES
 from kerasgreedy.spec.reference_text import ANALYSES_INTRO, RECIPE_INTRO, SPEC_INTRO
 
 SPEC_SECTIONS: dict[type[BaseModel], str] = {

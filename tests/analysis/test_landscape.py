@@ -22,9 +22,9 @@ from kerasgreedy.errors import InputError, WorkdirError
 from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.network.points import Points
 from kerasgreedy.runs.holding import held
-from kerasgreedy.spec.analyses import ANALYSES
 from kerasgreedy.spec.analyses_of_layers import Explain, Separability, Transfer, Visualize, WeightSizes
 from kerasgreedy.spec.analyses_of_loss import Connect, Curvature, Landscape
+from kerasgreedy.spec.analysis_door import ANALYSES
 from kerasgreedy.train.entry_points import train_spec
 from kerasgreedy.train.evaluating import evaluate_run
 
