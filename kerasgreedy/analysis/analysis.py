@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from kerasgreedy.analysis.replay import Replay, Through, at_once
 from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.errors import WorkdirError
 from kerasgreedy.files import write_atomically
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 S = TypeVar("S", bound=AnalysisSettings)
+
+
+# Of what is measured now, see `Desk.replayed`; gone when all is measured.
+SERIES = "unfinished.bin"
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,14 @@ class Desk:
     def stored(self, name: str) -> "dict[str, NDArray[Any]] | None":
         """What `keep` stored, if the ledger has an entry of that name, which says that it is of these results."""
         return read_arrays(self.folder, name) if self.folder is not None and name in self.ledger else None
+
+    def replayed(self, key: str, size: int, dtype: Any) -> Through:
+        """For one piece of work that is a long series of vectors (size,): takes each of them through the kills."""
+        if self.folder is None:
+            return at_once
+        self.ledger.begin()
+        self.makes(SERIES)
+        return Replay(self.folder / SERIES, key, size, dtype)
 
     def measured(self, key: str, countdown: Countdown, measure: Callable[[], Any]) -> Any:
         """One piece of work: what the ledger has under the key, or what is measured now and goes there; plain data."""

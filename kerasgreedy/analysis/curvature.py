@@ -11,6 +11,7 @@ from kerasgreedy.analysis.analysis import Analysis, Desk, Table
 from kerasgreedy.analysis.directions import filter_normalized
 from kerasgreedy.analysis.lanczos import Extremes, hutchinson, lanczos
 from kerasgreedy.analysis.landscape import plain
+from kerasgreedy.analysis.replay import Through, at_once
 from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.errors import Diverged
 from kerasgreedy.network.points import Points, usual_batch
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 
 def eigenvalues(
-    points: Points, theta: "NDArray[Any]", steps: int = 40, tolerance: float = 0.01, seed: int = 0, batches: slice = slice(None)
+    points: Points,
+    theta: "NDArray[Any]",
+    steps: int = 40,
+    tolerance: float = 0.01,
+    seed: int = 0,
+    batches: slice = slice(None),
+    through: Through = at_once,
 ) -> Extremes:
     """The largest and the smallest eigenvalue of the Hessian of the mean loss at theta.
 
@@ -32,19 +39,29 @@ def eigenvalues(
         theta: (size,).
         steps, tolerance, seed: see `lanczos`.
         batches: of the sample, those that the loss is over.
+        through: takes every product, such as `Replay`.
     """
 
     def product(vector: "NDArray[Any]") -> "NDArray[Any]":
-        return points.hessian_product(theta, vector, batches)
+        return through(lambda: points.hessian_product(theta, vector, batches))
 
     return lanczos(product, points.parameters.size, steps, seed, tolerance, points.parameters.dtype)
 
 
 def trace(
-    points: Points, theta: "NDArray[Any]", draws: int = 10, seed: int = 0, batches: slice = slice(None)
+    points: Points,
+    theta: "NDArray[Any]",
+    draws: int = 10,
+    seed: int = 0,
+    batches: slice = slice(None),
+    through: Through = at_once,
 ) -> tuple[float, float]:
     """The Hessian's trace at theta and its standard error, see `hutchinson`; arguments as of `eigenvalues`."""
-    return hutchinson(lambda vector: points.hessian_product(theta, vector, batches), points.parameters.size, draws, seed)
+
+    def product(vector: "NDArray[Any]") -> "NDArray[Any]":
+        return through(lambda: points.hessian_product(theta, vector, batches))
+
+    return hutchinson(product, points.parameters.size, draws, seed)
 
 
 # A Ritz value is never below the smallest eigenvalue: one that is negative beyond rounding proves that this one is.
@@ -67,7 +84,8 @@ class CurvatureAnalysis(Analysis[Curvature]):
             theta = points.parameters.read()
             parts = []
             for part, rows in enumerate(slices):
-                parts.append(desk.measured(f"{number}/part/{part}", countdown, partial(self._at, points, theta, rows)))
+                key = f"{number}/part/{part}"
+                parts.append(desk.measured(key, countdown, partial(self._at, points, theta, rows, desk, key)))
             entry = {"name": subject.name, **subject.facts, "examples": points.examples, "parts": parts, **_summary(parts)}
             if settings.surface:
                 entry |= self._surface(points, theta, desk, f"{number}/plane", countdown)
@@ -121,23 +139,25 @@ class CurvatureAnalysis(Analysis[Curvature]):
         points = Points(subject.model, sample.images[:used], sample.labels[:used], subject.losses, batch)
         return points, [slice(part * count, (part + 1) * count) for part in range(parts)]
 
-    def _at(self, points: Points, theta: "NDArray[Any]", rows: slice) -> dict[str, Any]:
+    def _at(self, points: Points, theta: "NDArray[Any]", rows: slice, desk: Desk, key: str) -> dict[str, Any]:
         settings = self.settings
-        ends = eigenvalues(points, theta, settings.steps, settings.tolerance, settings.seed, rows)
+        through = desk.replayed(key, points.parameters.size, points.parameters.dtype)
+        ends = eigenvalues(points, theta, settings.steps, settings.tolerance, settings.seed, rows, through)
         found = {
             key: getattr(ends, key) for key in ("largest", "smallest", "largest_error", "smallest_error", "steps", "converged")
         }
         if settings.draws:
-            found["trace"], found["trace_error"] = trace(points, theta, settings.draws, settings.seed, rows)
+            found["trace"], found["trace_error"] = trace(points, theta, settings.draws, settings.seed, rows, through)
             if settings.draws == 1:
                 found["trace_error"] = None
         return found
 
-    def _ends(self, points: Points, theta: "NDArray[Any]") -> list[Any] | None:
+    def _ends(self, points: Points, theta: "NDArray[Any]", desk: Desk, key: str) -> list[Any] | None:
         """[largest, smallest, converged] at a point; None where the loss or a product is not finite."""
         settings = self.settings
+        through = desk.replayed(key, points.parameters.size, points.parameters.dtype)
         try:
-            ends = eigenvalues(points, theta, settings.steps, settings.tolerance, settings.seed)
+            ends = eigenvalues(points, theta, settings.steps, settings.tolerance, settings.seed, through=through)
         except Diverged:
             return None
         return [ends.largest, ends.smallest, ends.converged]
@@ -151,7 +171,8 @@ class CurvatureAnalysis(Analysis[Curvature]):
         converged = np.zeros(shape, bool)
         for i, j in np.ndindex(shape):
             point = theta + (axis[i] * directions[0] + axis[j] * directions[1]).astype(theta.dtype)
-            found = desk.measured(f"{place}/{i}/{j}", countdown, partial(self._ends, points, point))
+            key = f"{place}/{i}/{j}"
+            found = desk.measured(key, countdown, partial(self._ends, points, point, desk, key))
             largest[i, j], smallest[i, j], converged[i, j] = found or (np.nan, np.nan, False)
         known_points = np.isfinite(smallest)
         if not known_points.any():

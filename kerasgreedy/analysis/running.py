@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from kerasgreedy import __version__
-from kerasgreedy.analysis.analysis import Analysis, Desk, Ledger, Table
+from kerasgreedy.analysis.analysis import SERIES, Analysis, Desk, Ledger, Table
 from kerasgreedy.analysis.subject import Subject, run_subject
 from kerasgreedy.data.arrays import ImageArrays
 from kerasgreedy.errors import InputError, WorkdirError, tell
@@ -94,6 +94,7 @@ def analyse(
             desk = Desk(ledger, strategy, place, None if quiet else tell, made.add)
             found = {"analysis": settings.name, "settings": settings.model_dump(mode="json"), **analysis.measure(subjects, desk)}
             ledger.begin()
+            (place / SERIES).unlink(missing_ok=True)
             return _written(analysis, found, made)
     except OSError as error:
         raise WorkdirError(f"{place}: {writing_fault(error) or f'cannot be written ({error})'}") from None
