@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kerasgreedy.errors import InputError
 from kerasgreedy.network.build import FLOAT32, Network
+from kerasgreedy.nn.channels import placed
 
 ROUNDS, FEWEST_ROUNDS = 20, 5
 SAMPLE_SECONDS = 0.05  # a sample repeats a fast call until the clock and the scheduler matter little
@@ -169,7 +170,7 @@ def faster_as_branches(
     largest, count = max(sides), sum(sides.values())
     whole = tf.random.stateless_normal((largest, largest, shape[-1], count), seed=(0, 1))
     parts = [tf.random.stateless_normal((side, side, shape[-1], number), seed=(0, side)) for side, number in sides.items()]
-    order = [places.index(place) for place in sorted(places)]
+    ranks = {place: rank for rank, place in enumerate(sorted(places))}
 
     @tf.function
     def as_one() -> tf.Tensor:
@@ -178,7 +179,7 @@ def faster_as_branches(
     @tf.function
     def as_parts() -> tf.Tensor:
         joined = tf.concat([tf.nn.conv2d(x, part, stride, "SAME") for part in parts], axis=-1)
-        return joined if order == sorted(order) else tf.gather(joined, order, axis=-1)
+        return placed(joined, count, [ranks[place] for place in places])
 
     calls = {"one": lambda: as_one().numpy(), "parts": lambda: as_parts().numpy()}
     return bool(statistics_of(samples(calls, rounds))["parts"]["ratio"] > 1.05)

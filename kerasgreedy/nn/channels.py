@@ -4,9 +4,34 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.nn.downsampling import PACKAGE
+
+
+def placed(x: tf.Tensor, channels: int, at: Sequence[int]) -> tf.Tensor:
+    """Channel i of x becomes channel at[i] of `channels`; the others are zero.
+
+    On a CPU by a product with zeros and ones, which is exact, and several times as fast as gathering numbers one by one; where
+    there are GPUs, whose products may round (TF32), by gathering.
+
+    Args:
+        x: (..., len(at)).
+        at: distinct, below `channels`.
+    """
+    entering = len(at)
+    margins = [[0, 0]] * (len(x.shape) - 1)
+    if list(at) == list(range(entering)):
+        return tf.pad(x, [*margins, [0, channels - entering]])
+    if tf.config.list_logical_devices("GPU"):
+        source = [entering] * channels  # a channel of zeros
+        for index, place in enumerate(at):
+            source[place] = index
+        return tf.gather(tf.pad(x, [*margins, [0, 1]]), source, axis=-1)
+    ones = np.zeros((entering, channels), np.float32)
+    ones[np.arange(entering), list(at)] = 1
+    return tf.tensordot(x, tf.cast(ones, x.dtype), 1)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -24,15 +49,7 @@ class ChannelPlacement(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         """(..., len(at)) to (..., channels), of the same type."""
-        entering = len(self.at)
-        if self.at == list(range(entering)):
-            return tf.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, self.channels - entering]])
-        source = [entering] * self.channels  # a channel of zeros
-        for index, place in enumerate(self.at):
-            source[place] = index
-        if entering < self.channels:
-            x = tf.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, 1]])
-        return tf.gather(x, source, axis=-1)
+        return placed(x, self.channels, self.at)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         """Of a batch of maps or vectors."""
