@@ -8,7 +8,7 @@ import numpy as np
 
 from kerasgreedy.kernel_groups import Groups, group_count, levels
 from kerasgreedy.reports.costs import count
-from kerasgreedy.reports.figures import new_figure, write_figure
+from kerasgreedy.reports.figures import legend_below, new_figure, write_figure
 
 GROUPS: tuple[Groups, ...] = ("half_rings", "rings")
 # Layers and kernels in one picture.
@@ -38,6 +38,8 @@ def plot_frontier(folder: Path, table: dict[str, Any]) -> None:
 
 def draw_frontier(nets: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> Any:
     """Accuracy on test data against multiply-adds: each net, the best ones by validation data, those without penalty."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure = new_figure(7, 4.8)
     axes = figure.subplots()
     for seed in sorted({net["seed"] for net in nets}):
@@ -52,11 +54,12 @@ def draw_frontier(nets: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]
         figures = [n["multiply_adds"] for n in plain], [100 * n["top1"] for n in plain]
         axes.plot(*figures, "s", color="k", mfc="none", label="trained plainly")
         for net, *spot in zip(plain, *figures, strict=True):
-            axes.annotate(net["name"], spot, textcoords="offset points", xytext=(4, 4), fontsize=6)
+            axes.annotate(net["name"], spot, textcoords="offset points", xytext=(-5, -3), fontsize=6, ha="right")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: count(int(value)))
-    axes.xaxis.set_minor_formatter(lambda value, _: count(int(value)))
-    axes.tick_params(axis="x", which="both", labelsize=7)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("multiply-adds of an image (small numbers: alpha)")
     axes.set_ylabel("top-1 accuracy on test data, %")
     axes.grid(alpha=0.3, which="both")
@@ -79,7 +82,7 @@ def draw_widths(nets: Sequence[dict[str, Any]]) -> Any:
         axes.fill_between(places, left, [-value for value in left], color=shade, label=f"alpha {net['alpha']:g}", step=None)
     axes.set_xticks(list(places), layers, rotation=60, ha="right", fontsize=7)
     axes.set_ylabel("kernels (height of the band)")
-    axes.legend(fontsize=7, loc="upper left")
+    legend_below(figure, axes, 5)
     return figure
 
 
@@ -98,7 +101,7 @@ def draw_sides(nets: Sequence[dict[str, Any]]) -> Any:
             )
         axes.set_ylabel(f"of {side}x{side}", fontsize=8)
         axes.grid(alpha=0.3)
-    rows[0].legend(fontsize=6, ncols=4)
+    legend_below(figure, rows[0], 5)
     rows[-1].set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=7)
     return figure
 
