@@ -1,6 +1,6 @@
-"""A program: every activation, with and without batch norm, in one precision, through graphs that TensorFlow rewrites.
+"""A program: every activation, with or without batch norm, in one precision, through graphs that TensorFlow rewrites.
 
-Prints JSON: `batch norm/precision/activation` -> place -> largest difference from the formula in float64 or from the same layers
+Prints JSON: activation -> place -> largest difference from the formula in float64 or from the same layers
 run one by one, as a share of the largest value; or the error. TensorFlow's own choice of kernels has to be made before it starts.
 """
 
@@ -206,12 +206,9 @@ def case(spec, network, precision, files):
 
 
 def main():
-    table = {}
-    for norm in ("true", "false"):
-        spec, network = network_of(norm)
-        precision = sys.argv[1]
-        table[f"{norm}/{precision}"] = case(spec, network, precision, (norm, precision) == ("true", "float32"))
-    json.dump(table, sys.stdout)
+    precision, norm = sys.argv[1:]
+    spec, network = network_of(norm)
+    json.dump(case(spec, network, precision, (norm, precision) == ("true", "float32")), sys.stdout)
 
 
 if __name__ == "__main__":

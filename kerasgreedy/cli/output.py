@@ -101,7 +101,7 @@ def put_costs(results: dict[str, Any]) -> None:
     pruned = results["pruned"]
     put_table(["", "before", "after", "before / after"], cost_rows(pruned["before"], pruned["after"]))
     for note in speed_notes(pruned["after"]):
-        put(f"the pruned network is {note}")
+        put(f"the smaller network is {note}")
 
 
 def put_timings(timings: Sequence[Any]) -> None:

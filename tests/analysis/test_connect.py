@@ -134,6 +134,7 @@ def test_a_way_between_two_runs(two_runs, tmp_path):
     assert again.figures == figures
 
 
+@pytest.mark.slow
 def test_a_curve_that_is_overwritten_begins_anew(two_runs, tmp_path):
     first, second = (Connect(form="bezier", examples=30, points=3, steps=6, seed=seed, learning_rate=0.1) for seed in (0, 7))
     analyse(first, two_runs, tmp_path / "out", quiet=True)

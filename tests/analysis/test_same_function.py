@@ -188,6 +188,7 @@ def test_explain_refuses_what_it_cannot_show(trained, tmp_path, settings, messag
         analyse(settings, [trained("dense", "dense_0")], tmp_path / "out", quiet=True)
 
 
+@pytest.mark.slow
 def test_explain_goes_on_where_it_was(two_runs, tmp_path, monkeypatch):
     """A method that is done is not done again, and maps of other contents of an image file are not taken for it."""
     file = tmp_path / "image.png"

@@ -267,6 +267,7 @@ def test_command(command, finished, tmp_path):
     assert not (finished.workdir / "sensitivity.json").exists()
 
 
+@pytest.mark.slow
 def test_two_devices_measure_what_one_does(finished):
     one, two = (
         sensitivity_of(finished.workdir, ["taylor_activation"], [0.5], components=["block_1"], devices=devices)

@@ -255,6 +255,7 @@ def test_later_phases_are_filled_from_the_cache_before(files, tmp_path, undistur
     same_weights(weights(alone.workdir), expected)
 
 
+@pytest.mark.slow
 def test_no_room_after_all_means_recomputing(files, tmp_path, undisturbed, monkeypatch, capsys):
     calls, original = [], rows.os.posix_fallocate
 
@@ -321,6 +322,7 @@ def test_features_of_an_ended_phase_leave_memory(files, tmp_path, monkeypatch):
     assert not any(store() for store in alive)
 
 
+@pytest.mark.slow
 def test_workers_fill_together_and_keep_features_all_or_none(files, tmp_path, undisturbed, monkeypatch, capsys):
     """Another worker may lack the file that this one has, or the room: they walk through the same batches all the same."""
     monkeypatch.setattr(

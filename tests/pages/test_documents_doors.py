@@ -29,6 +29,7 @@ def trained(folder, fragment, *sets):
     return kg.train_spec(folder / "s.yaml", folder / "r.yaml", [*SMALL, *sets], folder / "run", quiet=True)
 
 
+@pytest.mark.slow
 def test_page_solvers(page, tmp_path):
     objectives = page.yaml("training:\n  epochs: 20\n  objective")
     job = prepare(spec_of(SPEC), recipe_of(yaml.safe_dump({"name": "r", "data": {"dataset": "digits"}, **objectives})))

@@ -36,6 +36,7 @@ def shrunk(page, monkeypatch):
     return page
 
 
+@pytest.mark.slow
 def test_page_own_photos(shrunk):
     page = shrunk
     assert "photos/dog/1.webp" in page.take("photos/cat").text

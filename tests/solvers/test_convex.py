@@ -138,7 +138,7 @@ def test_at_the_strongest_penalty_of_a_path_nothing_is_used(solve):
 
 
 @pytest.mark.parametrize("at", some(14, slow=[1, 6, 11]))
-@pytest.mark.parametrize("recipe", ["sgd", "fista"])
+@pytest.mark.parametrize("recipe", some("fista", slow=["sgd"]))
 def test_stopped_and_resumed_equals_never_stopped(solve, monkeypatch, recipe, at):
     """Fits, a hinge, taken filters, a second stage on standardized maps; or a path of full gradients."""
     if recipe == "sgd":
@@ -283,7 +283,7 @@ def test_the_mean_of_the_last_points_is_kept(solve, monkeypatch):
     np.testing.assert_allclose(kept, np.mean([seen[3], seen[5], seen[7]], axis=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("at", some(12, slow=[3, 6]))
+@pytest.mark.parametrize("at", some(slow=[3, 6, 12]))
 def test_a_convexified_network_resumes_to_the_bit(solve, monkeypatch, at):
     check_resumed(solve, monkeypatch, at, CCNN, SGD, *BALL)
 

@@ -118,6 +118,7 @@ def test_stopped_under_held_patterns_and_resumed_equals_never_stopped(train, tmp
     assert len(losses) == 5 and np.isfinite(losses).all()
 
 
+@pytest.mark.slow
 def test_two_devices_equal_one(train):
     one, two = train("one", HELD, "training.solver.warm_up_epochs=0"), None
     two = train("two", HELD, "training.solver.warm_up_epochs=0", strategy=two_devices())

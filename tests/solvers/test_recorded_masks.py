@@ -105,6 +105,7 @@ STOPS = (6, 10, 20)
 
 
 @pytest.mark.parametrize(("solver", "store"), some((HELD, "memory"), slow=[(HELD, "disk"), (LIVE, "memory")]))
+@pytest.mark.slow
 def test_stopped_and_resumed_equals_never_stopped(train, tmp_path, monkeypatch, solver, store):
     whole = train("whole", solver)
     stop_at(monkeypatch, STOPS[0])

@@ -38,7 +38,7 @@ def killed_in(place, name, run, monkeypatch):
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("sets", some(["training.keep=last"], END_TO_END, slow=[[], [*END_TO_END, "training.keep=last"]]))
+@pytest.mark.parametrize("sets", some(["training.keep=last"], slow=[[], END_TO_END, [*END_TO_END, "training.keep=last"]]))
 def test_ends_as_one_trained_so_long_at_once(trained, sets):
     """With a constant rate, bit for bit; of several phases only the last one goes on."""
     at_once = ["phases={block_1: {epochs: 1}, block_2: {epochs: 1}}"] if END_TO_END[0] not in sets else []
