@@ -27,7 +27,8 @@ class Descent(PlainSolver):
 class Averaged(PlainSolver):
     """The optimiser's steps, and in the end the mean of the weights after the last ones (Polyak and Juditsky 1992).
 
-    Of kernels that a regularizer such as `nuclear_ball` keeps in a convex set the mean is in it too.
+    Of kernels that a regularizer such as `nuclear_ball` keeps in a convex set the mean is in it too. Of zeros that a proximal
+    regularizer makes, those stay that all these points have.
     """
 
     name: Literal["averaged"] = Field(description="write `averaged`")
