@@ -26,8 +26,7 @@ def tiny(name):
 
 
 @needs_torch
-@pytest.mark.parametrize("name", some("simcnn_k1_cifar", slow=["simcnn_k3_cifar"]))
-@pytest.mark.slow
+@pytest.mark.parametrize("name", some(slow=["simcnn_k1_cifar", "simcnn_k3_cifar"]))
 def test_our_step_and_pytorch_s_give_the_same_losses_at_every_depth(name):
     from benchmarks.throughput import check
 

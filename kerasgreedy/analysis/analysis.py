@@ -125,9 +125,12 @@ class Desk:
         """For one piece of work that is a long series of vectors (size,): takes each of them through the kills."""
         if self.folder is None:
             return at_once
-        self.ledger.begin()
-        self.makes(SERIES)
-        return Replay(self.folder / SERIES, key, size, dtype)
+
+        def first() -> None:
+            self.ledger.begin()
+            self.makes(SERIES)
+
+        return Replay(self.folder / SERIES, key, size, dtype, first)
 
     def measured(self, key: str, countdown: Countdown, measure: Callable[[], Any]) -> Any:
         """One piece of work: what the ledger has under the key, or what is measured now and goes there; plain data."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasgreedy.analysis.analysis import Analysis, Desk, Table
 from kerasgreedy.analysis.directions import filter_normalized
-from kerasgreedy.analysis.lanczos import Extremes, hutchinson, lanczos
+from kerasgreedy.analysis.lanczos import Extremes, Product, hutchinson, lanczos
 from kerasgreedy.analysis.landscape import plain
 from kerasgreedy.analysis.replay import Through, at_once
 from kerasgreedy.analysis.subject import Subject
@@ -21,6 +21,10 @@ from kerasgreedy.spec.analyses_of_loss import Curvature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def _product(points: Points, theta: "NDArray[Any]", batches: slice, through: Through) -> Product:
+    return lambda vector: through(lambda: points.hessian_product(theta, vector, batches))
 
 
 def eigenvalues(
@@ -41,10 +45,7 @@ def eigenvalues(
         batches: of the sample, those that the loss is over.
         through: takes every product, such as `Replay`.
     """
-
-    def product(vector: "NDArray[Any]") -> "NDArray[Any]":
-        return through(lambda: points.hessian_product(theta, vector, batches))
-
+    product = _product(points, theta, batches, through)
     return lanczos(product, points.parameters.size, steps, seed, tolerance, points.parameters.dtype)
 
 
@@ -57,11 +58,7 @@ def trace(
     through: Through = at_once,
 ) -> tuple[float, float]:
     """The Hessian's trace at theta and its standard error, see `hutchinson`; arguments as of `eigenvalues`."""
-
-    def product(vector: "NDArray[Any]") -> "NDArray[Any]":
-        return through(lambda: points.hessian_product(theta, vector, batches))
-
-    return hutchinson(product, points.parameters.size, draws, seed)
+    return hutchinson(_product(points, theta, batches, through), points.parameters.size, draws, seed)
 
 
 # A Ritz value is never below the smallest eigenvalue: one that is negative beyond rounding proves that this one is.

@@ -37,7 +37,7 @@ class IdentitiesAnalysis(Analysis[Identities]):
             shares, channels = identity_shares(kernel)
             alive = np.isfinite(shares)
             random, _ = identity_shares(rng.standard_normal((*tensor.shape[:3], self.settings.draws)))
-            near = alive & (np.nan_to_num(shares) > 0.5)
+            near = shares > 0.5
             found.append(
                 {
                     "layer": tensor.path.removesuffix("/kernel"),

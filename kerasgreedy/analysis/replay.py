@@ -29,9 +29,11 @@ class Replay:
         path: of the file; one that holds another series is written anew.
         key: names the series.
         size, dtype: of each vector.
+        first: called before anything is written.
     """
 
-    def __init__(self, path: Path, key: str, size: int, dtype: Any):
+    def __init__(self, path: Path, key: str, size: int, dtype: Any, first: Callable[[], Any] = lambda: None):
+        self._first = first
         self._path, self._dtype, self._asked = path, np.dtype(dtype), 0
         self._head = (as_json([key, size, self._dtype.str]) + "\n").encode()
         self._bytes = size * self._dtype.itemsize
@@ -50,6 +52,8 @@ class Replay:
                 file.seek(start)
                 return np.frombuffer(file.read(self._bytes), self._dtype)
         vector = compute()
+        if self._asked == 1:
+            self._first()
         with open(self._path, "r+b" if self._asked > 1 else "wb") as file:
             if self._asked == 1:
                 file.write(self._head)

@@ -30,6 +30,7 @@ from kerasgreedy.graph.tree import Node, fold
 from kerasgreedy.network.build import Network
 from kerasgreedy.nn.activations import ApartActivation
 from kerasgreedy.nn.batch_norm import FusedBatchNormalization
+from kerasgreedy.nn.channels import sources
 from kerasgreedy.nn.conv import RowGradientConv2D
 from kerasgreedy.nn.dropout import ReplicaDropout
 from kerasgreedy.nn.ensemble import ensemble_weights
@@ -216,9 +217,8 @@ class Rebuild:
         return layers.ZeroPadding2D(new, data_format="channels_first", name=self.name(node))(x)
 
     def place_channels(self, layer: L.PlaceChannels, node: Node, x: Any) -> Any:
-        entering = len(layer.at)
-        source = [layer.at.index(place) if place in layer.at else entering for place in range(layer.place_channels)]
-        return ops.take(ops.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, 1)]), source, axis=-1)
+        padded = ops.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, 1)])
+        return ops.take(padded, sources(layer.place_channels, layer.at), axis=-1)
 
     def middle(self, layer: L.RandomCrop, node: Node, x: Any) -> Any:
         return layers.CenterCrop(*node.output_shape[:2], name=self.name(node))(x)

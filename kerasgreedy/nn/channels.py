@@ -4,10 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.nn.downsampling import PACKAGE
+
+
+def sources(channels: int, at: Sequence[int]) -> list[int]:
+    """For each of `channels`, the channel that `at` puts there; where there is none len(at), a channel of zeros behind them."""
+    found = [len(at)] * channels
+    for index, place in enumerate(at):
+        found[place] = index
+    return found
 
 
 def placed(x: tf.Tensor, channels: int, at: Sequence[int]) -> tf.Tensor:
@@ -25,13 +32,9 @@ def placed(x: tf.Tensor, channels: int, at: Sequence[int]) -> tf.Tensor:
     if list(at) == list(range(entering)):
         return tf.pad(x, [*margins, [0, channels - entering]])
     if tf.config.list_logical_devices("GPU"):
-        source = [entering] * channels  # a channel of zeros
-        for index, place in enumerate(at):
-            source[place] = index
-        return tf.gather(tf.pad(x, [*margins, [0, 1]]), source, axis=-1)
-    ones = np.zeros((entering, channels), np.float32)
-    ones[np.arange(entering), list(at)] = 1
-    return tf.tensordot(x, tf.cast(ones, x.dtype), 1)
+        padded = tf.pad(x, [*margins, [0, 1]]) if entering < channels else x
+        return tf.gather(padded, sources(channels, at), axis=-1)
+    return tf.tensordot(x, tf.one_hot(list(at), channels, dtype=x.dtype), 1)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

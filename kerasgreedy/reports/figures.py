@@ -9,6 +9,8 @@ from typing import Any
 from kerasgreedy.errors import printable
 from kerasgreedy.pictures import MADE_BY, plain_matplotlib, write_picture
 
+# Of points of runs, in turn.
+MARKERS = "osD^v<>pP*"
 # What captions call a part of the data, and what stands for statistics of batch norm.
 PART_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 NORM_WORDS = {

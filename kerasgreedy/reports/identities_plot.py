@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kerasgreedy.reports.figures import legend_below, new_figure, short, whole_numbers
+from kerasgreedy.reports.figures import MARKERS, legend_below, new_figure, short, whole_numbers
 
 
 def draw_identities(found: dict[str, Any]) -> Any:
@@ -15,7 +15,7 @@ def draw_identities(found: dict[str, Any]) -> Any:
         longest = max(longest, len(run["layers"]))
         colour = f"C{index % 10}"
         shares = [run["layers"][place - 1]["share"] for place in places]
-        axes.plot(places, shares, color=colour, marker="osD^v<>pP*"[index % 10], markersize=4, label=short(run["name"]))
+        axes.plot(places, shares, color=colour, marker=MARKERS[index % len(MARKERS)], markersize=4, label=short(run["name"]))
         axes.plot(places, [run["layers"][place - 1]["random"] for place in places], color=colour, linestyle=":")
     axes.plot([], [], color="0.4", linestyle=":", label="random kernels of the same shape")
     axes.set_xlabel("convolution, from the images on")

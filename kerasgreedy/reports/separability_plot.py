@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from kerasgreedy.reports.figures import counted, legend_below, new_figure, short
+from kerasgreedy.reports.figures import MARKERS, counted, legend_below, new_figure, short
 
 WORDS = {"linear": "linear classifier", "cnn1": "CNN, one convolution", "cnn2": "CNN, two convolutions"}
-MARKERS = "osD^v<>pP*"
 
 
 def draw_separability(found: dict[str, Any]) -> Any:

@@ -76,3 +76,13 @@ def test_a_spectrum_that_was_killed(two_runs, tmp_path, monkeypatch):
     done.clear()
     assert analyse(settings, two_runs[:1], tmp_path / "killed", quiet=True).figures["runs"] == whole["runs"] and len(done) == 3
     assert not (tmp_path / "killed" / "unfinished.bin").exists()
+
+
+def test_what_fails_before_its_first_product_leaves_nothing_in_the_way(two_runs, tmp_path, monkeypatch):
+    def fail(self, *given):
+        raise Killed
+
+    monkeypatch.setattr(Points, "hessian_product", fail)
+    with pytest.raises(Killed):
+        analyse(Curvature(examples=20), two_runs[:1], tmp_path / "out", quiet=True)
+    assert not list((tmp_path / "out").iterdir())

@@ -115,7 +115,7 @@ def recipes():
     return [*((strategy, name, sets) for strategy in STRATEGIES.names for name, sets in more.items()), ("convex", "stack", STACK)]
 
 
-# The way in which it once went wrong, and one in which blocks change between phases; the rest takes minutes.
+# The way in which it once went wrong; the rest takes minutes.
 QUICK = {("end_to_end", "rounds")}
 
 

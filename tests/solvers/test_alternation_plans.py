@@ -85,8 +85,8 @@ def test_beta_is_chosen_on_a_view_that_the_cache_holds_after_a_resume(tmp_path, 
 @pytest.mark.parametrize(
     "overrides",
     some(
-        ((EACH.replace("refresh: 1", "refresh: 1, hold_pools: true"), "strategy=end_to_end"),),
         slow=[
+            ((EACH.replace("refresh: 1", "refresh: 1, hold_pools: true"), "strategy=end_to_end"),),
             ((BATCH, "strategy=end_to_end"),),
             (
                 (
@@ -97,7 +97,6 @@ def test_beta_is_chosen_on_a_view_that_the_cache_holds_after_a_resume(tmp_path, 
         ],
     ),
 )
-@pytest.mark.slow
 def test_a_run_on_two_devices_equals_one(tmp_path, overrides):
     """With synchronised batch norm. Thresholds of the warm-up, masks, beta and pruned connections are those of both."""
     more = [*SHORT, "training.epochs=2", *overrides, "training.optimizer.learning_rate=0.005"]

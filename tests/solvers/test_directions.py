@@ -173,8 +173,7 @@ def test_heads_with_biases_and_more_directions_than_weights(solve, objective):
             np.testing.assert_allclose(weights(ahead.workdir)[key], value, atol=1e-3 * max(1, np.abs(value).max()), err_msg=key)
 
 
-@pytest.mark.parametrize("at", some(4, slow=[1, 7, 10]))
-@pytest.mark.slow
+@pytest.mark.parametrize("at", some(slow=[1, 4, 7, 10]))
 def test_stopped_and_resumed_equals_never_stopped(solve, monkeypatch, at):
     sets = ["training.epochs=6", "training.solver.path=[3, 1]", "training.batch_size=50", "training.solver.directions=5"]
     check_resumed(solve, monkeypatch, at, SPEC, FISTA, *sets, "training.solver.power_iterations=8")

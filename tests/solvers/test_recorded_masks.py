@@ -104,8 +104,7 @@ def test_the_epoch_that_records_is_plain_descent_with_a_relu(train):
 STOPS = (6, 10, 20)
 
 
-@pytest.mark.parametrize(("solver", "store"), some((HELD, "memory"), slow=[(HELD, "disk"), (LIVE, "memory")]))
-@pytest.mark.slow
+@pytest.mark.parametrize(("solver", "store"), some(slow=[(HELD, "memory"), (HELD, "disk"), (LIVE, "memory")]))
 def test_stopped_and_resumed_equals_never_stopped(train, tmp_path, monkeypatch, solver, store):
     whole = train("whole", solver)
     stop_at(monkeypatch, STOPS[0])

@@ -75,8 +75,7 @@ def test_figures_are_those_of_the_network_that_is_left(documents, tmp_path):
     np.testing.assert_allclose(heights, [100 * row["accuracy"] for row in details["sweep"]])
 
 
-@pytest.mark.parametrize("at", some(13, slow=[5, 15]))
-@pytest.mark.slow
+@pytest.mark.parametrize("at", some(slow=[5, 13, 15]))
 def test_stopped_and_resumed_equals_never_stopped(documents, tmp_path, monkeypatch, at):
     whole = train_spec(*documents, [], tmp_path / "whole", quiet=True)
     stop_at(monkeypatch, at)
