@@ -28,7 +28,7 @@ class Tensor:
     """One variable's place in the vector.
 
     Attributes:
-        path: of the variable; those of nested models may have the same.
+        path: of the variable, behind the names of the models that hold its layer inside the model.
         start, stop: its entries.
         filters: axes that count filters, as numbers from 0; the other axes are a filter's own. Empty: it has none (biases, batch
             norm), and a filter-normalised direction is zero there.
@@ -73,12 +73,16 @@ class Parameters:
         if len(dtypes) > 1 or dtypes[0] not in ("float32", "float64"):
             raise InputError(f"{model.name}: has trainable weights of {', '.join(dtypes)}; allowed: float32 or float64 alone")
         self.model, self.dtype = model, dtypes[0]
-        owners = _owners(model)
+        owners, paths = _owners(model), _paths(model)
         tensors, start = [], 0
         for variable in variables:
             shape = tuple(variable.shape)
             stop = start + int(np.prod(shape))
-            tensors.append(Tensor(variable.path, shape, start, stop, _filter_axes(variable, owners.get(id(variable)))))
+            tensors.append(
+                Tensor(
+                    paths.get(id(variable), variable.path), shape, start, stop, _filter_axes(variable, owners.get(id(variable)))
+                )
+            )
             start = stop
         self.tensors, self.size = tuple(tensors), start
 
@@ -130,6 +134,18 @@ def _owners(model: keras.Model) -> dict[int, keras.layers.Layer]:
         for variable in layer.trainable_variables:
             owners.setdefault(id(variable), layer)
     return owners
+
+
+def _paths(model: keras.Model, within: str = "") -> dict[int, str]:
+    """Variable -> its path; layers of two blocks have the same names in Keras."""
+    paths: dict[int, str] = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            paths.update(_paths(layer, f"{within}{layer.name}/"))
+        else:
+            for variable in layer.trainable_variables:
+                paths[id(variable)] = within + variable.path.removeprefix(within)
+    return paths
 
 
 def _filter_axes(variable: keras.Variable, owner: keras.layers.Layer | None) -> tuple[int, ...]:

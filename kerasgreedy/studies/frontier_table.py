@@ -79,6 +79,8 @@ def _epochs(results: Mapping[str, Any], own: Path) -> int:
     """How many epochs the network of a run has been trained for, those of the runs that it started from included."""
     total, recipe = int(results["epochs"]), load_recipe(own / "recipe.yaml").value
     if recipe.start_from:
-        start = Path(recipe.start_from)
+        there = Path(recipe.start_from)
+        here = own.parent.parent / there.parent.name / there.name  # where the study is now
+        start = here if here.is_dir() else there
         total += _epochs(read_json(start / "results.json"), start)
     return total

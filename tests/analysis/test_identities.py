@@ -35,13 +35,14 @@ def test_shares_by_hand():
 
 def test_layers_of_a_model(tmp_path):
     inputs = keras.Input((8, 8, 4))
-    x = keras.layers.Conv2D(4, 3, padding="same", name="first")(inputs)
+    block = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.Conv2D(4, 3, padding="same", name="first")], name="block_1")
+    x = block(inputs)
     x = keras.layers.DepthwiseConv2D(3, name="left_out")(x)
     outputs = keras.layers.Dense(2)(keras.layers.Conv2D(3, 1, name="second")(x))
     model = keras.Model(inputs, outputs)
     kernel = np.zeros((3, 3, 4, 4), "float32")
     kernel[1, 1, [3, 1, 1], [0, 1, 3]] = [2.0, 1.0, 5.0]
-    model.get_layer("first").kernel.assign(kernel)
+    block.get_layer("first").kernel.assign(kernel)
     analysis = IdentitiesAnalysis(Identities(draws=20_000))
     found = analysis.measure([Subject("net", model)], None)
     first, second = found["runs"][0]["layers"]
@@ -50,7 +51,7 @@ def test_layers_of_a_model(tmp_path):
     # Of Gaussian numbers a random direction: the mean of max(z_r, 0)^2 over the mean of the sum of squares, drawn independently.
     draws = np.maximum(np.random.default_rng(5).standard_normal((200_000, 4)), 0).max(1) ** 2
     assert first["random"] == pytest.approx(draws.mean() / 36, rel=0.03)
-    assert second["layer"].endswith("second") and second["alive"] == 3
+    assert (first["layer"], second["layer"]) == ("block_1/first", "second") and second["alive"] == 3
     assert [row[1] for row in analysis.tables(found)[0].rows] == [first["layer"], second["layer"]]
     write_figure(tmp_path / "identities.png", analysis.figures(found)["identities"])
     with pytest.raises(InputError, match="no convolution"):

@@ -173,6 +173,10 @@ def test_nothing_of_another_study_is_taken(study, tmp_path):
     with pytest.raises(WorkdirError, match="say --plain-epochs 1"):
         frontier(study(alphas=(0.01, 0.3, 0.5), references=()), tmp_path / "F", quiet=True)
     assert not (tmp_path / "F/alpha_0.5_seed_0").exists()  # before it trains anything
+    asked = study(narrower=(0.5,), references=(), plain_epochs=1)
+    (tmp_path / "F").rename(tmp_path / "moved")
+    assert frontier(asked, tmp_path / "moved", quiet=True) == two
+    (tmp_path / "moved").rename(tmp_path / "F")
     recipe = tmp_path / "r.yaml"
     recipe.write_text(recipe.read_text().replace("learning_rate: 0.1", "learning_rate: 0.2"))
     with pytest.raises(WorkdirError, match="contents of spec and recipe"):
