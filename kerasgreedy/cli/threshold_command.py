@@ -35,6 +35,9 @@ def threshold(
     sizes: Annotated[
         str | None, typer.Option("--sizes", help="Kernels of different sides in a layer: measured, branches or padded.")
     ] = None,
+    sums: Annotated[
+        str, typer.Option("--sums", help="Filters missing in sums: placed (the others are put in place) or zeros (faster).")
+    ] = "placed",
     epochs: Annotated[int, typer.Option("--epochs", help="Fine-tuning afterwards, without regularizers; 0: none.")] = 3,
     fine_tune: Annotated[str, typer.Option("--fine-tune", help="What it trains: all or head.")] = "all",
     sets: Sets = None,
@@ -63,6 +66,7 @@ def threshold(
         on=on,
         round_to=round_to,
         sizes=sizes,
+        sums=sums,
         epochs=epochs,
         fine_tune=fine_tune,
         overrides=sets or [],

@@ -48,6 +48,11 @@ class Cut:
         """The filters that stay, in the order in which their channels come."""
         return tuple(index for part in self.parts for index in part.filters)
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether channels stay whose filters are missing: others make them too."""
+        return len(self.order) < self.width
+
 
 # (component, layer) -> what becomes of a convolution or dense layer; None: of a residual, its shortcut alone; of others, nothing.
 Edits: TypeAlias = Mapping[Place, Cut | None]

@@ -52,7 +52,12 @@ class Reduced:
 
 
 def steps(
-    spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str], split: Collection[Place] | None
+    spec: ModelSpec,
+    found: Thresholded,
+    groups: Groups,
+    touches: Collection[str],
+    split: Collection[Place] | None,
+    zeros: Collection[Place] = (),
 ) -> list[Rewriting]:
     """The rewritings that take what is zero out of a network.
 
@@ -60,6 +65,8 @@ def steps(
         groups: what `gone` counts.
         split: layers, as they are called when bodies and filters are gone, whose kernels of different sides become branches; the
             others keep the largest side; None: all become branches.
+        zeros: layers, under those names too, and none of those that become branches, that keep filters which are gone, as zeros,
+            where others make their channels as well.
     """
     left = _reduced(spec, found, groups, touches)
     done, spec, gone = list(left.rewritings), left.spec, left.gone
@@ -72,7 +79,8 @@ def steps(
                     edits[place] = None
                 elif place in gone:
                     branches = split is None or place in split
-                    if (edit := _cut(node, sequence[:index], gone[place], groups, branches)) is not None:
+                    edit = _cut(node, sequence[:index], gone[place], groups, branches, place in zeros)
+                    if edit is not None:
                         edits[place] = edit
     if edits:
         done.append(Rewriting(spec, restructured(spec, edits)[0], edits=edits))
@@ -188,16 +196,16 @@ def _empty(arch: Architecture, coupling: Coupling, touches: Collection[str]) -> 
     return frozenset(zeros.seen - zeros.alive - {ZERO})
 
 
-def mixed(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> dict[Place, tuple[Node, Cut]]:
-    """The layers whose kernels differ in side when all is taken out, under their names then, and what they become."""
+def cuts(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]) -> dict[Place, tuple[Node, Cut]]:
+    """The layers that change beyond the filters that go with their channels, under their names then, and what they become."""
     done = steps(spec, found, groups, touches, None)
     if not done or done[-1].edits is None:
         return {}
     nodes = {(c.name, n.name): n for c in architecture(done[-1].before).components.values() for n in leaves(c.nodes)}
-    return {place: (nodes[place], cut) for place, cut in done[-1].edits.items() if cut is not None and len(cut.parts) > 1}
+    return {place: (nodes[place], cut) for place, cut in done[-1].edits.items() if cut is not None}
 
 
-def _cut(node: Node, before: Sequence[Node], gone: Sequence[int], groups: Groups, split: bool) -> Cut | None:
+def _cut(node: Node, before: Sequence[Node], gone: Sequence[int], groups: Groups, split: bool, zeros: bool = False) -> Cut | None:
     """What stays of a layer some of whose filters are gone, or smaller; None: it stays as it is."""
     layer = node.layer
     if isinstance(layer, L.Conv) and layer.groups > 1:
@@ -210,10 +218,11 @@ def _cut(node: Node, before: Sequence[Node], gone: Sequence[int], groups: Groups
     if isinstance(layer, L.Conv) and not _can_be_cut(node, before, gone, groups):
         gone = [count if count == whole else 0 for count in gone]  # zeros stay
     sizes = sorted({gone[index] for index in alive}) if split else [min(gone[index] for index in alive)]
+    stay = range(len(gone)) if zeros else alive
     parts = []
     for size in sizes:
-        filters = tuple(index for index in alive if not split or gone[index] == size)
+        filters = tuple(index for index in stay if not split or gone[index] == size)
         parts.append(Part(*cut(side, size, groups), filters))
     found = Cut(tuple(parts), len(gone))
-    nothing = len(parts) == 1 and len(alive) == len(gone) and not sizes[0]
+    nothing = len(parts) == 1 and not found.has_gaps and not sizes[0]
     return None if nothing else found

@@ -80,6 +80,7 @@ class ThresholdEntry(ActionEntry):
         bodies: residuals that have lost their body.
         emptied: layers that kept one filter only because they would have been empty.
         split: layers that became branches, as they are called now.
+        zeros: layers that keep filters of zeros where others make their channels too, likewise.
         held: layers in which zeros stay.
         zero_share: of the weights of these layers, those in groups whose norm was exactly zero before.
         validation: scores before and after; None without validation data.
@@ -92,6 +93,7 @@ class ThresholdEntry(ActionEntry):
     bodies: list[str]
     emptied: list[str]
     split: list[str]
+    zeros: list[str]
     held: list[str]
     zero_share: float
     validation: dict[str, Any] | None
@@ -122,6 +124,8 @@ class ThresholdEntry(ActionEntry):
         if self.held:
             why = "convolutions in groups, or kernels that do not fit their map when cropped"
             news.append(f"zeros stay, and may grow again, in {', '.join(self.held)}: {why}")
+        if self.zeros:
+            news.append(f"filters of zeros stay where sums have others: {', '.join(self.zeros)}")
         if self.split:
             news.append(f"branches by side, measured or asked for: {', '.join(self.split)}")
         return {**super().as_dict(), "news": news}

@@ -55,6 +55,11 @@ class KernelThreshold(Strict):
         description="a layer whose kernels differ in side: `branches`, one for each side; `padded`, all of the largest side; "
         "`measured`, whichever is faster here. Default: measured with `tau` or `accuracy_drop` on one worker, else padded",
     )
+    sums: Literal["placed", "zeros"] = Field(
+        "placed",
+        description="a layer that has lost filters whose channels others make too, as in the sum of a residual: `placed`, the "
+        "channels that are left are put in their places; `zeros`, filters of zeros stay there: more multiply-adds, and faster",
+    )
     fine_tune: FineTune | None = Field(
         None, description="training afterwards, see below; without `regularizers` unless it names some; left out: none"
     )

@@ -6,8 +6,10 @@ import numpy as np
 
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.coupling import Place
-from kerasgreedy.graph.shrink_steps import Rewriting, held, mixed, steps
+from kerasgreedy.graph.restructuring import Cut
+from kerasgreedy.graph.shrink_steps import Rewriting, cuts, held, steps
 from kerasgreedy.graph.thresholding import Thresholded, pattern, sides
+from kerasgreedy.graph.tree import Node
 from kerasgreedy.kernel_groups import group_count, side_left
 from kerasgreedy.network.evaluation import Evaluator
 from kerasgreedy.network.latency import faster_as_branches
@@ -49,8 +51,10 @@ class _Thresholding:
         tau = self._tau(before)
         found = self._pattern(tau)
         left = self._sides(found)
-        split = self._split(found)
-        rewritings = self._steps(found, split)
+        changes = cuts(self.spec, found, self.groups, action.touches)
+        split = self._split(changes)
+        zeros = self._zeros(changes, split)
+        rewritings = self._steps(found, split, zeros)
         with (
             self.network.holding(thresholded_arrays(self.network, found, self.groups, action.touches)),
             self._doing.strategy.scope(),
@@ -66,6 +70,7 @@ class _Thresholding:
             bodies=["/".join(place) for place in found.bodies],
             emptied=["/".join(place) for place in found.emptied],
             split=["/".join(place) for place in split],
+            zeros=["/".join(place) for place in zeros],
             held=["/".join(place) for place in self._held(found)],
             zero_share=self._zero_share(),
             validation={"before": before, "after": after} if before else None,
@@ -77,14 +82,17 @@ class _Thresholding:
     def _pattern(self, tau: float) -> Thresholded:
         return pattern(self.arch, self.norms, tau, self.action.touches, self.action.settings.round_to)
 
-    def _steps(self, found: Thresholded, split: list[Place]) -> list[Rewriting]:
-        return steps(self.spec, found, self.groups, self.action.touches, split)
+    def _steps(self, found: Thresholded, split: list[Place], zeros: list[Place]) -> list[Rewriting]:
+        return steps(self.spec, found, self.groups, self.action.touches, split, zeros)
 
     def _cost(self, found: Thresholded, padded: bool | None = None) -> int:
         """Multiply-adds of what a budget counts; with kernels of different sides as the settings say, or as branches."""
         padded = self.action.sizes == "padded" if padded is None else padded
-        split = [] if padded else list(mixed(self.spec, found, self.groups, self.action.touches))
-        return self._left(self._steps(found, split))
+        if padded and self.action.settings.sums == "placed":
+            return self._left(self._steps(found, [], []))
+        changes = cuts(self.spec, found, self.groups, self.action.touches)
+        split = [] if padded else [place for place, (_, cut) in changes.items() if len(cut.parts) > 1]
+        return self._left(self._steps(found, split, self._zeros(changes, split)))
 
     def _left(self, rewritings: list[Rewriting]) -> int:
         """Multiply-adds of what a budget counts, when all is rewritten."""
@@ -191,19 +199,25 @@ class _Thresholding:
     def _validation(self, evaluator: Evaluator) -> dict[str, float] | None:
         return validation_scores(self._doing, evaluator, self.depth)
 
-    def _split(self, found: Thresholded) -> list[Place]:
+    def _split(self, changes: dict[Place, tuple[Node, Cut]]) -> list[Place]:
         """Layers whose kernels of different sides become branches."""
         if self.action.sizes == "padded":
             return []
-        places = mixed(self.spec, found, self.groups, self.action.touches)
         chosen = []
-        for place, (node, cut) in places.items():
-            layer: Any = node.layer
-            counts = {layer.kernel_size - part.before - part.after: len(part.filters) for part in cut.parts}
-            shape = node.input_shape
-            if self.action.sizes == "branches" or faster_as_branches(shape, layer.stride, counts, cut.order):
-                chosen.append(place)
+        for place, (node, cut) in changes.items():
+            if len(cut.parts) > 1:
+                layer: Any = node.layer
+                counts = {layer.kernel_size - part.before - part.after: len(part.filters) for part in cut.parts}
+                shape = node.input_shape
+                if self.action.sizes == "branches" or faster_as_branches(shape, layer.stride, counts, cut.order):
+                    chosen.append(place)
         return chosen
+
+    def _zeros(self, changes: dict[Place, tuple[Node, Cut]], split: list[Place]) -> list[Place]:
+        """Layers that keep filters of zeros; of branches by side the channels have to be put in place anyway."""
+        if self.action.settings.sums == "placed":
+            return []
+        return [place for place, (_, cut) in changes.items() if cut.has_gaps and place not in split]
 
     def _held(self, found: Thresholded) -> dict[Place, int]:
         return held(self.spec, found, self.groups, self.action.touches)

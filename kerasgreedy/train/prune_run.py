@@ -92,6 +92,7 @@ def threshold_run(
     on: str | None = None,
     round_to: int = 1,
     sizes: str | None = None,
+    sums: str = "placed",
     epochs: int = 3,
     fine_tune: str = "all",
     overrides: Sequence[str] = (),
@@ -107,7 +108,7 @@ def threshold_run(
 
     Args:
         tau, accuracy_drop, multiply_adds: how much, exactly one of them; see the recipe's `threshold`.
-        of, groups, norm, on, round_to, sizes: as there.
+        of, groups, norm, on, round_to, sizes, sums: as there.
         epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data, data_at: see `prune_run`. Fine-tuning
             has no regularizers.
 
@@ -116,7 +117,7 @@ def threshold_run(
     """
     which = of if of is None or isinstance(of, str) else list(of)
     settings = {"tau": tau, "accuracy_drop": accuracy_drop, "multiply_adds": multiply_adds, "of": which, "groups": groups}
-    settings |= {"norm": norm, "on": on, "round_to": round_to, "sizes": sizes}
+    settings |= {"norm": norm, "on": on, "round_to": round_to, "sizes": sizes, "sums": sums}
     return smaller_run(
         workdir, "threshold", settings, epochs, fine_tune, overrides, out, data, strategy, quiet, devices, check_data, data_at
     )

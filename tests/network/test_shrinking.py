@@ -10,7 +10,7 @@ from networks import with_statistics
 
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.graph.coupling import find_coupling
-from kerasgreedy.graph.shrink_steps import mixed, steps
+from kerasgreedy.graph.shrink_steps import cuts, steps
 from kerasgreedy.graph.thresholding import Thresholded, pattern, removable, sides
 from kerasgreedy.graph.tree import leaves
 from kerasgreedy.kernel_groups import group_count, side_left
@@ -100,7 +100,7 @@ def test_random_patterns(name, groups, split):
         norms = random_norms(arch, groups, rng, [0.2, 0.5, 0.7, 0.9][seed])
         found = pattern(arch, norms, 1.0, touches)
         bodies, emptied = bodies + len(found.bodies), emptied + len(found.emptied)
-        places = mixed(spec, found, groups, touches) if split else []
+        places = cuts(spec, found, groups, touches) if split else []
         rewritings = steps(spec, found, groups, touches, places)
         for component, arrays in thresholded_arrays(network, found, groups, touches).items():
             network.load_arrays(component, arrays)
@@ -144,8 +144,45 @@ def test_multiply_adds_are_those_of_equation_10(groups):
         arch = architecture(spec)
         norms = random_norms(arch, groups, np.random.default_rng(seed), [0.2, 0.4, 0.6, 0.8][seed])
         found = pattern(arch, norms, 1.0, list(arch.components))
-        rewritings = steps(spec, found, groups, list(arch.components), mixed(spec, found, groups, list(arch.components)))
+        rewritings = steps(spec, found, groups, list(arch.components), cuts(spec, found, groups, list(arch.components)))
         assert architecture(rewritings[-1].after).multiply_adds == counted(arch, found, groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    some(("residual", "half_rings"), slow=[("residual", "kernel"), ("plain", "rings")]),
+)
+def test_filters_of_zeros_in_sums(name, groups):
+    """Outputs are those of the thresholded network, and each layer has all filters of the channels that stay."""
+    gaps = 0
+    for seed in range(4):
+        network, rng = drawn(SPECS[name], 8, seed), np.random.default_rng(seed)
+        arch, touches = network.architecture, list(network.names)
+        spec = spec_of(f"name: n\ninput_shape: [8, 8, 3]\nclasses: 4\n{SPECS[name]}").value
+        found = pattern(arch, random_norms(arch, groups, rng, [0.2, 0.3, 0.4, 0.5][seed]), 1.0, touches)
+        zeros = [place for place, (_, cut) in cuts(spec, found, groups, touches).items() if cut.has_gaps]
+        for component, arrays in thresholded_arrays(network, found, groups, touches).items():
+            network.load_arrays(component, arrays)
+        images = rng.normal(size=(4, 8, 8, 3)).astype(np.float32) * 50
+        expected = deployed(network, images)
+        result, last = shrunk(network, spec, steps(spec, found, groups, touches, [], zeros))
+        for key, value in deployed(result, images).items():
+            np.testing.assert_allclose(value, expected[key], atol=1e-5 * max(1, np.abs(expected[key]).max()), err_msg=key)
+        gaps += len(zeros)
+        if not found.bodies:  # whose shortcuts put channels in place
+            assert "place_channels" not in str(last.model_dump(exclude_unset=True))
+            stays = {place: sum(label not in gone_labels(arch, found, groups) for label in labels)
+                     for place, labels in find_coupling(arch).outputs.items()}  # fmt: skip
+            for component in architecture(last).components.values():
+                for node in leaves(component.nodes):
+                    if isinstance(node.layer, L.Conv | L.Dense):
+                        assert node.output_shape[-1] == stays[component.name, node.name]
+    assert gaps or name == "plain"
+
+
+def gone_labels(arch, found, groups):
+    whole = {place: group_count(side, groups) for place, side in sides(arch, found.gone).items()}
+    return removable(find_coupling(arch), found.gone, whole, list(arch.components))
 
 
 ONE_LAYER = """
@@ -184,7 +221,7 @@ def test_thresholded_again_and_again(text, groups):
             for component, arrays in thresholded_arrays(network, found, groups, touches).items():
                 network.load_arrays(component, arrays)
             expected = deployed(network, images)
-            network, spec = shrunk(network, spec, steps(spec, found, groups, touches, mixed(spec, found, groups, touches)))
+            network, spec = shrunk(network, spec, steps(spec, found, groups, touches, cuts(spec, found, groups, touches)))
             for key, value in deployed(network, images).items():
                 atol = 1e-5 * max(1, np.abs(expected[key]).max())
                 np.testing.assert_allclose(value, expected[key], atol=atol, err_msg=f"{key} {seed} {share}")
@@ -291,6 +328,6 @@ def test_every_shipped_spec(path):
         network.load_arrays(component, arrays)
     images = rng.normal(size=(2, *arch.input_shape)).astype(np.float32) * 50
     expected = deployed(network, images)
-    result, _ = shrunk(network, spec, steps(spec, found, "half_rings", touches, mixed(spec, found, "half_rings", touches)))
+    result, _ = shrunk(network, spec, steps(spec, found, "half_rings", touches, cuts(spec, found, "half_rings", touches)))
     for key, value in deployed(result, images).items():
         np.testing.assert_allclose(value, expected[key], atol=1e-5 * max(1, np.abs(expected[key]).max()))

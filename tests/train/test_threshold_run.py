@@ -138,6 +138,24 @@ def test_a_number_of_multiply_adds_for_every_block_leaves_those_that_have_less(d
     assert two["tau"] >= 0 and two["target"][1] <= 8000 < two["multiply_adds"][0]
 
 
+def test_sums_keep_filters_of_zeros(documents, tmp_path):
+    """The same tau leaves the same filters; where zeros stay, more multiply-adds and nothing to put in place."""
+    trained = train_spec(*documents, ["training.epochs=1", "threshold=null"], tmp_path / "trained", quiet=True).workdir
+    how = {"groups": "kernel", "epochs": 0, "quiet": True}
+    first = threshold_run(trained, multiply_adds=0.6, **how, out=tmp_path / "placed")
+    placed = entry_of(first)
+    second = threshold_run(trained, tau=placed["tau"], **how, sums="zeros", out=tmp_path / "zeros")
+    kept = entry_of(second)
+    assert placed["filters"] == kept["filters"] and placed["zeros"] == []
+    assert kept["zeros"] and set(kept["zeros"]) <= set(kept["filters"])
+    specs = [(each.workdir / "pruned_spec.yaml").read_text() for each in (first, second)]
+    assert "place_channels" in specs[0] and "place_channels" not in specs[1]
+    assert placed["multiply_adds"][1] < kept["multiply_adds"][1] < kept["multiply_adds"][0]
+    np.testing.assert_allclose(*(each.results["depths"][-1]["loss"] for each in (first, second)), rtol=1e-5)
+    within = entry_of(threshold_run(trained, multiply_adds=0.6, **how, sums="zeros", out=tmp_path / "budget"))
+    assert within["multiply_adds"][1] <= within["target"][0] and within["tau"] >= placed["tau"]
+
+
 def test_nothing_goes_where_what_is_zero_costs_too_much(documents, tmp_path, monkeypatch):
     monkeypatch.setattr(performing_threshold._Thresholding, "_accuracy", lambda self, tau: 0.0)
     run = train_spec(*documents, ["training.epochs=1", "threshold={accuracy_drop: 0.01}"], tmp_path / "run", quiet=True)
