@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasgreedy.analysis.attribution import layer_of, output_of
 from kerasgreedy.errors import InputError
-from kerasgreedy.network.outputs import logits_of
+from kerasgreedy.network.outputs import logits_of, refuse_low_precision
 from kerasgreedy.network.taps import noting, tapped
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def maximize(
         InputError: the layer has no such channel or is called several times, the score does not depend on the image, the box is
             none, or the blur is wider than the image.
     """
+    refuse_low_precision(model)
     chosen = layer_of(model, layer) if isinstance(layer, str) else layer
     if not len(channels) or min(channels) < 0:
         raise InputError(f"channels: received {list(channels)}; allowed: one or more whole numbers, from 0")

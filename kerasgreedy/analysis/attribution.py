@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from kerasgreedy.errors import InputError, did_you_mean
-from kerasgreedy.network.outputs import are_probabilities, as_images, check_classes, logits_of
+from kerasgreedy.network.outputs import are_probabilities, as_images, check_classes, logits_of, refuse_low_precision
 from kerasgreedy.network.taps import tapped
 
 if TYPE_CHECKING:
@@ -271,6 +271,7 @@ def _in_batches(
     model: keras.Model, run: Callable[..., tf.Tensor], images: "NDArray[Any]", classes: ArrayLike, graph: bool = True
 ) -> Maps:
     images = as_images(images, 4)
+    refuse_low_precision(model)
     check_classes(model, classes, "classes")
     of = np.asarray(classes, np.int32)
     if of.shape != (len(images),):

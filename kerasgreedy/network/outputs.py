@@ -86,6 +86,20 @@ def refuse_probabilities(model: keras.Model, images: "NDArray[Any]") -> None:
         )
 
 
+def refuse_low_precision(model: keras.Model) -> None:
+    """Refuses a model with layers that compute in 16 bits: gradients vanish there, and so do small differences.
+
+    Raises:
+        InputError: some do.
+    """
+    low = sorted({layer.compute_dtype for layer in model._flatten_layers()} & {"float16", "bfloat16"})
+    if low:
+        raise InputError(
+            f"{model.name}: has layers that compute in {' and '.join(low)}, in which gradients and small differences are lost; "
+            "allowed: the same weights in a model of dtype policy float32"
+        )
+
+
 def check_classes(model: keras.Model, classes: Any, what: str) -> None:
     """Refuses numbers that name no output of a model; TensorFlow would give nan, or the fault of an operation.
 

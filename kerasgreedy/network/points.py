@@ -9,7 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from kerasgreedy.errors import Diverged, InputError
-from kerasgreedy.network.outputs import as_images, check_classes, first_of, logits_of, refuse_probabilities
+from kerasgreedy.network.outputs import (
+    as_images,
+    check_classes,
+    first_of,
+    logits_of,
+    refuse_low_precision,
+    refuse_probabilities,
+)
 from kerasgreedy.network.parameters import Parameters
 from kerasgreedy.network.taps import tapped
 
@@ -62,6 +69,7 @@ class Points:
         if len(images) != len(labels) or not len(labels):
             raise InputError(f"received {len(images)} images and {len(labels)} labels; allowed: as many of both, one or more")
         self.parameters = Parameters(model)
+        refuse_low_precision(model)
         if losses is cross_entropy:
             check_classes(model, labels, "labels")
             refuse_probabilities(model, images[:LEAST])

@@ -181,8 +181,8 @@ class _Thresholding:
             "kernels": sum(left.values()),
             "sides": left,
             "bodies": len(found.bodies),
-            "multiply_adds": self._cost(found),
-            "multiply_adds_padded": self._cost(found, padded=True),
+            "multiply_adds": (cost := self._cost(found)),
+            "multiply_adds_padded": cost if self.action.sizes == "padded" else self._cost(found, padded=True),
             "accuracy": self._accuracy(tau) if len(self._doing.pipeline.parts["validation"]) else None,
         }
 

@@ -137,6 +137,20 @@ def test_what_gives_no_logits_is_refused(kind, message):
             look(model, X, labels)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_sixteen_bits_are_refused(policy):
+    """One layer is enough; its weights are float32."""
+    images = keras.Input((12, 12, 3))
+    nested = keras.Sequential([keras.Input((12, 12, 3)), L.Conv2D(3, 3, dtype=policy)])
+    model = keras.Model(images, L.Dense(4, dtype="float32")(L.GlobalAveragePooling2D(dtype="float32")(nested(images))))
+    message = f"layers that compute in {policy.removeprefix('mixed_')}, in which gradients"
+    for look in (Points, grad_cam, integrated_gradients, lambda *all_: occlusion(*all_, 4, 4)):
+        with pytest.raises(InputError, match=message):
+            look(model, X, Y)
+    with pytest.raises(InputError, match=message):
+        maximize(model, (12, 12, 3), [0], 0, 1)
+
+
 def test_images_of_other_forms():
     """Lists and whole numbers are taken for what they say; several inputs are refused."""
     model, _ = pair_of_heads()
