@@ -1,6 +1,6 @@
 """What the runs of a frontier came to."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,10 +19,12 @@ def write_table(study: Frontier, place: Path) -> dict[str, Any]:
     """Writes `frontier.json` and the pictures, of the runs that are done; gives its contents."""
     nets = []
     for seed in study.seeds:
+        trained: list[Path] = []
         for alpha in study.alphas:
             own = place / run_name(alpha, seed)
             if (own / "net/results.json").is_file():
-                nets.append({"alpha": alpha, "seed": seed, **_net(own)})
+                nets.append({"alpha": alpha, "seed": seed, **_net(own, trained)})
+            trained.append(own / "trained")
     others = []
     for seed in study.seeds:
         for name in plain_specs(study, place):
@@ -38,7 +40,7 @@ def write_table(study: Frontier, place: Path) -> dict[str, Any]:
     return table
 
 
-def _net(own: Path) -> dict[str, Any]:
+def _net(own: Path, before: Sequence[Path]) -> dict[str, Any]:
     trained, net = read_json(own / "trained/results.json"), read_json(own / "net/results.json")
     entry = next(entry for entry in net["phases"] if entry.get("action") == "threshold")
     whole = {f"whole_{key}": value for key, value in _figures(trained).items()}
@@ -47,7 +49,7 @@ def _net(own: Path) -> dict[str, Any]:
                for batch, found in net["pruned"]["after"]["latency"].items() if "ratio" in found}  # fmt: skip
     return {
         "run": f"{own.name}/net",
-        "epochs": _epochs(net, own / "net"),
+        "epochs": net["epochs"] + _epochs(own / "trained", before),
         **_figures(net),
         **whole,
         **kept,
@@ -75,12 +77,15 @@ def _figures(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _epochs(results: Mapping[str, Any], own: Path) -> int:
-    """How many epochs the network of a run has been trained for, those of the runs that it started from included."""
-    total, recipe = int(results["epochs"]), load_recipe(own / "recipe.yaml").value
+def _epochs(run: Path, before: Sequence[Path]) -> int:
+    """How many epochs a run has been trained for, those of the runs that it started from included.
+
+    Args:
+        before: the runs of smaller alphas, which are here wherever the study was when this one began.
+    """
+    total, recipe = int(read_json(run / "results.json")["epochs"]), load_recipe(run / "recipe.yaml").value
     if recipe.start_from:
-        there = Path(recipe.start_from)
-        here = own.parent.parent / there.parent.name / there.name  # where the study is now
-        start = here if here.is_dir() else there
-        total += _epochs(read_json(start / "results.json"), start)
+        noted = Path(recipe.start_from)
+        inside = [i for i, each in enumerate(before) if each.parts[-2:] == noted.parts[-2:] and (each / "results.json").is_file()]
+        total += _epochs(before[inside[0]], before[: inside[0]]) if inside else _epochs(noted, ())
     return total

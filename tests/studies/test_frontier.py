@@ -12,6 +12,7 @@ from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.network.correlation import mean_correlation
 from kerasgreedy.reports import frontier_plot
 from kerasgreedy.spec.load import load_spec
+from kerasgreedy.studies import frontier_table
 from kerasgreedy.studies.frontier import frontier
 from kerasgreedy.studies.frontier_range import Frontier, alphas_of
 from kerasgreedy.train.entry_points import load_network
@@ -181,6 +182,23 @@ def test_nothing_of_another_study_is_taken(study, tmp_path):
     recipe.write_text(recipe.read_text().replace("learning_rate: 0.1", "learning_rate: 0.2"))
     with pytest.raises(WorkdirError, match="contents of spec and recipe"):
         frontier(study(references=(), plain_epochs=1), tmp_path / "F", quiet=True)
+
+
+def test_epochs_in_all(tmp_path):
+    """Of runs of this study wherever it is, and of runs of another one that are called the same."""
+
+    def run(study, alpha, epochs, start):
+        own = tmp_path / study / f"alpha_{alpha}_seed_0/trained"
+        own.mkdir(parents=True)
+        (own / "results.json").write_text(json.dumps({"epochs": epochs}))
+        (own / "recipe.yaml").write_text(RECIPE + (f"start_from: {start}\n" if start else ""))
+        return own
+
+    outside = run("other", 0.2, 100, None)
+    one = run("now", 0.1, 10, outside)
+    two = run("now", 0.2, 7, tmp_path / "was/alpha_0.1_seed_0/trained")
+    three = run("now", 0.3, 5, tmp_path / "was/alpha_0.2_seed_0/trained")
+    assert [frontier_table._epochs(each, [one, two, three][:i]) for i, each in enumerate((one, two, three))] == [110, 117, 122]
 
 
 def test_an_alpha_that_diverges_is_left_out(study, tmp_path):
