@@ -78,11 +78,8 @@ class Parameters:
         for variable in variables:
             shape = tuple(variable.shape)
             stop = start + int(np.prod(shape))
-            tensors.append(
-                Tensor(
-                    paths.get(id(variable), variable.path), shape, start, stop, _filter_axes(variable, owners.get(id(variable)))
-                )
-            )
+            filters = _filter_axes(variable, owners.get(id(variable)))
+            tensors.append(Tensor(paths.get(id(variable), variable.path), shape, start, stop, filters))
             start = stop
         self.tensors, self.size = tuple(tensors), start
 

@@ -11,6 +11,7 @@ from kerasgreedy.reports.run_files import last_validation, read_metrics
 from kerasgreedy.spec.load import load_recipe
 from kerasgreedy.strict_json import as_json, read_json
 from kerasgreedy.studies.frontier_range import Frontier, plain_specs, run_name
+from kerasgreedy.studies.study_folder import same_run
 
 TABLE = "frontier.json"
 
@@ -86,6 +87,6 @@ def _epochs(run: Path, before: Sequence[Path]) -> int:
     total, recipe = int(read_json(run / "results.json")["epochs"]), load_recipe(run / "recipe.yaml").value
     if recipe.start_from:
         noted = Path(recipe.start_from)
-        inside = [i for i, each in enumerate(before) if each.parts[-2:] == noted.parts[-2:] and (each / "results.json").is_file()]
+        inside = [i for i, each in enumerate(before) if same_run(noted, each) and (each / "results.json").is_file()]
         total += _epochs(before[inside[0]], before[: inside[0]]) if inside else _epochs(noted, ())
     return total

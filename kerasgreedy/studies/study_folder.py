@@ -31,6 +31,11 @@ def job_of(spec: str, recipe: str | None, sets: Sequence[str]) -> Job:
     return start_of(job).check() if job.recipe.start_from else job
 
 
+def same_run(noted: str | Path, run: str | Path) -> bool:
+    """Whether a path that was noted is a run `<point>/<run>` of a study, wherever the folder of the study was then."""
+    return Path(noted).parts[-2:] == Path(run).parts[-2:]
+
+
 class StudyFolder:
     """A folder of runs that answer one question.
 
@@ -117,9 +122,9 @@ class StudyFolder:
             return
         wanted = job()
         now = [document.value.model_dump(mode="json") for document in Workdir.open(self.path / name).documents()]
-        start = wanted.recipe.start_from
-        if start and self._moved(now[1]["start_from"], start):
-            now[1]["start_from"] = start
+        start, noted = wanted.recipe.start_from, now[1]["start_from"]
+        if start and noted and Path(start).is_relative_to(self.path.resolve()) and same_run(noted, start):
+            now[1]["start_from"] = start  # the study was elsewhere
         for there, asked in zip(now, (wanted.spec, wanted.recipe), strict=True):
             found = _difference(there, asked.model_dump(mode="json"))
             if found:
@@ -127,14 +132,6 @@ class StudyFolder:
                 has, asks = map(as_json, values)
                 message = f"{self.path / name}: has {key} {has}, and this study asks for {asks} (changed by hand?)"
                 raise WorkdirError(f"{message}; move it elsewhere")
-
-    def _moved(self, noted: str | None, start: str) -> bool:
-        """Whether a run noted a start that is a run of this study, where the folder of the study was before it was moved."""
-        place = self.path.resolve()
-        if not noted or not Path(start).is_relative_to(place):
-            return False
-        inside = Path(start).relative_to(place).parts
-        return Path(noted).parts[-len(inside) :] == inside
 
     def train(self, name: str, spec: str, recipe: str | None, sets: Sequence[str]) -> bool:
         """`run` of a spec by a recipe; one that went on with other settings, by hand, is not taken for it.

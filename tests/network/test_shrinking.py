@@ -119,9 +119,8 @@ def test_random_patterns(name, groups, split):
 
 def counted(arch, found, groups):
     """Eq. 10 on the thresholded kernels: r c d' s^2 over the filters that are there; d' are the channels of the map that are."""
-    coupling, side = find_coupling(arch), sides(arch, found.gone)
-    whole = {place: group_count(side[place], groups) for place in found.gone}
-    removed = removable(coupling, found.gone, whole, list(arch.components))
+    coupling = find_coupling(arch)
+    removed = gone_labels(arch, found, groups)
     total = 0
     for component in (*arch.blocks, arch.heads[-1]):
         for node in leaves(component.nodes):
@@ -171,8 +170,8 @@ def test_filters_of_zeros_in_sums(name, groups):
         gaps += len(zeros)
         if not found.bodies:  # whose shortcuts put channels in place
             assert "place_channels" not in str(last.model_dump(exclude_unset=True))
-            stays = {place: sum(label not in gone_labels(arch, found, groups) for label in labels)
-                     for place, labels in find_coupling(arch).outputs.items()}  # fmt: skip
+            removed, outputs = gone_labels(arch, found, groups), find_coupling(arch).outputs
+            stays = {place: sum(label not in removed for label in labels) for place, labels in outputs.items()}
             for component in architecture(last).components.values():
                 for node in leaves(component.nodes):
                     if isinstance(node.layer, L.Conv | L.Dense):
