@@ -94,6 +94,11 @@ class Session:
         order = rng.integers(0, 2 * batch, 1000 * batch)
         return iter(stored_batches(self.store, order, batch, lambda _, x, label: (x, label)).prefetch(1))
 
+    def start(self, spec: dict[str, Any], classes: int, seed: int, file: str) -> None:
+        """Writes the weights that a run of this seed begins with, as `export` writes them."""
+        self.network = Network(architecture_of(spec, classes), seed=seed)
+        self.export(file)
+
     def steps(self, count: int) -> float:
         """Seconds of so many steps."""
         start = time.perf_counter()
@@ -222,5 +227,5 @@ def _scatter(network: Network) -> None:
 
 if __name__ == "__main__":
     session = Session()
-    names = ("build", "steps", "export", "losses", "convolution_rate")
+    names = ("build", "start", "steps", "export", "losses", "convolution_rate")
     serve({name: getattr(session, name) for name in names})

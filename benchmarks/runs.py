@@ -65,8 +65,12 @@ class Setting:
         command = [sys.executable, "-m", "kerasgreedy", "train", self.spec, "--recipe", RECIPE, "--quiet"]
         return [*command, "--workdir", str(out), *flags]
 
-    def torch(self, out: Path, compiled: bool = False) -> list[str]:
-        """The PyTorch script's command."""
+    def torch(self, out: Path, compiled: bool = False, paired: Path | None = None) -> list[str]:
+        """The PyTorch script's command.
+
+        Args:
+            paired: weights of ours that it begins with, see `benchmarks.torch_train`.
+        """
         values = {
             "spec": self.spec,
             "data": self.data,
@@ -81,6 +85,7 @@ class Setting:
             "seed": self.seed,
             "initializer": self.initializer,
             **({"width": self.width} if self.width else {}),
+            **({"paired": paired} if paired else {}),
         }
         flags = [part for key, value in values.items() for part in (f"--{key}", str(value))]
         return [sys.executable, "-m", "benchmarks.torch_train", *flags, *(["--compiled"] if compiled else [])]

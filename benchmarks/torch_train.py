@@ -5,27 +5,25 @@
 
 PATH holds train/<class>/ and test/<class>/. JPEGs are decoded once into uint8 memory; crops (pad 4) and flips are drawn for
 each image, a batch at a time; channels are normalised by mean and deviation of the training part. Split, order of files,
-schedule and the records of OUT/metrics.jsonl are those of `kerasgreedy train`, so that the two can be laid side by side.
+schedule and the records of OUT/metrics.jsonl are those of `kerasgreedy train`, so that the two can be laid side by side; with
+`--paired` initial weights, order, crops and flips are too, so that runs can be compared one by one.
 """
 
 import argparse
 import copy
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional as F
 
 from benchmarks.specs import architecture_of, open_spec
+from benchmarks.torch_images import Images, OurDraws, OwnDraws
 from benchmarks.torch_simcnn import GreedyStep, SimCNN, SimCNNNet
-from kerasgreedy.data.parts import divide_by_class
-
-PAD = 4
+from benchmarks.torch_weights import load_ours
 
 
 def main() -> None:
@@ -33,16 +31,20 @@ def main() -> None:
     options = _options()
     options.out.mkdir(parents=True)
     torch.manual_seed(options.seed)
-    images = Images(options.data, options.validation, options.seed)
+    draws = OurDraws(options.seed) if options.paired else OwnDraws(options.seed)
+    images = Images(options.data, options.validation, options.seed, draws)
     spec = open_spec(options.spec, options.width)
     net = SimCNNNet(SimCNN.of(architecture_of(spec, images.classes)), True, options.precision, options.initializer)
+    if options.paired:
+        with np.load(options.paired) as weights:
+            load_ours(net, dict(weights))
     with (options.out / "metrics.jsonl").open("w") as log:
         for depth in range(1, len(net.blocks) + 1):
             train_phase(net, depth, images, options, log)
     (options.out / "results.json").write_text(json.dumps({"depths": test_scores(net, images, options.batch)}))
 
 
-def train_phase(net: SimCNNNet, depth: int, images: "Images", options: argparse.Namespace, log: Any) -> None:
+def train_phase(net: SimCNNNet, depth: int, images: Images, options: argparse.Namespace, log: Any) -> None:
     """Trains block and head `depth`; with `--keep best` it ends with the weights that did best on the validation part."""
     step = GreedyStep(net, depth, options.learning_rate, compiled=options.compiled)
     schedule = torch.optim.lr_scheduler.StepLR(step.optimizer, options.every, options.factor)
@@ -50,7 +52,7 @@ def train_phase(net: SimCNNNet, depth: int, images: "Images", options: argparse.
     for epoch in range(1, options.epochs + 1):
         loss = right = torch.zeros(())
         seen = 0
-        for x, y in images.training(options.batch, net.memory_format):
+        for x, y in images.training(depth - 1, epoch - 1, options.batch, net.memory_format):
             a, b = step(x, y)
             loss, right, seen = loss + a * len(y), right + b, seen + len(y)
         schedule.step()
@@ -68,7 +70,7 @@ def train_phase(net: SimCNNNet, depth: int, images: "Images", options: argparse.
             part.load_state_dict(state)
 
 
-def evaluate(net: SimCNNNet, depth: int, data: tuple[np.ndarray, np.ndarray], images: "Images", batch: int) -> float:
+def evaluate(net: SimCNNNet, depth: int, data: tuple[np.ndarray, np.ndarray], images: Images, batch: int) -> float:
     """Accuracy of head `depth`, in inference mode."""
     right = 0
     net.eval()
@@ -80,76 +82,13 @@ def evaluate(net: SimCNNNet, depth: int, data: tuple[np.ndarray, np.ndarray], im
     return right / len(data[1])
 
 
-def test_scores(net: SimCNNNet, images: "Images", batch: int) -> list[dict[str, float]]:
+def test_scores(net: SimCNNNet, images: Images, batch: int) -> list[dict[str, float]]:
     """Accuracy and loss of all heads on the test part, in one pass."""
     sums = np.zeros((len(net.heads), 2))
     for x, y in images.batches(*images.test, batch, net.memory_format):
         sums += [[float((z.argmax(1) == y).sum()), float(F.cross_entropy(z, y, reduction="sum"))] for z in net.logits(x)]
     count = len(images.test[1])
     return [{"depth": n, "top1": right / count, "loss": loss / count} for n, (right, loss) in enumerate(sums, start=1)]
-
-
-class Images:
-    """Class folders in memory, split as `kerasgreedy` splits them by the same seed.
-
-    Attributes:
-        train, validation, test: (n, 32, 32, 3) uint8 and (n,) labels.
-    """
-
-    def __init__(self, place: Path, validation: float, seed: int):
-        images, labels = _decode(place / "train")
-        self.classes = int(labels.max()) + 1
-        order = np.random.default_rng((seed, 1)).permutation(len(labels))
-        kept, held = divide_by_class(order, labels, len(order), round(validation * len(order)))
-        self.train, self.validation = (images[kept], labels[kept]), (images[held], labels[held])
-        self.test = _decode(place / "test")
-        fitted = np.random.default_rng((seed, 3)).permutation(len(self.train[0]))[:10_000]  # the files are sorted by class
-        pixels = self.train[0][fitted].reshape(-1, images.shape[-1])
-        self.mean = torch.tensor(pixels.mean(0), dtype=torch.float32)
-        self.deviation = torch.tensor(pixels.std(0), dtype=torch.float32)
-        self._rng = np.random.default_rng((seed, 2))
-
-    def training(self, batch: int, memory_format: torch.memory_format) -> Any:
-        """Batches of one epoch in a new order, cropped and flipped; a remainder is left out."""
-        images, labels = self.train
-        order = self._rng.permutation(len(labels))
-        for start in range(0, len(order) - batch + 1, batch):
-            index = order[start : start + batch]
-            yield self._tensors(self._augment(images[index]), labels[index], memory_format)
-
-    def batches(self, images: np.ndarray, labels: np.ndarray, batch: int, memory_format: torch.memory_format) -> Any:
-        """Batches in order, as they are."""
-        for start in range(0, len(labels), batch):
-            yield self._tensors(images[start : start + batch], labels[start : start + batch], memory_format)
-
-    def _augment(self, images: np.ndarray) -> np.ndarray:
-        """Pads by 4, cuts a window for each image, flips half of them; one gather for the batch."""
-        count, height, width, _ = images.shape
-        padded = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)))
-        top, left = self._rng.integers(0, 2 * PAD + 1, (2, count, 1))
-        columns = np.where(self._rng.random((count, 1)) < 0.5, np.arange(width), np.arange(width)[::-1]) + left
-        rows = np.arange(height) + top
-        return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-    def _tensors(
-        self, images: np.ndarray, labels: np.ndarray, memory_format: torch.memory_format
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        x = (torch.from_numpy(images).float() - self.mean) / self.deviation
-        return x.permute(0, 3, 1, 2).contiguous(memory_format=memory_format), torch.from_numpy(labels)
-
-
-def _decode(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """All images below `folder/<class>/`, sorted by class and name, decoded by all cores."""
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    files = [(file, label) for label, name in enumerate(classes) for file in sorted((folder / name).iterdir())]
-
-    def read(file: Path) -> np.ndarray:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-
-    with ThreadPoolExecutor() as pool:
-        images = np.stack(list(pool.map(lambda item: read(item[0]), files)))
-    return images, np.array([label for _, label in files], np.int64)
 
 
 def _record(log: Any, record: dict[str, Any]) -> None:
@@ -171,6 +110,13 @@ def _options() -> argparse.Namespace:
     options.add_argument("--keep", choices=["best", "last"], default="last", help="which epoch's weights a phase ends with")
     options.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
     options.add_argument("--initializer", choices=["he_normal", "pytorch"], default="he_normal", help="see SimCNNNet")
+    options.add_argument(
+        "--paired",
+        type=Path,
+        metavar="FILE.npz",
+        help="begin with these weights of our network (arrays as "
+        "`Network.arrays` names them) and take the order, crops and flips that `kerasgreedy train` draws",
+    )
     options.add_argument("--compiled", action="store_true", help="steps by torch.compile (inductor)")
     options.add_argument("--seed", type=int, default=0)
     return options.parse_args()

@@ -207,7 +207,7 @@ def test_a_linked_part_holds_the_first_images_of_each_class(photographs, tmp_pat
 
 @needs_torch
 def test_the_pytorch_script_splits_as_we_do(photographs):
-    from benchmarks.torch_train import Images
+    from benchmarks.torch_images import Images, OwnDraws
     from kerasgreedy.data.catalog import describe
     from kerasgreedy.data.loaders import open_data
     from kerasgreedy.data.pipeline import Pipeline
@@ -215,12 +215,45 @@ def test_the_pytorch_script_splits_as_we_do(photographs):
 
     data = Data(dataset=f"folder:{photographs}", validation=0.25)
     train, test = open_data(data, describe(data), (32, 32), 3)
-    ours, theirs = Pipeline(train, test, data, (32, 32), seed=3), Images(photographs, 0.25, seed=3)
+    ours, theirs = Pipeline(train, test, data, (32, 32), seed=3), Images(photographs, 0.25, 3, OwnDraws(3))
     for part, (images, labels) in (("train", theirs.train), ("validation", theirs.validation)):
         np.testing.assert_array_equal(images, train.images[ours.parts[part]])
         np.testing.assert_array_equal(labels, train.labels[ours.parts[part]])
     np.testing.assert_allclose(theirs.mean, ours.mean, rtol=1e-4)
     np.testing.assert_allclose(theirs.deviation, ours.deviation, rtol=1e-4)
+
+
+BATCHES = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from benchmarks.torch_images import Images, OurDraws
+images = Images(Path(sys.argv[1]), 0.25, 3, OurDraws(3))
+batches = list(images.training(2, 1, 16, torch.contiguous_format))
+np.savez(sys.argv[2], x=torch.stack([x for x, _ in batches]).permute(0, 1, 3, 4, 2), y=torch.stack([y for _, y in batches]))
+"""
+
+
+@needs_torch
+def test_paired_batches_of_pytorch_are_ours(photographs, tmp_path):
+    """Order, crops, flips and normalisation, pixel by pixel, of an epoch in the middle of a run."""
+    from kerasgreedy.data.catalog import describe
+    from kerasgreedy.data.loaders import open_data
+    from kerasgreedy.data.pipeline import Pipeline
+    from kerasgreedy.spec.recipe import Data
+
+    file = tmp_path / "batches.npz"
+    subprocess.run([sys.executable, "-c", BATCHES, str(photographs), str(file)], cwd=ROOT, check=True)
+    augment = {"pad_crop": 4, "horizontal_flip": True}
+    data = Data(dataset=f"folder:{photographs}", validation=0.25, augment=augment)
+    pipeline = Pipeline(*open_data(data, describe(data), (32, 32), 3), data, (32, 32), seed=3)
+    ours = list(pipeline.training(2, 1, 16).as_numpy_iterator())
+    with np.load(file) as theirs:
+        assert len(theirs["x"]) == len(ours) == 3
+        for (images, labels), x, y in zip(ours, theirs["x"], theirs["y"], strict=True):
+            np.testing.assert_array_equal(labels, y)
+            np.testing.assert_allclose(images, x, atol=1e-3)
 
 
 SPREADS = """
@@ -261,8 +294,13 @@ def test_parity_of_means_by_hand():
     runs = {"ours": {"0": [50.0, 60.0], "1": [54.0, 60.0]}, "torch": {"0": [51.0, 58.0], "1": [51.0, 62.0]}}
     one, two = rows({"top1": runs})
     assert one["ours"] == (52.0, pytest.approx(8**0.5)) and one["torch"] == (51.0, 0.0)
-    assert (one["difference"], one["error"]) == (1.0, pytest.approx(2.0))  # the root of 8 / 2
-    assert (two["difference"], two["error"]) == (0.0, pytest.approx(2.0))
+    assert one["from_torch"] == (1.0, pytest.approx(2.0))  # the root of 8 / 2
+    assert two["from_torch"] == (0.0, pytest.approx(2.0))
+    assert "from_paired" not in one
+    pairs = {"1": [53.0, 60.5], "2": [0.0, 0.0], "0": [50.0, 60.5]}  # differences 1 and 0; -0.5 twice
+    one, two = rows({"top1": {**runs, "paired": pairs}})
+    assert one["from_paired"] == (0.5, pytest.approx(0.5)) and two["from_paired"] == (-0.5, 0.0)
+    assert one["from_torch"] == (1.0, pytest.approx(2.0))
 
 
 @needs_torch
@@ -272,16 +310,38 @@ def test_seeds_are_added_to_a_table_of_parity(photographs, tmp_path, monkeypatch
 
     out = tmp_path / "parity.json"
     words = ["--data", str(photographs), "--width", "2", "--epochs", "1", "--batch", "16", "--train-examples", "60"]
-    for seeds in ("1", "0,1"):
-        monkeypatch.setattr(sys, "argv", ["parity", *words, "--test-examples", "20", "--out", str(out), "--seeds", seeds])
+    for seeds, sides in (("1", "ours,torch"), ("0,1", "ours,torch,paired")):
+        monkeypatch.setattr(
+            sys, "argv", ["parity", *words, "--test-examples", "20", "--out", str(out), "--seeds", seeds, "--sides", sides]
+        )
         parity.main()
         found = json.loads(out.read_text())["top1"]
-        assert all(sorted(found[side]) == seeds.split(",") for side in ("ours", "torch"))
+        assert list(found) == sides.split(",") and all(sorted(runs) == seeds.split(",") for runs in found.values())
         assert all(len(depths) == 5 for depths in found["ours"].values())
-    assert capsys.readouterr().out.count("difference of the means") == 2
+    printed = capsys.readouterr().out
+    assert printed.count("difference of the means") == 2 and printed.count("difference of pairs") == 1
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--batch", "8"])
     with pytest.raises(SystemExit, match="is of batch 16, and not 8"):
         parity.main()
+
+
+@needs_torch
+@pytest.mark.slow
+def test_paired_runs_have_the_same_losses(photographs, tmp_path):
+    """Epoch by epoch, in all phases and over drops of the rate; what is apart is the order of sums in float32."""
+    from benchmarks.parity import AS_PYTORCH, INITIALIZER, start
+    from benchmarks.runs import Setting, run
+
+    setting = Setting("simcnn_k1_cifar", photographs, epochs=4, every=2, batch=8, width=4, seed=1, initializer=INITIALIZER)
+    run(setting.ours(tmp_path / "ours", extra=AS_PYTORCH), tuned=False)
+    first = start("simcnn_k1_cifar", 4, photographs, 1, tmp_path / "start.npz")
+    run(setting.torch(tmp_path / "torch", paired=first), tuned=True)
+    losses = {}
+    for side in ("ours", "torch"):
+        records = [json.loads(line) for line in (tmp_path / side / "metrics.jsonl").read_text().splitlines()]
+        losses[side] = [r["loss"] for r in records if r["split"] == "train" and r["epoch"]]
+    assert len(losses["ours"]) == 20 and losses["ours"][3] != pytest.approx(losses["ours"][0], abs=1e-3)
+    assert losses["torch"] == pytest.approx(losses["ours"], abs=2e-4)
 
 
 @needs_torch
