@@ -16,7 +16,8 @@ from kerasgreedy.analysis.separability import answers, cnn_head, features, few_s
 from kerasgreedy.analysis.subject import Subject
 from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.loaders import open_data
-from kerasgreedy.errors import DataError, InputError, did_you_mean
+from kerasgreedy.data.pipeline import READ, read_rows
+from kerasgreedy.errors import InputError, did_you_mean
 from kerasgreedy.network.build import Network
 from kerasgreedy.reports.countdown import Countdown
 from kerasgreedy.reports.separability_plot import draw_transfer, splits_text, whole_words
@@ -27,21 +28,21 @@ from kerasgreedy.spec.recipe import Data
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-READ = 256
-
 
 @dataclass(frozen=True)
 class Target:
     """The data set that features are tried on, at the size of a network.
 
     Attributes:
-        images: (n, height, width, channels) uint8.
-        labels: (n,).
+        asked: the rows that some division has, ascending.
+        images: (asked rows, height, width, channels) uint8: what no division has is not read.
+        labels: (n,), of all rows.
         classes: names.
         normalization: mean and deviation of the run's training images.
         splits: (rows that train, rows that test) of each division.
     """
 
+    asked: "NDArray[np.int64]"
     images: "NDArray[np.uint8]"
     labels: "NDArray[np.int64]"
     classes: list[str]
@@ -51,7 +52,7 @@ class Target:
     def prepared(self, rows: Any) -> "NDArray[np.float32]":
         """Some images as the network takes them."""
         mean, deviation = self.normalization
-        return (self.images[rows].astype(np.float32) - mean) / deviation
+        return (self.images[np.searchsorted(self.asked, rows)].astype(np.float32) - mean) / deviation
 
     def chunks(self, rows: "NDArray[Any]") -> "Iterator[NDArray[np.float32]]":
         """`prepared`, of many rows, some at a time."""
@@ -65,11 +66,6 @@ class Target:
         for array in (self.images, self.labels):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
-
-    @functools.cached_property
-    def asked(self) -> "NDArray[Any]":
-        """The rows that some division has, ascending."""
-        return np.unique(np.concatenate([rows for split in self.splits for rows in split]))
 
     def sides(self, x: "NDArray[Any]") -> "Iterator[tuple[Any, Any]]":
         """((features, labels) that train, likewise that test) of each division, of features (asked rows, d)."""
@@ -143,9 +139,20 @@ class TransferAnalysis(Analysis[Transfer]):
     def _target(self, subject: Subject) -> Target:
         settings, parts = self.settings, subject.parts
         data = Data(dataset=settings.data, data_dir=settings.data_dir)
-        images, labels, classes = _without(settings.leave_out, *_images(data, parts.network.architecture.input_shape))
+        info = describe(data)
+        height, width, channels = parts.network.architecture.input_shape
+        sources = open_data(data, info, (height, width), channels)
+        every = np.concatenate([source.labels for source in sources]).astype(np.int64)
+        rows, labels, classes = _without(settings.leave_out, every, info.class_names)
+        splits = self._splits(labels, classes)
+        asked = np.unique(np.concatenate([part for split in splits for part in split]))
+        images, first = [], 0
+        for source in sources:
+            own = rows[asked] - first
+            images.append(read_rows(source, own[(own >= 0) & (own < source.size)], (height, width), data.dataset))
+            first += source.size
         fitted = np.asarray(parts.pipeline.mean, np.float32), np.asarray(parts.pipeline.deviation, np.float32)
-        return Target(images, labels, classes, fitted, self._splits(labels, classes))
+        return Target(asked, np.concatenate(images), labels, classes, fitted, splits)
 
     def _splits(self, labels: "NDArray[Any]", classes: Sequence[str]) -> list[tuple["NDArray[Any]", "NDArray[Any]"]]:
         settings = self.settings
@@ -223,26 +230,10 @@ class TransferAnalysis(Analysis[Transfer]):
         return per_class(np.concatenate(given), target.labels[tests])
 
 
-def _images(data: Data, shape: Sequence[int]) -> tuple["NDArray[np.uint8]", "NDArray[np.int64]", list[str]]:
-    """All images of both splits at the network's size, their labels, and the names of the classes."""
-    info = describe(data)
-    height, width, channels = shape
-    images, labels = [], []
-    for split in open_data(data, info, (height, width), channels):
-        for _, some, of in split.batches(np.arange(split.size), READ, False).as_numpy_iterator():
-            images.append(some)
-            labels.append(of)
-    if not labels:
-        raise DataError(f"{data.dataset}: holds no images")
-    return np.concatenate(images), np.concatenate(labels).astype(np.int64), list(info.class_names)
-
-
 def _without(
-    left_out: Sequence[str], images: "NDArray[np.uint8]", labels: "NDArray[np.int64]", classes: list[str]
-) -> tuple["NDArray[np.uint8]", "NDArray[np.int64]", list[str]]:
-    """What is left without some classes; the others are numbered anew, in their order."""
-    if not left_out:
-        return images, labels, classes
+    left_out: Sequence[str], labels: "NDArray[np.int64]", classes: Sequence[str]
+) -> tuple["NDArray[np.int64]", "NDArray[np.int64]", list[str]]:
+    """The rows that are left without some classes, their labels, numbered anew in the classes' order, and these."""
     odd = [name for name in left_out if name not in classes]
     if odd:
         raise InputError(f"--leave-out: received '{odd[0]}'; allowed: names of classes{did_you_mean(odd[0], classes)}")
@@ -250,7 +241,8 @@ def _without(
     if len(kept) < 2:
         raise InputError(f"--leave-out: leaves {len(kept)} of {len(classes)} classes; allowed: two or more are left")
     numbers = np.array([kept.index(name) if name in kept else -1 for name in classes])[labels]
-    return images[numbers >= 0], numbers[numbers >= 0], kept
+    rows = np.flatnonzero(numbers >= 0)
+    return rows, numbers[rows], kept
 
 
 def _pixels(target: Target) -> dict[int, "NDArray[Any]"]:

@@ -1,7 +1,7 @@
 """Batches for training and evaluation: split, order, augmentation, normalisation."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Part: TypeAlias = Literal["train", "validation", "test"]
 FIT_EXAMPLES = 10_000
+READ = 256
 # Streams of random numbers that must not meet.
 _SPLIT, _ORDER, _DRAW, _LIMIT, _SOME = 1, 2, 3, 4, 5
 # What decoding or opening a file raises.
@@ -211,18 +212,9 @@ class Pipeline:
             self._evaluations[known] = batches.map(unconverted(weighted), **_PARALLEL)
         return self._evaluations[known]
 
-    @contextmanager
-    def named_failures(self) -> Iterator[None]:
+    def named_failures(self) -> AbstractContextManager[None]:
         """Turns a failure to decode into an error that names the file."""
-        try:
-            yield
-        except UNREADABLE as error:
-            for source in (self._train, self._test):
-                if isinstance(source, FileSplit) and source.fault:
-                    raise source.fault from None
-            if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
-                raise DataError(f"{self._data.dataset}: the images cannot be read ({type(error).__name__}, {error.op})") from None
-            raise
+        return naming_failures((self._train, self._test), self._data.dataset)
 
     def _order(self, phase: int, epoch: int, batch_size: int = 1, shards: int = 1) -> tuple["NDArray[np.int64]", int]:
         """The training examples in the order of an epoch, and a seed for sources that cannot follow it."""
@@ -304,6 +296,40 @@ class Pipeline:
             return mean_and_deviation(part for part in np.array_split(self._train.images[picked], 16) if len(part))
         with self.named_failures():
             return mean_and_deviation(image.numpy() for _, image, _ in self._cut(self._train.batches(picked, 1, False), None))
+
+
+@contextmanager
+def naming_failures(splits: Sequence[Split], dataset: str) -> Iterator[None]:
+    """Turns a failure to decode one of the images of `splits` into an error that names the file."""
+    try:
+        yield
+    except UNREADABLE as error:
+        for source in splits:
+            if isinstance(source, FileSplit) and source.fault:
+                raise source.fault from None
+        if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+            raise DataError(f"{dataset}: the images cannot be read ({type(error).__name__}, {error.op})") from None
+        raise
+
+
+def read_rows(split: Split, rows: "NDArray[np.int64]", size: tuple[int, int], dataset: str) -> "NDArray[np.uint8]":
+    """Some images of a split, unaugmented, at the network's size: (rows, height, width, channels).
+
+    Args:
+        rows: their indices, ascending.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    batches = split.batches(rows, READ, False)
+    if not split.uniform:
+        resized = unconverted(lambda index, image, label: (index, tf.cast(whole_image(image, size), tf.uint8), label))
+        batches = batches.map(resized, **_PARALLEL).batch(READ)
+    images = np.empty((len(rows), *size, batches.element_spec[1].shape[-1]), np.uint8)
+    with naming_failures([split], dataset):
+        for index, some, _ in batches.as_numpy_iterator():
+            images[np.searchsorted(rows, index)] = some
+    return images
 
 
 def weighted(row: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

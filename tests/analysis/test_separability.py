@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from kerasgreedy.analysis.running import analyse
 from kerasgreedy.analysis.separability import answers, cnn_head, few_shot, fit, per_class
 from kerasgreedy.analysis.subject import run_subject
-from kerasgreedy.errors import InputError
+from kerasgreedy.errors import DataError, InputError
 from kerasgreedy.graph.rules import adaptive_windows
 from kerasgreedy.spec.analyses_of_layers import Separability, Transfer
 
@@ -141,13 +141,35 @@ def test_classes_can_be_left_out():
     """The other images and labels stay as they were, numbered anew."""
     from kerasgreedy.analysis.transfer import _without
 
-    images, labels, names = np.arange(5), np.array([2, 0, 1, 2, 1]), ["ant", "background_google", "bass"]
-    kept, numbers, left = _without(["background_google"], images, labels, names)
-    assert (kept.tolist(), numbers.tolist(), left) == ([0, 1, 3], [1, 0, 1], ["ant", "bass"])
+    labels, names = np.array([2, 0, 1, 2, 1]), ("ant", "background_google", "bass")
+    rows, numbers, left = _without(["background_google"], labels, names)
+    assert (rows.tolist(), numbers.tolist(), left) == ([0, 1, 3], [1, 0, 1], ["ant", "bass"])
+    assert _without([], labels, names)[0].tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(InputError, match="received 'background'; allowed: names of classes; did you mean 'background_google'"):
-        _without(["background"], images, labels, names)
+        _without(["background"], labels, names)
     with pytest.raises(InputError, match="leaves 1 of 3 classes"):
-        _without(["ant", "bass"], images, labels, names)
+        _without(["ant", "bass"], labels, names)
+
+
+def test_images_that_do_not_fit_into_memory_give_the_same(two_runs, other_data, tmp_path, monkeypatch):
+    """And of files only those are decoded that some division has."""
+    from kerasgreedy.data import loaders, splits
+
+    settings = Transfer(
+        data=f"folder:{other_data}", leave_out=["middle"], per_class=2, splits=2, test_examples=3, tuned_splits=0, components=2
+    )
+    held = analyse(settings, two_runs[:1], tmp_path / "held", quiet=True).figures
+    read = []
+    decode = splits.read_image
+    monkeypatch.setattr(splits, "read_image", lambda file, *more: read.append(file) or decode(file, *more))
+    monkeypatch.setattr(loaders, "IN_MEMORY_BYTES", 0)
+    streamed = analyse(settings, two_runs[:1], tmp_path / "streamed", quiet=True).figures
+    assert streamed["pixels"] == held["pixels"] and streamed["runs"] == held["runs"]
+    assert 7 <= len(read) <= 14 and len(set(read)) == len(read) and not any("middle" in file for file in read)
+    next((other_data / "test/dark").iterdir()).write_bytes(b"no image")
+    whole = settings.model_copy(update={"test_examples": None})
+    with pytest.raises(DataError, match="test/dark/.*: not a readable image"):
+        analyse(whole, two_runs[:1], tmp_path / "broken", quiet=True)
 
 
 def test_divisions_are_by_class_and_do_not_meet(two_runs, other_data, tmp_path):

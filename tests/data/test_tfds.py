@@ -5,13 +5,15 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import TINY_SPEC
 from conftest import tfds_pixels as pixels
 
+from kerasgreedy.data.augment import whole_image
 from kerasgreedy.data.catalog import describe
 from kerasgreedy.data.loaders import open_data
 from kerasgreedy.data.overview import overview, recipe_for
-from kerasgreedy.data.pipeline import Pipeline
+from kerasgreedy.data.pipeline import Pipeline, read_rows
 from kerasgreedy.data.splits import ArraySplit, TfdsSplit
 from kerasgreedy.errors import DataError
 from kerasgreedy.spec.augmentation import Augment
@@ -61,6 +63,24 @@ def test_images_of_many_sizes_are_streamed_in_a_seeded_order(prepared):
     for (x, y), (x2, y2) in zip(rest, one[2:], strict=True):
         np.testing.assert_array_equal(x, x2)
         np.testing.assert_array_equal(y, y2)
+
+
+def test_some_rows_are_read_at_the_network_s_size(prepared):
+    """Of a copy whose images have many sizes, and of one in memory, each in its place."""
+    rows = np.array([3, 4, 11])
+    for name, kind in (("odd_images", TfdsSplit), ("even_images", ArraySplit)):
+        data = settings(name, prepared)
+        _, test = open_data(data, describe(data), (8, 8), 3)
+        assert isinstance(test, kind)
+        found = read_rows(test, rows, (8, 8), name)
+        order = np.argsort(
+            list(test.batches(np.arange(12), 1, False).map(lambda index, *_: tf.reshape(index, ())).as_numpy_iterator())
+        )
+        every = [image.numpy() for _, image, _ in test.batches(np.arange(12), 1, False)]
+        wanted = [whole_image(np.squeeze(every[order[row]]), (8, 8)) for row in rows]
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, np.stack(wanted))
+    assert read_rows(test, rows[:0], (8, 8), name).shape == (0, 8, 8, 3)
 
 
 def test_a_run_on_a_prepared_copy(prepared, tmp_path):
