@@ -73,11 +73,17 @@ def thresholded_arrays(
 
 
 def shrunk(network: Network, spec: ModelSpec, steps: Sequence[Rewriting]) -> tuple[Network, ModelSpec]:
-    """The network after some rewritings, with the weights that stay.
+    """A new network after some rewritings, or none, with the weights that stay.
 
     Args:
-        network: thresholded, in float32; call this under the strategy's scope.
+        network: thresholded, in float32, perhaps only as long as it is `holding` these weights: the result has its own. Call this
+            under the strategy's scope.
     """
+    if not steps:
+        same = surgery.like(network, spec)
+        for name in network.names:
+            same.load_arrays(name, network.arrays(name))
+        return same, spec
     for step in steps:
         if step.edits is not None:
             network = _restructured(network, step.before, step.edits)

@@ -71,7 +71,8 @@ class Reporter:
             self.say(f"  {', '.join(sizes)}{change}")
         for line in entry.get("news", []):
             self.say(f"  {line}")
-        if entry["action"] in ("prune", "threshold") and entry["parameters"][0] == entry["parameters"][1]:
+        stays = entry.get("zeros") or entry.get("held")  # news, which says of zeros that they stay
+        if entry["action"] in ("prune", "threshold") and entry["parameters"][0] == entry["parameters"][1] and not stays:
             self.warn(
                 "  no filter was removed: the amount is reached already, tau is below every norm, or accuracy_drop allows no step"
             )

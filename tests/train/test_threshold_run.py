@@ -156,6 +156,45 @@ def test_sums_keep_filters_of_zeros(documents, tmp_path):
     assert within["multiply_adds"][1] <= within["target"][0] and within["tau"] >= placed["tau"]
 
 
+def _trained(documents, tmp_path, spec):
+    documents[0].write_text(spec)
+    sets = ["training.epochs=1", "training.regularizers=[]", "threshold=null"]
+    return train_spec(*documents, sets, tmp_path / "trained", quiet=True).workdir
+
+
+def test_zeros_are_there_though_nothing_is_rewritten(documents, tmp_path):
+    """Of one layer of a sum, all of whose zeros stay."""
+    trained = _trained(documents, tmp_path, SPEC)
+    how = {"of": ["block_2/conv_2"], "groups": "kernel", "epochs": 0, "quiet": True, "out": tmp_path / "zeros"}
+    kernel = weights(trained)["block_2/conv_2/kernel"]
+    tau = float(np.median(np.sqrt(np.square(kernel).sum((0, 1, 2)))))
+    run = threshold_run(trained, tau=tau, sums="zeros", **how)
+    entry, left = entry_of(run), weights(run.workdir)
+    assert entry["zeros"] == ["block_2/conv_2"] and entry["multiply_adds"][0] == entry["multiply_adds"][1]
+    assert entry["filters"] == {"block_2/conv_2": [6, 3]}
+    gone = np.sqrt(np.square(kernel).sum((0, 1, 2))) <= tau
+    np.testing.assert_array_equal(left["block_2/conv_2/kernel"], np.where(gone, 0, kernel))
+    np.testing.assert_array_equal(left["block_1/conv_1/kernel"], weights(trained)["block_1/conv_1/kernel"])
+    placed = threshold_run(trained, tau=tau, **{**how, "out": tmp_path / "placed"})
+    np.testing.assert_allclose(*(each.results["depths"][-1]["loss"] for each in (run, placed)), rtol=1e-5)
+    np.testing.assert_allclose(entry["validation"]["after"]["loss"], entry_of(placed)["validation"]["after"]["loss"], rtol=1e-5)
+    assert entry["validation"]["after"]["loss"] != entry["validation"]["before"]["loss"]
+
+
+def test_margins_that_cannot_be_cropped_are_zero(documents, tmp_path):
+    """Of a convolution in groups, whose kernels keep their side."""
+    blocks = "{conv: 6}, {conv: 6, groups: 6, kernel_size: 5}, {conv: 8, kernel_size: 1}"
+    trained = _trained(documents, tmp_path, f"name: s\nblocks: [{blocks}]\nfinal_head: {{layers: [{{global_avg_pool: true}}]}}\n")
+    kernel = weights(trained)["block_2/conv_1/kernel"]
+    of = {"of": ["block_2/conv_1"], "groups": "rings", "norm": "l2", "epochs": 0, "quiet": True}
+    run = threshold_run(trained, tau=float(np.sqrt(np.square(kernel).sum((0, 1, 2))).min()) * 0.999, **of, out=tmp_path / "out")
+    entry, left = entry_of(run), weights(run.workdir)["block_2/conv_1/kernel"]
+    assert entry["held"] == ["block_2/conv_1"]
+    changed = [f for f in range(6) if not np.array_equal(left[..., f], kernel[..., f])]
+    assert changed and all(not left[[0, -1]][..., f].any() and not left[:, [0, -1], :, f].any() for f in changed)
+    assert entry["validation"]["after"] != entry["validation"]["before"]
+
+
 def test_nothing_goes_where_what_is_zero_costs_too_much(documents, tmp_path, monkeypatch):
     monkeypatch.setattr(performing_threshold._Thresholding, "_accuracy", lambda self, tau: 0.0)
     run = train_spec(*documents, ["training.epochs=1", "threshold={accuracy_drop: 0.01}"], tmp_path / "run", quiet=True)
