@@ -1,7 +1,7 @@
 """From a pattern of zeros to the rewritings that take it out of a network. Imports no TensorFlow and no NumPy."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kerasgreedy.graph.architecture import Architecture, architecture
 from kerasgreedy.graph.channel_walk import ChannelWalk
@@ -104,6 +104,23 @@ def held(spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collectio
                     alive = [count for count in gone if node.layer.groups > 1 or count < whole]
                     result[left.origins.get(place, place)] = len(alive)
     return result
+
+
+def silent(
+    spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]
+) -> tuple[Coupling, frozenset[int]] | None:
+    """The labels of channels that go, and the coupling that they are of: without the bodies that are gone, so that what reads a
+    channel there only does not keep it. Layers have the names that they have in the whole network. None: no channel goes.
+    """
+    left = _reduced(spec, found, groups, touches)
+    if not left.rewritings or left.rewritings[-1].coupling is None:
+        return None
+    coupling, removed = left.rewritings[-1].coupling, left.rewritings[-1].removed
+    inputs, outputs = (
+        {left.origins.get(place, place): labels for place, labels in places.items()}
+        for places in (coupling.inputs, coupling.outputs)
+    )
+    return replace(coupling, inputs=inputs, outputs=outputs), removed
 
 
 def _can_be_cut(node: Node, before: Sequence[Node], gone: Sequence[int], groups: Groups) -> bool:

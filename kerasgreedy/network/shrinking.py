@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from kerasgreedy.graph.chains import find_chains
-from kerasgreedy.graph.coupling import Place, find_coupling
+from kerasgreedy.graph.coupling import Place
 from kerasgreedy.graph.restructuring import Edits, Origin, restructured
-from kerasgreedy.graph.shrink_steps import Rewriting
-from kerasgreedy.graph.thresholding import Gone, Thresholded, removable, sides
+from kerasgreedy.graph.shrink_steps import Rewriting, silent
+from kerasgreedy.graph.thresholding import Gone, Thresholded, sides
 from kerasgreedy.kernel_groups import Groups, group_count, levels
 from kerasgreedy.network import surgery
 from kerasgreedy.network.build import Network
@@ -60,16 +60,14 @@ def zeroed(network: Network, gone: Gone, groups: Groups) -> dict[str, dict[str, 
 
 
 def thresholded_arrays(
-    network: Network, found: Thresholded, groups: Groups, touches: Collection[str]
+    network: Network, spec: ModelSpec, found: Thresholded, groups: Groups, touches: Collection[str]
 ) -> dict[str, dict[str, np.ndarray]]:
     """The same with all that reads a channel that is removed reading zeros, whatever stands between."""
-    zeros = zeroed(network, found.gone, groups)
-    side = sides(network.architecture, found.gone)
-    coupling = find_coupling(network.architecture)
-    count = {place: group_count(side[place], groups) for place in found.gone}
+    zeros, goes = zeroed(network, found.gone, groups), silent(spec, found, groups, touches)
+    if goes is None:
+        return zeros
     with network.holding(zeros):
-        silent = surgery.silence(network, coupling, removable(coupling, found.gone, count, touches))
-    return {**zeros, **silent}
+        return {**zeros, **surgery.silence(network, *goes)}
 
 
 def shrunk(network: Network, spec: ModelSpec, steps: Sequence[Rewriting]) -> tuple[Network, ModelSpec]:

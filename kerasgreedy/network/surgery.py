@@ -58,6 +58,9 @@ def replace_head(network: Network, spec: ModelSpec, name: str, head: Head) -> tu
 def silence(network: Network, coupling: Coupling, removed: Collection[int]) -> dict[str, dict[str, np.ndarray]]:
     """The weights of the network with the channels under some labels silent: what reads them has zeros for them.
 
+    Args:
+        coupling: of the network, or of a part of it.
+
     Returns:
         component -> its arrays, for those that change; `Network.load_arrays` takes them.
     """
@@ -67,6 +70,8 @@ def silence(network: Network, coupling: Coupling, removed: Collection[int]) -> d
         changed = False
         for node in walk(component.nodes):
             place = (component.name, node.name)
+            if place not in coupling.inputs:
+                continue
             for key in (f"{component.name}/{node.name}/{name}" for name in READERS) if has_kernel(node) else ():
                 if key not in arrays:
                     continue

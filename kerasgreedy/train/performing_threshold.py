@@ -56,7 +56,7 @@ class _Thresholding:
         zeros = self._zeros(changes, split)
         rewritings = self._steps(found, split, zeros)
         with (
-            self.network.holding(thresholded_arrays(self.network, found, self.groups, action.touches)),
+            self.network.holding(thresholded_arrays(self.network, self.spec, found, self.groups, action.touches)),
             self._doing.strategy.scope(),
         ):
             changed, spec = shrunk(self.network, self.spec, rewritings)
@@ -189,7 +189,7 @@ class _Thresholding:
     def _accuracy(self, tau: float) -> float:
         """On validation data, of the thresholded network."""
         if tau not in self._looked:
-            arrays = thresholded_arrays(self.network, self._pattern(tau), self.groups, self.action.touches)
+            arrays = thresholded_arrays(self.network, self.spec, self._pattern(tau), self.groups, self.action.touches)
             with self.network.holding(arrays):
                 scores = self._validation(self._evaluator)
             assert scores is not None
