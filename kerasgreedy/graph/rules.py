@@ -63,6 +63,8 @@ def window_count(size: int, window: int, stride: int, padding: Padding | L.Margi
     if size + around < window:
         padded = f" and padding {padding}" if around else ""
         raise ShapeError(f"{what} does not fit a side of {size}{padded}", path)
+    if size + sum(min(margin, 0) for margin in margins(padding)) < 1:
+        raise ShapeError(f"padding {padding} cuts off all of a side of {size}", path)
     return (size + around - window) // stride + 1
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 from conftest import ROOT, TYPICAL_SPECS, some, spec_of
 
+from kerasgreedy.errors import ShapeError
 from kerasgreedy.graph.architecture import architecture
 from kerasgreedy.network.build import build_component
 from kerasgreedy.spec.load import load_spec
@@ -95,3 +96,11 @@ def test_keras_builds_what_was_counted(name):
         assert tuple(model.output.shape[1:]) == component.output_shape, component.name
         built += 1
     assert built >= len(arch.components) - 5
+
+
+def test_a_negative_padding_leaves_something():
+    """Of a side of 1 nothing would be left to be padded; of 2 one place is, and one window fits it with two of padding."""
+    text = "name: n\ninput_shape: [{0}, {0}, 1]\nclasses: 2\nblocks: [{{conv: 2, kernel_size: 3, padding: [-1, 2]}}]\n"
+    assert architecture(spec_of(text.format(2)).value).blocks[0].output_shape == (1, 1, 2)
+    with pytest.raises(ShapeError, match=r"padding \(-1, 2\) cuts off all of a side of 1|padding \[-1, 2\] cuts off all"):
+        architecture(spec_of(text.format(1).replace("kernel_size: 3", "kernel_size: 2")).value)
